@@ -1,0 +1,114 @@
+"""Strict checking of values that a user wrote, against Python annotations.
+
+A recipe section is a dataclass and a builder's options are its keyword-only parameters, so the
+annotation is the only declaration of a key. ``true`` is no integer, ``"64"`` is no integer and an
+integer is a float: nothing else is converted.
+"""
+
+import difflib
+import inspect
+import types
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+Converters = Mapping[Any, Callable[[Any, str], Any]]
+
+
+class RecipeError(ValueError):
+    """A mistake of the user's: the message names the key or file and the fix."""
+
+
+def unknown_key(key: str, allowed: Iterable[str], where: str) -> RecipeError:
+    """Return the error for ``key``, with the nearest allowed key as a suggestion."""
+    allowed = sorted(allowed)
+    near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(allowed) or 'none'}"
+    return RecipeError(f"{where}: unknown {key!r}; {hint}")
+
+
+def _type_name(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return " or ".join(map(repr, get_args(annotation)))
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " or ".join(_type_name(option) for option in get_args(annotation))
+    if annotation is type(None):
+        return "null"
+    if get_args(annotation):
+        return str(annotation)
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def check_value(value: Any, annotation: Any, where: str, converters: Converters = {}) -> Any:
+    """Return ``value`` as ``annotation`` or raise a ``RecipeError`` that names ``where``.
+
+    ``converters`` maps an annotation to a function ``(value, where) -> converted``, for types that
+    a user writes in another form.
+    """
+    if annotation in converters:
+        return converters[annotation](value, where)
+    if annotation in (Any, inspect.Parameter.empty):
+        return value
+    origin, options = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        if value in options and type(value) in {type(option) for option in options}:
+            return value
+    elif origin in (Union, types.UnionType):
+        return _check_union(value, options, where, converters)
+    elif origin is list:
+        if isinstance(value, list):
+            return [
+                check_value(item, options[0], f"{where}[{index}]", converters)
+                for index, item in enumerate(value)
+            ]
+    elif origin is dict:
+        if isinstance(value, dict):
+            return {
+                key: check_value(item, options[1], f"{where}.{key}", converters)
+                for key, item in value.items()
+            }
+    elif annotation is float:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    elif isinstance(annotation, type) and isinstance(value, annotation):
+        if annotation is bool or not isinstance(value, bool):
+            return value
+    raise RecipeError(f"{where}: expected {_type_name(annotation)}, got {value!r}")
+
+
+def _check_union(value: Any, options: tuple, where: str, converters: Converters) -> Any:
+    if value is None and type(None) in options:
+        return None
+    errors = []
+    for option in (option for option in options if option is not type(None)):
+        try:
+            return check_value(value, option, where, converters)
+        except RecipeError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    raise RecipeError(f"{where}: expected {_type_name(Union[options])}, got {value!r}")
+
+
+def check_options(
+    function: Callable, options: Mapping[str, Any], where: str, converters: Converters = {}
+) -> dict[str, Any]:
+    """Return the keyword-only arguments of ``function`` that ``options`` and its defaults give."""
+    hints = get_type_hints(function)
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    for key in options:
+        if key not in parameters:
+            raise unknown_key(str(key), parameters, where)
+    checked = {}
+    for name, parameter in parameters.items():
+        if name in options:
+            annotation = hints.get(name, Any)
+            checked[name] = check_value(options[name], annotation, f"{where}.{name}", converters)
+        elif parameter.default is inspect.Parameter.empty:
+            raise RecipeError(f"{where}: {name!r} is missing; add {where}.{name}")
+        else:
+            checked[name] = parameter.default
+    return checked
