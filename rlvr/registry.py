@@ -8,7 +8,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from rlvr.schema import Converters, RecipeError, check_options, unknown_key
+from rlvr.schema import NO_CONVERTERS, Converters, RecipeError, check_options, unknown_key
 
 Function = TypeVar("Function", bound=Callable)
 
@@ -34,7 +34,11 @@ class Registry:
         return self.functions[name]
 
     def check(
-        self, name: str, options: Mapping[str, Any], where: str, converters: Converters = {}
+        self,
+        name: str,
+        options: Mapping[str, Any],
+        where: str,
+        converters: Converters = NO_CONVERTERS,
     ) -> dict[str, Any]:
         """Return the checked options of entry ``name``, defaults filled in."""
         return check_options(self.get(name, where), options, where, converters)

@@ -12,10 +12,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 Converters = Mapping[Any, Callable[[Any, str], Any]]
+NO_CONVERTERS: Converters = types.MappingProxyType({})
 
 
 class RecipeError(ValueError):
     """A mistake of the user's: the message names the key or file and the fix."""
+
+
+class RunError(RuntimeError):
+    """A run that cannot be trusted or cannot go on: the message says what happened."""
 
 
 def unknown_key(key: str, allowed: Iterable[str], where: str) -> RecipeError:
@@ -38,7 +43,9 @@ def _type_name(annotation: Any) -> str:
     return getattr(annotation, "__name__", str(annotation))
 
 
-def check_value(value: Any, annotation: Any, where: str, converters: Converters = {}) -> Any:
+def check_value(
+    value: Any, annotation: Any, where: str, converters: Converters = NO_CONVERTERS
+) -> Any:
     """Return ``value`` as ``annotation`` or raise a ``RecipeError`` that names ``where``.
 
     ``converters`` maps an annotation to a function ``(value, where) -> converted``, for types that
@@ -86,11 +93,15 @@ def _check_union(value: Any, options: tuple, where: str, converters: Converters)
             errors.append(error)
     if len(errors) == 1:
         raise errors[0]
-    raise RecipeError(f"{where}: expected {_type_name(Union[options])}, got {value!r}")
+    names = " or ".join(_type_name(option) for option in options)
+    raise RecipeError(f"{where}: expected {names}, got {value!r}")
 
 
 def check_options(
-    function: Callable, options: Mapping[str, Any], where: str, converters: Converters = {}
+    function: Callable,
+    options: Mapping[str, Any],
+    where: str,
+    converters: Converters = NO_CONVERTERS,
 ) -> dict[str, Any]:
     """Return the keyword-only arguments of ``function`` that ``options`` and its defaults give."""
     hints = get_type_hints(function)

@@ -73,21 +73,23 @@ def build_model(vocab_size: int) -> Qwen3ForCausalLM:
 
 
 def draw_batch(
-    tokenizer: PreTrainedTokenizerFast, rng: random.Random, size: int, slip: float, direct: float
+    tokenizer: PreTrainedTokenizerFast, rng: random.Random, args: argparse.Namespace
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw ``(input_ids, labels)``; only the solution is a label."""
     rows, starts = [], []
-    while len(rows) < size:
+    while len(rows) < args.batch_size:
         problem = draw_problem(rng)
         if split_of(problem) != "train":
             continue
-        solution = demonstrate(problem, rng, slip=slip, direct=direct)
+        solution = demonstrate(
+            problem, rng, slip=args.slip, miscount=args.miscount, direct=args.direct
+        )
         prompt = f"<|user|>{problem}<|assistant|>"
         rows.append(tokenizer(f"{prompt}{solution}<|end|>")["input_ids"])
         starts.append(len(problem) + 2)
     width = max(map(len, rows))
-    ids = torch.full((size, width), PAD_ID)
-    labels = torch.full((size, width), -100)
+    ids = torch.full((args.batch_size, width), PAD_ID)
+    labels = torch.full((args.batch_size, width), -100)
     for row, (tokens, start) in enumerate(zip(rows, starts, strict=True)):
         ids[row, : len(tokens)] = torch.tensor(tokens)
         labels[row, start : len(tokens)] = ids[row, start : len(tokens)]
@@ -110,14 +112,16 @@ def pretrain(model: Qwen3ForCausalLM, tokenizer, args: argparse.Namespace) -> No
         factor = min(1.0, (step + 1) / warmup) * (0.02 + 0.98 * cosine)
         for group in optimizer.param_groups:
             group["lr"] = args.learning_rate * factor
-        ids, labels = draw_batch(tokenizer, rng, args.batch_size, args.slip, args.direct)
+        ids, labels = draw_batch(tokenizer, rng, args)
         loss = model(input_ids=ids, attention_mask=(ids != PAD_ID).long(), labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         if step % 100 == 0 or step == args.steps - 1:
-            print(f"step {step:5d}  loss {loss.item():.4f}  {time.time() - start:6.0f} s", flush=True)
+            print(
+                f"step {step:5d}  loss {loss.item():.4f}  {time.time() - start:6.0f} s", flush=True
+            )
 
 
 def main() -> None:
@@ -126,7 +130,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
-    parser.add_argument("--slip", type=float, default=0.7)
+    parser.add_argument("--slip", type=float, default=0.5)
+    parser.add_argument("--miscount", type=float, default=0.13)
     parser.add_argument("--direct", type=float, default=0.15)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -15,6 +15,7 @@ overlap, whatever the seed and however many problems are drawn.
 """
 
 import hashlib
+import os
 import random
 import re
 from collections.abc import Iterator
@@ -80,17 +81,32 @@ def draw_split(split: str, seed: int) -> Iterator[str]:
             yield problem
 
 
-def demonstrate(problem: str, rng: random.Random, *, slip: float, direct: float) -> str:
+def _miscount(expression: str, before: str, rng: random.Random) -> str:
+    """Return ``expression`` with the value of its last reduction off by one or ten."""
+    # The reduction replaced a middle part of ``before``; that part is where the value stands.
+    head = len(os.path.commonprefix([before, expression]))
+    match = next((m for m in re.finditer(r"\d+", expression) if m.end() > head), None)
+    if match is None:
+        return expression
+    wrong = max(0, int(match.group()) + rng.choice((-10, -1, 1, 10)))
+    return f"{expression[: match.start()]}{wrong}{expression[match.end() :]}"
+
+
+def demonstrate(
+    problem: str, rng: random.Random, *, slip: float, miscount: float, direct: float
+) -> str:
     """Write a fallible solution, the text that the pocket policy is pretrained on.
 
-    With probability ``direct`` the value stands there without a step; otherwise each reduction
-    forgets precedence with probability ``slip``. A policy that imitates this knows the arithmetic
-    and does not always use it: that is its room to learn.
+    Each reduction forgets precedence with probability ``slip`` and gets its value wrong with
+    probability ``miscount``; with probability ``direct`` the lines are left out. A policy that
+    imitates this knows the arithmetic and does not always use it: that is its room to learn.
     """
-    if rng.random() < direct:
-        return f"<think>\n</think>\\boxed{{{reductions(problem)[-1]}}}"
     lines, expression = [], problem
     while _BINARY.search(expression):
-        expression = reduce_once(expression, precedence=rng.random() >= slip)
+        before = expression
+        expression = reduce_once(before, precedence=rng.random() >= slip)
+        if rng.random() < miscount:
+            expression = _miscount(expression, before, rng)
         lines.append(expression)
-    return "<think>\n" + "\n".join(lines) + f"\n</think>\\boxed{{{lines[-1]}}}"
+    shown = "" if rng.random() < direct else "\n".join(lines) + "\n"
+    return f"<think>\n{shown}</think>\\boxed{{{lines[-1]}}}"

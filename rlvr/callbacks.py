@@ -1,0 +1,162 @@
+"""What happens beside the optimizer: the guard, the run's files, the progress bar, Ctrl-C."""
+
+import json
+import math
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from transformers import TrainerCallback
+
+from rlvr import runtime
+from rlvr.checkpoint import read_jsonl
+from rlvr.guard import Guard
+
+
+class GuardCallback(TrainerCallback):
+    """Runs the guard after the first step, and stops a run in which nothing can move."""
+
+    def __init__(self, guard: Guard) -> None:
+        self.guard = guard
+        self.checked = False
+        self.had_gradient = False
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.guard.has_moved:
+            return
+        gradients = (p.grad for p in kwargs["model"].parameters() if p.grad is not None)
+        rates = (group["lr"] for group in kwargs["optimizer"].param_groups)
+        self.had_gradient = any(bool(g.any()) for g in gradients) and any(r > 0 for r in rates)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not self.checked:
+            self.guard.check(state.global_step)
+            self.checked = True
+        if self.had_gradient and not self.guard.has_moved:
+            self.guard.require_movement(
+                state.global_step,
+                "a gradient reached the optimizer and no weight changed; is trainer.learning_rate "
+                "too small for model.dtype?",
+            )
+            self.guard.has_moved = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.guard.check(state.global_step)
+        if not Interrupt.requested:
+            self.guard.require_movement(
+                state.global_step,
+                "no group had completions with different rewards, so every advantage was 0; "
+                "use easier or harder problems, or a larger trainer.num_generations",
+            )
+
+
+class MetricsCallback(TrainerCallback):
+    """Appends each log to ``metrics.jsonl``, one row per logged step."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.path = run_dir / "metrics.jsonl"
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not runtime.is_main():
+            return
+        # Steps after the checkpoint that a resumed run starts from will be taken again.
+        for path in (self.path, self.path.with_name("rollouts.jsonl")):
+            kept = [row for row in read_jsonl(path) if _is_before(row, path, state.global_step)]
+            path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any
+    ) -> None:
+        if not (runtime.is_main() and logs and "reward" in logs):
+            return
+        finite = {
+            key: value
+            for key, value in logs.items()
+            if not (isinstance(value, float) and not math.isfinite(value))
+        }
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": state.global_step, **finite}) + "\n")
+
+
+def _is_before(row: dict[str, Any], path: Path, step: int) -> bool:
+    # A metric is logged when its step has ended, a rollout when its step begins.
+    return row["step"] <= step if path.name == "metrics.jsonl" else row["step"] < step
+
+
+class ProgressCallback(TrainerCallback):
+    """One bar with the reward, the KL to the base and the completion length."""
+
+    def __init__(self) -> None:
+        self.bar: tqdm | None = None
+        self.shown: dict[str, str] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            desc="train",
+            unit="step",
+            disable=not runtime.is_main(),
+            dynamic_ncols=True,
+            mininterval=0.5,
+        )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any
+    ) -> None:
+        names = {"reward": "reward", "kl_to_base": "kl", "completions/mean_length": "length"}
+        for key, label in names.items():
+            if logs and isinstance(logs.get(key), float):
+                self.shown[label] = f"{logs[key]:.3g}"
+        if self.bar is not None:
+            self.bar.set_postfix(self.shown, refresh=False)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+class Interrupt(TrainerCallback):
+    """Turns Ctrl-C or SIGTERM into a checkpoint at the end of the current step, then a stop.
+
+    A second Ctrl-C stops at once.
+    """
+
+    requested = False
+
+    def __init__(self, generation_period: int) -> None:
+        self.period = generation_period
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % self.period:
+            return  # a checkpoint inside a generation could not resume exactly
+        if runtime.any_rank(Interrupt.requested):
+            Interrupt.requested = True
+            control.should_save = True
+            control.should_training_stop = True
+
+    @staticmethod
+    @contextmanager
+    def caught() -> Iterator[None]:
+        """Catch the signals in the body; the handlers before it return afterwards."""
+
+        def request(signum: int, frame: Any) -> None:
+            if Interrupt.requested and signum == signal.SIGINT:
+                raise KeyboardInterrupt
+            Interrupt.requested = True
+            runtime.say("\nstopping after this step; press Ctrl-C again to stop at once")
+
+        Interrupt.requested = False
+        previous = {name: signal.signal(name, request) for name in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for name, handler in previous.items():
+                signal.signal(name, handler)

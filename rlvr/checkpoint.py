@@ -1,0 +1,126 @@
+"""Files of a run and of checkpoints: complete or absent, readable tensor by tensor.
+
+A checkpoint is written under a temporary name and renamed when it is complete, so whatever stands
+under ``checkpoints/step-NNNNNN`` can be loaded, at whatever moment the process was killed.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from rlvr.schema import RecipeError
+
+_MIX = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed integer: an odd multiplier
+_CHUNK = 1 << 24  # entries per pass of a checksum, which bounds its memory
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` so that ``path`` holds either the old or the new text, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Return the complete rows of ``path``; a last line cut short by a kill is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def step_folder(run_dir: Path, step: int) -> Path:
+    return run_dir / "checkpoints" / f"step-{step:06d}"
+
+
+def checkpoints(run_dir: Path) -> list[Path]:
+    """Return the complete checkpoints of a run, oldest first."""
+    return sorted((run_dir / "checkpoints").glob("step-[0-9]*"))
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def publish_checkpoint(temporary: Path, final: Path, keep: int | None) -> None:
+    """Make a written checkpoint durable and visible; delete all but the newest ``keep``."""
+    for file in temporary.rglob("*"):
+        if file.is_file():
+            with open(file, "rb") as handle:
+                os.fsync(handle.fileno())
+    if final.exists():
+        shutil.rmtree(final)
+    os.replace(temporary, final)
+    if keep is not None:
+        for old in checkpoints(final.parent.parent)[:-keep]:
+            shutil.rmtree(old)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of a checkpoint, sharded or not."""
+    files = sorted(folder.glob("model*.safetensors"))
+    if not files:
+        raise RecipeError(f"{folder}: no model*.safetensors file; save it as safetensors first")
+    return files
+
+
+def read_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Yield ``(name, tensor)`` of a checkpoint folder, one tensor in memory at a time."""
+    for file in weight_files(folder):
+        with safe_open(file, framework="pt") as reader:
+            for name in reader.keys():  # noqa: SIM118  (a reader is no mapping)
+                yield name, reader.get_tensor(name)
+
+
+def read_weight(folder: Path, name: str) -> Tensor:
+    """Return one tensor of a checkpoint folder."""
+    for file in weight_files(folder):
+        with safe_open(file, framework="pt") as reader:
+            if name in reader.keys():  # noqa: SIM118
+                return reader.get_tensor(name)
+    raise RecipeError(f"{folder}: holds no tensor {name!r}; is it a checkpoint of the same model?")
+
+
+def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Return the SHA-256 over name, dtype, shape and bytes of every tensor, in the given order."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        data = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {data.dtype} {tuple(data.shape)}\n".encode())
+        if data.numel():
+            digest.update(data.view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def checksum(tensor: Tensor, keep: Tensor | None = None) -> int:
+    r"""Return a 64-bit checksum of the bits of ``tensor`` where ``keep`` is true.
+
+    .. math:: \sum_i \mathrm{keep}_i \, b_i \, (2 i c + 1) \bmod 2^{64}
+
+    with :math:`b_i` the bits of entry i as an integer. Each factor is odd, hence invertible, so a
+    change of any one entry is always seen; it runs on the tensor's own device without a copy.
+    """
+    integers = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    bits = tensor.detach().contiguous().view(-1).view(integers[tensor.element_size()])
+    keep = None if keep is None else keep.reshape(-1)
+    total = torch.zeros((), dtype=torch.int64, device=tensor.device)
+    for start in range(0, bits.numel(), _CHUNK):
+        values = bits[start : start + _CHUNK].to(torch.int64)
+        if keep is not None:
+            values *= keep[start : start + _CHUNK]
+        index = torch.arange(start, start + values.numel(), device=tensor.device)
+        total += (values * (index * (2 * _MIX) + 1)).sum()
+    return int(total)

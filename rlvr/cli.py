@@ -1,0 +1,46 @@
+"""The ``rlvr`` command: one verb per job."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from importlib import import_module
+
+from rlvr import __version__
+from rlvr.schema import RecipeError, RunError
+
+INTERRUPTED = 130  # the shell's exit code for a program that Ctrl-C ended
+
+VERBS = {
+    "train": "one recipe into a trained run directory",
+    "study": "a base recipe x arms into runs, one table and figures",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="rlvr", description=import_module("rlvr").__doc__)
+    parser.add_argument("--version", action="version", version=f"rlvr {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, summary in VERBS.items():
+        module = import_module(f"rlvr.{name}")
+        module.add_arguments(verbs.add_parser(name, help=summary, description=module.__doc__))
+    options = parser.parse_args(arguments)
+    return guarded(import_module(f"rlvr.{options.verb}").run, options)
+
+
+def guarded(verb: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+    """Run ``verb``; a mistake of the user's is one message and exit code 2, not a traceback."""
+    try:
+        return verb(options)
+    except RecipeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,229 @@
+"""Recipes: strict YAML with one level of inheritance and ``section.key=value`` overrides.
+
+A recipe is its difference from its base. Mappings are merged key by key, except one that states
+its ``builder`` or ``name``: it is another thing than the base's and replaces it whole.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import yaml
+
+from rlvr.schema import RecipeError, check_value, unknown_key
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 scalars: ``1e-6`` is a float and ``no`` a string, unlike in PyYAML's YAML 1.1."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                line = key_node.start_mark.line + 1
+                raise RecipeError(f"line {line}: key {key!r} is written twice; keep one")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$", re.IGNORECASE), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?$|^[-+]?\.inf$|^\.nan$"),
+    list("-+.0123456789"),
+)
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """The base policy and which of its parameters are trained.
+
+    ``path`` is a hub id or a folder; one that starts with ``./`` is relative to the recipe.
+    ``targets`` are patterns of target matrices, ``linear`` standing for every linear layer of the
+    blocks. ``also_train`` adds whole parameters (embeddings, norms, biases), outside any mask.
+    """
+
+    path: str
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    targets: list[str] = field(default_factory=lambda: ["linear"])
+    also_train: list[str] = field(default_factory=list)
+    attn_implementation: str | None = None
+
+
+@dataclass(frozen=True)
+class EvalSection:
+    """The evaluation before and after training; ``verifier`` is a reward, correct when > 0."""
+
+    data: dict[str, Any]
+    verifier: dict[str, Any]
+    samples: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 4096
+    batch_size: int = 256
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RunSection:
+    """Where a run lives and what it records beside TRL's metrics.
+
+    ``kl_every``: steps between two measurements of the KL to the base policy (0: never).
+    ``rollouts``: rollouts of each step that are written to ``rollouts.jsonl``.
+    ``deterministic``: the same recipe on the same machine ends in the same bits.
+    """
+
+    dir: str | None = None
+    kl_every: int = 10
+    rollouts: int = 8
+    deterministic: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A resolved recipe. ``mask`` and ``adapter`` exclude each other; both null trains densely."""
+
+    model: ModelSection
+    data: dict[str, Any]
+    rewards: list[dict[str, Any]]
+    trainer: dict[str, Any]
+    mask: dict[str, Any] | None = None
+    adapter: dict[str, Any] | None = None
+    eval: EvalSection | None = None
+    run: RunSection = field(default_factory=RunSection)
+    plugins: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read one YAML mapping; the error names the file and, where known, the line."""
+    if not path.is_file():
+        raise RecipeError(f"recipe {path} does not exist; check the path")
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, RecipeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path}: expected a mapping of sections, got {type(content).__name__}")
+    return content
+
+
+def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with ``change`` laid over it (see the module's docstring for the rule)."""
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        replaces = isinstance(value, dict) and ("builder" in value or "name" in value)
+        if isinstance(old, dict) and isinstance(value, dict) and not replaces:
+            merged[key] = merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Apply ``section.key=value`` words; the value is read as YAML."""
+    for word in overrides:
+        dotted, separator, text = word.partition("=")
+        keys = dotted.split(".")
+        if not separator or not all(keys):
+            raise RecipeError(f"override {word!r}: write section.key=value")
+        try:
+            change = yaml.load(text, Loader=_Loader) if text else None
+        except yaml.YAMLError as error:
+            raise RecipeError(f"override {word!r}: {text!r} is not a YAML value") from error
+        for key in reversed(keys):
+            change = {key: change}
+        content = merge(content, change)
+    return content
+
+
+def _absolute_model_path(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+    model = content.get("model")
+    if isinstance(model, dict) and str(model.get("path", "")).startswith(("./", "../")):
+        model = {**model, "path": str((folder / model["path"]).resolve())}
+        return {**content, "model": model}
+    return content
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Read a recipe file with its base, unchecked; model paths are made absolute."""
+    content = _absolute_model_path(read_yaml(path), path.parent)
+    base_name = content.pop("base", None)
+    if base_name is None:
+        return content
+    base_path = path.parent / str(base_name)
+    base = _absolute_model_path(read_yaml(base_path), base_path.parent)
+    if "base" in base:
+        raise RecipeError(f"{base_path}: a base cannot have a base; inheritance is one level")
+    return merge(base, content)
+
+
+def _check_section(section: type, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise RecipeError(f"{where}: expected a mapping, got {value!r}")
+    fields = {field.name: field for field in dataclasses.fields(section)}
+    hints = get_type_hints(section)
+    for key in value:
+        if key not in fields:
+            raise unknown_key(str(key), fields, where)
+    for name, spec in fields.items():
+        required = spec.default is dataclasses.MISSING
+        required = required and spec.default_factory is dataclasses.MISSING
+        if required and name not in value:
+            raise RecipeError(f"{where}: {name!r} is missing; add it")
+    sections = {
+        kind: lambda item, at, kind=kind: _check_section(kind, item, at)
+        for kind in (ModelSection, EvalSection, RunSection)
+    }
+    checked = {
+        key: check_value(item, hints[key], f"{where}.{key}".removeprefix("recipe."), sections)
+        for key, item in value.items()
+    }
+    return section(**checked)
+
+
+def resolve_recipe(content: dict[str, Any], default_dir: str) -> Recipe:
+    """Check a merged mapping and return the recipe; ``default_dir`` stands where none is given."""
+    recipe = _check_section(Recipe, content, "recipe")
+    if recipe.mask and recipe.adapter:
+        raise RecipeError(
+            "mask and adapter are both given; a mask restricts the base weights and an adapter "
+            "freezes them: set one of the two to null"
+        )
+    if not recipe.rewards:
+        raise RecipeError("rewards: the list is empty; name at least one reward")
+    if recipe.run.dir is None:
+        recipe = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, dir=default_dir))
+    return recipe
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read, merge, override and check the recipe at ``path``."""
+    path = Path(path)
+    content = apply_overrides(read_recipe(path), overrides)
+    try:
+        return resolve_recipe(content, f"runs/{path.resolve().parent.name}/{path.stem}")
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from error
+
+
+def pop_name(spec: dict[str, Any], key: str, where: str) -> tuple[str, dict[str, Any]]:
+    """Split ``{key: name, **options}`` into the registered name and its options."""
+    name = spec.get(key)
+    if not isinstance(name, str):
+        raise RecipeError(f"{where}: {key!r} is missing or no string; add {where}.{key}")
+    return name, {option: value for option, value in spec.items() if option != key}

@@ -1,0 +1,226 @@
+"""Everything about a run that can be known, and refused, before a weight is loaded."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+from trl import GRPOConfig
+
+from rlvr import runtime
+from rlvr.adapters import check_adapter, parse_adapter
+from rlvr.config import EvalSection, Recipe
+from rlvr.data import parse_dataset
+from rlvr.masks import MaskSpec, check_spec, parse_spec
+from rlvr.policy import load_skeleton
+from rlvr.registry import import_plugins
+from rlvr.rewards import RewardCall, parse_rewards
+from rlvr.schema import RecipeError, check_value, unknown_key
+from rlvr.targets import resolve_also_train, resolve_targets
+
+# Set by the run itself: a recipe that sets one of them would contradict the run directory.
+RESERVED = {
+    "output_dir": "run.dir",
+    "resume_from_checkpoint": "the --resume flag",
+    "model_init_kwargs": "the model section",
+    "remove_unused_columns": "nothing: rewards need the columns",
+    "full_determinism": "run.deterministic",
+    "use_cpu": "nothing: a GPU is used where there is one",
+    "sync_ref_model": "nothing: the reference is the base policy",
+    "disable_tqdm": "nothing: the run shows one progress bar",
+}
+MASKED_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused")
+# TRL's importance ratio assumes that a completion was drawn from the whole distribution.
+FULL_DISTRIBUTION = {"top_p": (1.0,), "top_k": (0, -1, None), "min_p": (None, 0.0)}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked recipe: what will be trained, by what, and what it costs in memory."""
+
+    recipe: Recipe
+    mask: MaskSpec | None
+    rewards: list[RewardCall]
+    targets: dict[str, tuple[int, int]]
+    also_train: dict[str, tuple[int, ...]]
+    num_parameters: int
+
+    @property
+    def beta(self) -> float:
+        return float(self.recipe.trainer.get("beta", 0.0))
+
+
+def check_recipe(recipe: Recipe) -> Plan:
+    """Check every section against the registries and the model's shapes; load no weights."""
+    import_plugins(recipe.plugins)
+    mask = None if recipe.mask is None else parse_spec(recipe.mask)
+    rewards = parse_rewards(recipe.rewards)
+    parse_dataset(recipe.data, "data")
+    if recipe.adapter is not None:
+        parse_adapter(recipe.adapter)
+    if recipe.eval is not None:
+        _check_eval(recipe.eval)
+    _check_trainer(recipe)
+    model = load_skeleton(recipe.model)
+    targets = resolve_targets(model, recipe.model.targets)
+    also_train = resolve_also_train(model, recipe.model.also_train, targets)
+    if mask is not None:
+        check_spec(mask, targets)
+    if recipe.adapter is not None:
+        check_adapter(recipe.adapter, targets)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    return Plan(recipe, mask, rewards, targets, also_train, count)
+
+
+def _check_eval(section: EvalSection) -> None:
+    parse_dataset(section.data, "eval.data")
+    parse_rewards([section.verifier])
+    for key in ("samples", "max_new_tokens", "batch_size"):
+        if getattr(section, key) < 1:
+            raise RecipeError(f"eval.{key}: must be at least 1, got {getattr(section, key)}")
+    if section.temperature < 0:
+        raise RecipeError(f"eval.temperature: must be 0 or above, got {section.temperature}")
+
+
+def _check_trainer(recipe: Recipe) -> None:
+    settings = recipe.trainer
+    hints = get_type_hints(GRPOConfig)
+    fields = {field.name: field.default for field in dataclasses.fields(GRPOConfig)}
+    for key, value in settings.items():
+        if key in RESERVED:
+            raise RecipeError(f"trainer.{key}: not yours to set; use {RESERVED[key]}")
+        if key not in fields:
+            raise unknown_key(key, fields, "trainer")
+        check_value(value, hints[key], f"trainer.{key}")
+    values = {**fields, **settings}
+    _check_sampling(values)
+    _check_batch(values)
+    if recipe.mask is not None:
+        _check_masked(recipe, values)
+
+
+def _check_sampling(values: Mapping[str, Any]) -> None:
+    generation = values.get("generation_kwargs") or {}
+    for key, allowed in FULL_DISTRIBUTION.items():
+        for where, value in ((key, values[key]), (f"generation_kwargs.{key}", generation.get(key))):
+            if value not in allowed and not (value is None and where != key):
+                raise RecipeError(
+                    f"trainer.{where}: {value} samples from a truncated distribution, which makes "
+                    f"TRL's importance ratio wrong; remove it or set it to {allowed[0]}"
+                )
+
+
+def batch_shape(values: Mapping[str, Any]) -> tuple[int, int]:
+    """Return (completions per generation on all processes, optimizer steps per generation)."""
+    accumulation = values.get("gradient_accumulation_steps", 1)
+    per_forward = values["per_device_train_batch_size"] * runtime.world_size()
+    if values["generation_batch_size"] is not None:
+        slices = max(1, values["generation_batch_size"] // per_forward)
+    else:
+        slices = values["steps_per_generation"] or accumulation
+    return per_forward * slices, max(1, slices // accumulation) * values["num_iterations"]
+
+
+def _check_batch(values: Mapping[str, Any]) -> None:
+    group = values["num_generations"]
+    if group is None or group < 2:
+        raise RecipeError(f"trainer.num_generations: a group needs at least 2, got {group}")
+    generated, period = batch_shape(values)
+    if generated % group:
+        raise RecipeError(
+            f"trainer.num_generations: {group} does not divide the {generated} completions of one "
+            "generation (per_device_train_batch_size x processes x steps per generation); "
+            "change one of them"
+        )
+    save_steps = values["save_steps"]
+    if period > 1 and (save_steps < 1 or save_steps % period):
+        raise RecipeError(
+            f"trainer.save_steps: {save_steps} is no multiple of {period}, the optimizer steps "
+            "that share one generation; a checkpoint between them cannot resume exactly"
+        )
+
+
+def _check_masked(recipe: Recipe, values: Mapping[str, Any]) -> None:
+    if str(values["optim"]) not in MASKED_OPTIMIZERS:
+        raise RecipeError(
+            f"trainer.optim: {values['optim']} cannot keep entries outside the mask still; "
+            f"with a mask use {MASKED_OPTIMIZERS[0]}"
+        )
+    if recipe.model.dtype != "float32":
+        raise RecipeError(
+            f"model.dtype: {recipe.model.dtype} weights round small updates away; with a mask use "
+            "float32 (trainer.bf16=true still computes in bf16)"
+        )
+
+
+def density_bounds(spec: MaskSpec) -> tuple[float, float]:
+    """Return the least and the largest overall density that ``spec`` can have on any weights."""
+    options, builder = spec.options, spec.builder
+    if builder == "dense":
+        return 1.0, 1.0
+    if builder == "safe":
+        low, principal = options["low_density"], options["principal_density"]
+        return max(low, 1 - principal), min(1.0, low + 1 - principal)
+    if builder == "complement":
+        low, high = density_bounds(options["of"])
+        return 1 - high, 1 - low
+    if builder in ("union", "intersection"):
+        lows, highs = zip(*(density_bounds(part) for part in options["of"]), strict=True)
+        if builder == "union":
+            return max(lows), min(1.0, sum(highs))
+        return max(0.0, sum(lows) - len(lows) + 1), min(highs)
+    if isinstance(options.get("like"), MaskSpec):
+        return density_bounds(options["like"])
+    density = options.get("density")
+    return (density, density) if isinstance(density, float) else (0.0, 1.0)
+
+
+def _megabytes(num_bytes: float) -> str:
+    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:,.2f} GB"
+
+
+def _percent(bounds: Sequence[float]) -> str:
+    low, high = bounds
+    return f"{low:.2%}" if high - low < 5e-5 else f"{low:.2%} to {high:.2%}"
+
+
+def memory_lines(plan: Plan) -> list[str]:
+    """Return the memory plan: weights, gradients and optimizer state, without activations."""
+    width = 4 if plan.recipe.model.dtype == "float32" else 2
+    entries = sum(rows * columns for rows, columns in plan.targets.values())
+    if plan.recipe.adapter is not None:
+        rank = plan.recipe.adapter.get("rank", 0)
+        entries = rank * sum(sum(shape) for shape in plan.targets.values())
+    moving = entries * (density_bounds(plan.mask)[1] if plan.mask else 1.0)
+    bits = entries / 8 if plan.mask else 0
+    return [
+        f"weights          {_megabytes(width * plan.num_parameters)} ({plan.recipe.model.dtype})",
+        f"gradients        {_megabytes(width * entries)}",
+        f"optimizer state  {_megabytes(8 * moving + bits)} (at most)",
+        f"base values      {_megabytes(width * moving)} (reference policy and guard, at most)",
+    ]
+
+
+def describe(plan: Plan) -> str:
+    """Return the plan as the text that ``--check`` prints."""
+    recipe = plan.recipe
+    kinds: dict[str, list[tuple[int, int]]] = {}
+    for name, shape in plan.targets.items():
+        kinds.setdefault(name.removesuffix(".weight").rsplit(".", 1)[-1], []).append(shape)
+    lines = [f"policy   {recipe.model.path}, {plan.num_parameters:,} parameters"]
+    entries = sum(rows * columns for rows, columns in plan.targets.values())
+    lines.append(f"targets  {len(plan.targets)} matrices, {entries:,} entries")
+    for kind, shapes in kinds.items():
+        sizes = ", ".join(sorted({f"{rows} x {columns}" for rows, columns in shapes}))
+        lines.append(f"         {kind:<12} {len(shapes):>3} of {sizes}")
+    if plan.also_train:
+        lines.append(f"also     {', '.join(plan.also_train)}")
+    if plan.mask is not None:
+        lines.append(f"mask     {plan.mask.builder}, density {_percent(density_bounds(plan.mask))}")
+    elif recipe.adapter is not None:
+        lines.append(f"adapter  {recipe.adapter}")
+    else:
+        lines.append("mask     none: every entry of the targets may move")
+    lines.append(f"rewards  {', '.join(f'{call.name} x {call.weight:g}' for call in plan.rewards)}")
+    lines.append(f"run      {recipe.run.dir}")
+    return "\n".join([*lines, "memory", *(f"  {line}" for line in memory_lines(plan))])

@@ -1,0 +1,90 @@
+"""The run directory (contract C4): the only interface between train, evaluate and geometry."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rlvr.checkpoint import checkpoints, step_of, write_json
+from rlvr.config import Recipe
+from rlvr.schema import RecipeError
+
+# May differ when a run is resumed: how long it goes on and where it reports to.
+EXTENSIBLE = {
+    ("trainer", "max_steps"),
+    ("trainer", "num_train_epochs"),
+    ("trainer", "save_steps"),
+    ("trainer", "save_total_limit"),
+    ("trainer", "report_to"),
+    ("run", "dir"),
+}
+
+
+def _flat(content: dict[str, Any], prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    flat = {}
+    for key, value in content.items():
+        if isinstance(value, dict) and value:
+            flat.update(_flat(value, (*prefix, str(key))))
+        else:
+            flat[(*prefix, str(key))] = value
+    return flat
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Return the dotted keys in which two resolved recipes differ."""
+    first, second = _flat(old), _flat(new)
+    keys = sorted(set(first) | set(second))
+    return [".".join(k) for k in keys if k not in EXTENSIBLE and first.get(k) != second.get(k)]
+
+
+def open_run(recipe: Recipe, *, resume: bool) -> tuple[Path, Path | None]:
+    """Check the run directory and return it with the checkpoint to resume from, if any.
+
+    Raises:
+        RecipeError: it holds another recipe's run, or this one's and ``resume`` is false.
+    """
+    run_dir = Path(str(recipe.run.dir))
+    recorded = run_dir / "recipe.json"
+    if not recorded.is_file():
+        if run_dir.exists() and any(run_dir.iterdir()):
+            raise RecipeError(f"run.dir: {run_dir} is not empty and holds no run; choose another")
+        if resume:
+            raise RecipeError(f"--resume: {run_dir} holds no run; start it without --resume")
+        return run_dir, None
+    changed = differences(json.loads(recorded.read_text()), recipe.to_dict())
+    if changed:
+        raise RecipeError(
+            f"run.dir: {run_dir} already holds another recipe's run (they differ in "
+            f"{', '.join(changed)}); choose another run.dir"
+        )
+    if not resume:
+        raise RecipeError(
+            f"run.dir: {run_dir} already holds a run of this recipe; add --resume to go on with "
+            "it, or choose another run.dir"
+        )
+    return run_dir, newest_checkpoint(run_dir)
+
+
+def newest_checkpoint(run_dir: Path) -> Path | None:
+    found = checkpoints(run_dir)
+    return found[-1] if found else None
+
+
+def trained_policy(run_dir: Path) -> tuple[Path, int]:
+    """Return the newest plain checkpoint of a run (merged, if it has an adapter) and its step."""
+    newest = newest_checkpoint(run_dir)
+    if newest is None:
+        raise RecipeError(f"{run_dir}: holds no complete checkpoint; train it first")
+    merged = newest / "merged"
+    return (merged if merged.is_dir() else newest), step_of(newest)
+
+
+def start_run(run_dir: Path, recipe: Recipe, provenance: dict[str, Any]) -> None:
+    """Write the resolved recipe and the provenance of a run that starts or goes on."""
+    write_json(run_dir / "recipe.json", recipe.to_dict())
+    write_json(run_dir / "provenance.json", provenance)
+
+
+def read_summary(run_dir: Path) -> dict[str, Any] | None:
+    """Return the summary of a finished run, or ``None`` while it is not."""
+    path = run_dir / "summary.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -1,0 +1,126 @@
+"""One training session: from a checked plan to a trained run directory."""
+
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from transformers import PreTrainedModel, set_seed
+
+from rlvr import __version__, runtime
+from rlvr.adapters import attach_adapter
+from rlvr.callbacks import GuardCallback, Interrupt, MetricsCallback, ProgressCallback
+from rlvr.checkpoint import fingerprint
+from rlvr.data import load_rows
+from rlvr.guard import Guard
+from rlvr.masks import Mask, build_mask
+from rlvr.plan import Plan, batch_shape
+from rlvr.policy import BaseWeights, choose_trainable, load_policy, load_tokenizer
+from rlvr.run_dir import start_run
+from rlvr.schema import RecipeError
+from rlvr.trainer import RLVRTrainer, training_arguments
+
+
+def train(plan: Plan, run_dir: Path, checkpoint: Path | None) -> bool:
+    """Train to the end and return true, or false where the user interrupted.
+
+    Raises:
+        RunError: an entry outside the mask moved, or nothing moved at all.
+    """
+    recipe = plan.recipe
+    args = training_arguments(recipe, run_dir)
+    _require_world(args)
+    set_seed(args.seed)
+    if recipe.run.deterministic:
+        runtime.make_deterministic(args.seed)
+    policy, tokenizer = load_policy(recipe.model), load_tokenizer(recipe.model)
+    rows = load_rows(recipe.data, "data")
+    provenance = {"base_weights": fingerprint(policy.named_parameters())}
+    mask = _make_mask(plan, policy, provenance["base_weights"], run_dir)
+    model, start_gap = _make_trainable(plan, policy, mask)
+    base = BaseWeights(model, mask or {})
+    guard = Guard(model, mask, base)
+    period = batch_shape(vars(args))[1]
+    callbacks = [
+        GuardCallback(guard),
+        MetricsCallback(run_dir),
+        ProgressCallback(),
+        Interrupt(period),
+    ]
+    trainer = RLVRTrainer(
+        model=model,
+        args=args,
+        rows=rows,
+        rewards=plan.rewards,
+        tokenizer=tokenizer,
+        run=recipe.run,
+        run_dir=run_dir,
+        mask=mask,
+        base=base,
+        guard=guard,
+        callbacks=callbacks,
+    )
+    if runtime.is_main():
+        provenance |= _provenance(args, mask, start_gap)
+        start_run(run_dir, recipe, provenance)
+    with Interrupt.caught():
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    return not Interrupt.requested
+
+
+def _require_world(args: Any) -> None:
+    """Refuse the launcher that starts N processes which do not know of each other."""
+    if args.world_size != runtime.world_size():
+        raise RecipeError(
+            f"the launcher started {runtime.world_size()} processes and accelerate sees "
+            f"{args.world_size}; start with one of the files in launch/"
+        )
+
+
+def _make_mask(
+    plan: Plan, policy: PreTrainedModel, base_weights: str, run_dir: Path
+) -> Mask | None:
+    if plan.mask is None:
+        return None
+    spec, path = plan.mask, run_dir / "mask.safetensors"
+    parameters = dict(policy.named_parameters())
+
+    def build() -> Mask:
+        provenance = {"spec": spec.to_dict(), "base_weights": base_weights}
+        runtime.say(f"building the {spec.builder} mask of {len(plan.targets)} matrices")
+        mask = build_mask(spec, ((name, parameters[name]) for name in plan.targets), provenance)
+        mask = mask.with_dense({name: parameters[name].shape for name in plan.also_train})
+        mask.save(path)
+        return mask
+
+    mask = runtime.from_main(build)
+    runtime.say(f"mask density {mask.density():.2%}, fingerprint {mask.fingerprint()[:12]}")
+    return mask
+
+
+def _make_trainable(
+    plan: Plan, policy: PreTrainedModel, mask: Mask | None
+) -> tuple[PreTrainedModel | PeftModel, float]:
+    """Return the model whose trainable parameters the recipe asks for, and its start gap."""
+    if plan.recipe.adapter is not None:
+        model, gap = attach_adapter(policy, plan.recipe.adapter, list(plan.targets))
+        for name, parameter in policy.named_parameters():
+            if any(name.endswith(extra) for extra in plan.also_train):
+                parameter.requires_grad_(True)
+        return model, gap
+    choose_trainable(policy, [*plan.targets, *plan.also_train])
+    return policy, 0.0
+
+
+def _provenance(args: Any, mask: Mask | None, start_gap: float) -> dict[str, Any]:
+    return {
+        "rlvr": __version__,
+        "git_commit": runtime.git_commit(),
+        "versions": runtime.versions(),
+        "machine": runtime.machine(),
+        "mask": None if mask is None else mask.fingerprint(),
+        "engine": str(args.distributed_state.distributed_type),
+        "processes": args.world_size,
+        "precision": "bf16 autocast" if args.bf16 else "fp16 autocast" if args.fp16 else "fp32",
+        "seed": args.seed,
+        "start_logit_gap": start_gap,
+    }

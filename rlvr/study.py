@@ -1,0 +1,179 @@
+"""``rlvr study STUDY``: a base recipe and its arms into runs, one table and figures.
+
+Each arm is a recipe that states only its difference from the base, and runs as a process of its
+own. A finished arm is kept, an interrupted one resumed, a failed one reported beside the others.
+"""
+
+import argparse
+import csv
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlvr import runtime
+from rlvr.checkpoint import read_jsonl
+from rlvr.config import apply_overrides, merge, read_recipe, read_yaml, resolve_recipe
+from rlvr.schema import RecipeError, check_value, unknown_key
+
+CURVES = {
+    "reward": "reward, mean over completions",
+    "kl_to_base": "KL to base (nats per token)",
+    "entropy": "entropy (nats per token)",
+}
+COLUMNS = {
+    "arm": "arm",
+    "density": "density",
+    "before": "accuracy before (95 %)",
+    "after": "accuracy after (95 %)",
+    "kl": "KL to base",
+    "sparsity": "update sparsity (bf16)",
+    "leak": "mask leak",
+    "seconds": "s / step",
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file, checked: ``arms`` maps each arm's name to its whole recipe."""
+
+    folder: Path
+    arms: dict[str, dict[str, Any]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", help="YAML study: base, arms, and optionally dir")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    parser.add_argument("--report-only", action="store_true", help="train nothing; table and plots")
+
+
+def load_study(path: Path, overrides: list[str]) -> Study:
+    """Read a study and check that every arm of it is a recipe."""
+    content = read_yaml(path)
+    for key in content:
+        if key not in ("base", "arms", "dir"):
+            raise unknown_key(str(key), ("base", "arms", "dir"), str(path))
+    arms = check_value(content.get("arms"), dict[str, dict], f"{path}: arms")
+    if not arms:
+        raise RecipeError(f"{path}: arms is empty; name at least one")
+    base = read_recipe(path.parent / check_value(content.get("base"), str, f"{path}: base"))
+    folder = Path(content.get("dir", f"runs/{path.resolve().parent.name}/{path.stem}"))
+    recipes = {}
+    for name, change in arms.items():
+        recipe = apply_overrides(merge(base, change), overrides)
+        recipe["run"] = {**recipe.get("run", {}), "dir": str(folder / name)}
+        try:
+            resolve_recipe(recipe, "")
+        except RecipeError as error:
+            raise RecipeError(f"{path}: arm {name!r}: {error}") from error
+        recipes[name] = recipe
+    return Study(folder, recipes)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run or report a study and return the exit code: 1 where an arm failed."""
+    study = load_study(Path(options.study), options.overrides)
+    failed = [] if options.report_only else run_arms(study)
+    print(report(study))
+    for name in failed:
+        print(f"arm {name!r} failed; its output is {log_path(study, name)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def log_path(study: Study, name: str) -> Path:
+    return study.folder / "logs" / f"{name}.log"
+
+
+def run_arms(study: Study) -> list[str]:
+    """Run each arm that is not finished and return the names of those that failed."""
+    failed = []
+    for index, (name, recipe) in enumerate(study.arms.items(), 1):
+        run_dir = study.folder / name
+        runtime.say(f"[{index}/{len(study.arms)}] {name}")
+        if (run_dir / "summary.json").is_file():
+            runtime.say("  finished before; kept")
+            continue
+        recipe_path = study.folder / "recipes" / f"{name}.yaml"
+        recipe_path.parent.mkdir(parents=True, exist_ok=True)
+        recipe_path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+        command = [sys.executable, "-m", "rlvr.train", str(recipe_path)]
+        if (run_dir / "recipe.json").is_file():
+            command.append("--resume")
+        log = log_path(study, name)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        # The progress bar and errors go to the terminal, the arm's own story to its log.
+        with open(log, "a", encoding="utf-8") as output:
+            code = subprocess.run(command, stdout=output).returncode
+        if code == 130:
+            raise KeyboardInterrupt
+        if code != 0:
+            failed.append(name)
+    return failed
+
+
+def _interval(estimate: dict[str, Any]) -> str:
+    low, high = 100 * estimate["low"], 100 * estimate["high"]
+    return f"{100 * estimate['mean']:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def table_row(name: str, summary: dict[str, Any]) -> dict[str, str]:
+    """Return one arm's row of the table as text."""
+    row = {
+        "arm": name,
+        "density": "-" if summary["density"] is None else f"{summary['density']:.1%}",
+        "sparsity": f"{summary['sparsity_bf16']:.1%}",
+        "leak": "-" if summary["mask_leak"] is None else str(summary["mask_leak"]),
+        "seconds": f"{summary['seconds_per_step']:.2f}",
+    }
+    if "accuracy_after" in summary:
+        row["before"] = _interval(summary["accuracy_before"])
+        row["after"] = _interval(summary["accuracy_after"])
+        row["kl"] = f"{summary['kl_to_base']['mean']:.4f}"
+    return row
+
+
+def report(study: Study) -> str:
+    """Write ``summary.csv``, ``table.md`` and the figures; return the table."""
+    from rlvr.eval import Estimate
+    from rlvr.plots import plot_accuracy, plot_curves
+    from rlvr.run_dir import read_summary
+
+    found = {name: read_summary(study.folder / name) for name in study.arms}
+    summaries = {name: summary for name, summary in found.items() if summary is not None}
+    if not summaries:
+        raise RecipeError(f"{study.folder}: no arm is finished; run the study first")
+    rows = [table_row(name, summary) for name, summary in summaries.items()]
+    with open(study.folder / "summary.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(COLUMNS), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    table = markdown_table(rows)
+    (study.folder / "table.md").write_text(table + "\n", encoding="utf-8")
+    curves = {name: read_jsonl(study.folder / name / "metrics.jsonl") for name in summaries}
+    plot_curves(curves, CURVES, study.folder / "curves.png", title=study.folder.name)
+    accuracies = {
+        name: (Estimate(**summary["accuracy_before"]), Estimate(**summary["accuracy_after"]))
+        for name, summary in summaries.items()
+        if "accuracy_after" in summary
+    }
+    if accuracies:
+        plot_accuracy(accuracies, study.folder / "accuracy.png", title=study.folder.name)
+    return f"\n{table}\n\ntable and figures: {study.folder}"
+
+
+def markdown_table(rows: list[dict[str, str]]) -> str:
+    """Return ``rows`` under ``COLUMNS`` as an aligned Markdown table."""
+    cells = [list(COLUMNS.values())]
+    cells += [[row.get(key, "-") for key in COLUMNS] for row in rows]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
+    lines = [
+        "| "
+        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        + " |"
+        for line in cells
+    ]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])

@@ -1,0 +1,63 @@
+"""Fixtures of the end-to-end tests: the pocket policy, trained for a few steps in this process."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rlvr.train import main as train_main
+
+ROOT = Path(__file__).parent.parent
+POLICY = ROOT / "recipes" / "pocket" / "policy"
+
+SMALL = {
+    "model": {"path": str(POLICY)},
+    "data": {"name": "pocket", "split": "train", "size": 64},
+    "rewards": [{"name": "arithmetic"}],
+    "trainer": {
+        "learning_rate": 1e-3,
+        "lr_scheduler_type": "constant",
+        "optim": "adamw_torch",
+        "per_device_train_batch_size": 16,
+        "num_generations": 8,
+        "max_completion_length": 32,
+        "max_steps": 3,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "seed": 1,
+    },
+    "run": {"kl_every": 1, "deterministic": True},
+}
+
+
+@pytest.fixture
+def write_recipe(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes a small recipe with changed sections and returns its path."""
+
+    def write(name: str = "recipe", **sections: dict | None) -> Path:
+        content = {
+            key: dict(value) if isinstance(value, dict) else value for key, value in SMALL.items()
+        }
+        content["run"] = {**SMALL["run"], "dir": str(tmp_path / name)}
+        for key, value in sections.items():
+            old = content.get(key)
+            merges = isinstance(old, dict) and isinstance(value, dict)
+            content[key] = {**old, **value} if merges else value
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def train(write_recipe: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that trains a small recipe to the end and returns its run directory."""
+
+    def run(name: str = "recipe", words: Sequence[str] = (), **sections: dict | None) -> Path:
+        path = write_recipe(name, **sections)
+        assert train_main([str(path), *words]) == 0
+        return tmp_path / name
+
+    return run

@@ -1,0 +1,81 @@
+"""Imports point down only, and a heavy library is imported behind its fence alone."""
+
+import ast
+from pathlib import Path
+
+import rlvr
+
+PACKAGE = Path(rlvr.__file__).parent
+LAYERS = [
+    {"cli", "train", "study"},
+    {"session", "summary"},
+    {"trainer", "callbacks", "plan", "guard", "plots"},
+    {"policy", "adapters", "optim", "rewards", "eval", "data", "geometry"},
+    {"masks"},
+    {"config", "registry", "runtime", "targets", "linalg", "checkpoint", "run_dir", "schema"},
+]
+FENCES = {
+    "trl": {"trainer", "plan"},
+    "peft": {"adapters", "session"},
+    "matplotlib": {"plots"},
+    "math_verify": {"rewards"},
+    "vllm": {"eval"},
+}
+
+
+def unit(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports() -> list[tuple[str, str]]:
+    """Return (unit, imported module) of every import in the package, local ones included."""
+    found = []
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                found.append((unit(path), node.module))
+            elif isinstance(node, ast.Import):
+                found += [(unit(path), alias.name) for alias in node.names]
+    return found
+
+
+def depth(name: str) -> int:
+    return next(index for index, layer in enumerate(LAYERS) if name in layer)
+
+
+def test_every_module_has_a_layer():
+    units = {unit(path) for path in PACKAGE.rglob("*.py")} - {"__init__", "__main__"}
+    assert units == set().union(*LAYERS)
+
+
+def test_imports_point_down():
+    upward = []
+    for source, module in imports():
+        parts = module.split(".")
+        if parts[0] != "rlvr" or len(parts) == 1 or source in ("__init__", parts[1]):
+            continue
+        if depth(parts[1]) < depth(source):
+            upward.append(f"{source} imports {module}")
+    assert not upward
+
+
+def test_features_do_not_import_each_other():
+    features = LAYERS[3]
+    crossing = {
+        f"{source} imports {module}"
+        for source, module in imports()
+        if source in features
+        and module.startswith("rlvr.")
+        and module.split(".")[1] in features - {source}
+    }
+    assert not crossing
+
+
+def test_heavy_libraries_stay_behind_their_fence():
+    leaks = {
+        f"{source} imports {module}"
+        for source, module in imports()
+        for library, allowed in FENCES.items()
+        if module.split(".")[0] == library and source not in allowed
+    }
+    assert not leaks
