@@ -108,7 +108,7 @@ def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
 def checksum(tensor: Tensor, keep: Tensor | None = None) -> int:
     r"""Return a 64-bit checksum of the bits of ``tensor`` where ``keep`` is true.
 
-    .. math:: \sum_i \mathrm{keep}_i \, b_i \, (2 i c + 1) \bmod 2^{64}
+    .. math:: \sum_i \mathrm{keep}_i \, b_i \, (i c \lor 1) \bmod 2^{64}
 
     with :math:`b_i` the bits of entry i as an integer. Each factor is odd, hence invertible, so a
     change of any one entry is always seen; it runs on the tensor's own device without a copy.
@@ -122,5 +122,5 @@ def checksum(tensor: Tensor, keep: Tensor | None = None) -> int:
         if keep is not None:
             values *= keep[start : start + _CHUNK]
         index = torch.arange(start, start + values.numel(), device=tensor.device)
-        total += (values * (index * (2 * _MIX) + 1)).sum()
+        total += (values * (index * _MIX | 1)).sum()
     return int(total)

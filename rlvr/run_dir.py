@@ -78,10 +78,9 @@ def trained_policy(run_dir: Path) -> tuple[Path, int]:
     return (merged if merged.is_dir() else newest), step_of(newest)
 
 
-def start_run(run_dir: Path, recipe: Recipe, provenance: dict[str, Any]) -> None:
-    """Write the resolved recipe and the provenance of a run that starts or goes on."""
+def claim_run(run_dir: Path, recipe: Recipe) -> None:
+    """Write the resolved recipe, which makes the directory this recipe's."""
     write_json(run_dir / "recipe.json", recipe.to_dict())
-    write_json(run_dir / "provenance.json", provenance)
 
 
 def read_summary(run_dir: Path) -> dict[str, Any] | None:

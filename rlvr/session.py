@@ -9,13 +9,13 @@ from transformers import PreTrainedModel, set_seed
 from rlvr import __version__, runtime
 from rlvr.adapters import attach_adapter
 from rlvr.callbacks import GuardCallback, Interrupt, MetricsCallback, ProgressCallback
-from rlvr.checkpoint import fingerprint
+from rlvr.checkpoint import fingerprint, write_json
 from rlvr.data import load_rows
 from rlvr.guard import Guard
 from rlvr.masks import Mask, build_mask
 from rlvr.plan import Plan, batch_shape
 from rlvr.policy import BaseWeights, choose_trainable, load_policy, load_tokenizer
-from rlvr.run_dir import start_run
+from rlvr.run_dir import claim_run
 from rlvr.schema import RecipeError
 from rlvr.trainer import RLVRTrainer, training_arguments
 
@@ -26,27 +26,33 @@ def train(plan: Plan, run_dir: Path, checkpoint: Path | None) -> bool:
     Raises:
         RunError: an entry outside the mask moved, or nothing moved at all.
     """
+    trainer = build_trainer(plan, run_dir)
+    with Interrupt.caught():
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    return not Interrupt.requested
+
+
+def build_trainer(plan: Plan, run_dir: Path) -> RLVRTrainer:
+    """Return the trainer of a checked plan, ready for its first step; claim ``run_dir`` for it."""
     recipe = plan.recipe
     args = training_arguments(recipe, run_dir)
     _require_world(args)
     set_seed(args.seed)
     if recipe.run.deterministic:
         runtime.make_deterministic(args.seed)
+    if runtime.is_main():
+        claim_run(run_dir, recipe)
     policy, tokenizer = load_policy(recipe.model), load_tokenizer(recipe.model)
     rows = load_rows(recipe.data, "data")
-    provenance = {"base_weights": fingerprint(policy.named_parameters())}
-    mask = _make_mask(plan, policy, provenance["base_weights"], run_dir)
+    base_weights = fingerprint(policy.named_parameters())
+    mask = _make_mask(plan, policy, base_weights, run_dir)
     model, start_gap = _make_trainable(plan, policy, mask)
-    base = BaseWeights(model, mask or {})
+    base = BaseWeights(model, {} if mask is None else mask)
     guard = Guard(model, mask, base)
-    period = batch_shape(vars(args))[1]
-    callbacks = [
-        GuardCallback(guard),
-        MetricsCallback(run_dir),
-        ProgressCallback(),
-        Interrupt(period),
-    ]
-    trainer = RLVRTrainer(
+    if runtime.is_main():
+        provenance = _provenance(args, base_weights, mask, start_gap)
+        write_json(run_dir / "provenance.json", provenance)
+    return RLVRTrainer(
         model=model,
         args=args,
         rows=rows,
@@ -57,14 +63,13 @@ def train(plan: Plan, run_dir: Path, checkpoint: Path | None) -> bool:
         mask=mask,
         base=base,
         guard=guard,
-        callbacks=callbacks,
+        callbacks=[
+            GuardCallback(guard),
+            MetricsCallback(run_dir),
+            ProgressCallback(),
+            Interrupt(batch_shape(vars(args))[1]),
+        ],
     )
-    if runtime.is_main():
-        provenance |= _provenance(args, mask, start_gap)
-        start_run(run_dir, recipe, provenance)
-    with Interrupt.caught():
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    return not Interrupt.requested
 
 
 def _require_world(args: Any) -> None:
@@ -111,8 +116,11 @@ def _make_trainable(
     return policy, 0.0
 
 
-def _provenance(args: Any, mask: Mask | None, start_gap: float) -> dict[str, Any]:
+def _provenance(
+    args: Any, base_weights: str, mask: Mask | None, start_gap: float
+) -> dict[str, Any]:
     return {
+        "base_weights": base_weights,
         "rlvr": __version__,
         "git_commit": runtime.git_commit(),
         "versions": runtime.versions(),

@@ -15,7 +15,7 @@ from rlvr import runtime
 from rlvr.checkpoint import read_jsonl, read_weight, read_weights, write_json
 from rlvr.config import EvalSection, ModelSection
 from rlvr.data import load_rows, render
-from rlvr.eval import EvalResult, EvalSettings, evaluate, token_kl
+from rlvr.eval import EvalResult, SamplingSettings, evaluate, token_kl
 from rlvr.geometry.metrics import update_sparsity
 from rlvr.masks import Mask
 from rlvr.plan import Plan
@@ -86,20 +86,18 @@ def evaluate_run(
     def judge(completions: list[str], answers: list[str]) -> list[float | None]:
         return call(completions, {"answer": answers})
 
-    sampling = EvalSettings(
-        **{f.name: getattr(settings, f.name) for f in dataclasses.fields(EvalSettings)}
+    sampling = SamplingSettings(
+        **{f.name: getattr(settings, f.name) for f in dataclasses.fields(SamplingSettings)}
     )
+    prompts = [render(row["problem"]) for row in rows]
     results: dict[str, EvalResult] = {}
     policies = {
         "base": load_policy(section).to(device),
         "final": load_policy(dataclasses.replace(section, path=str(folder))).to(device),
     }
     for name, policy in policies.items():
-        results[name] = evaluate(
-            policy, tokenizer, rows, render=render, verifier=judge, settings=sampling
-        )
+        results[name] = evaluate(policy, tokenizer, rows, prompts, judge, sampling)
         results[name].write(run_dir / "eval", name)
-    prompts = [render(row["problem"]) for row in rows]
     kl = token_kl(
         policies["final"],
         policies["base"],
@@ -112,7 +110,7 @@ def evaluate_run(
         "accuracy_before": dataclasses.asdict(results["base"].accuracy),
         "accuracy_after": dataclasses.asdict(results["final"].accuracy),
         "kl_to_base": dataclasses.asdict(kl),
-        "truncated": results["final"].truncated,
+        "truncated": results["final"].summary()["truncated"],
     }
 
 

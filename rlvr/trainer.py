@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor
+from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from rlvr import runtime
@@ -95,6 +96,8 @@ class RLVRTrainer(GRPOTrainer):
             callbacks=callbacks,
         )
         self.reference_beta = args.beta = beta
+        # With the progress bar off, Trainer prints every log as a dict; the run has its own bar.
+        self.remove_callback(PrinterCallback)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.mask is None or self.optimizer is not None:

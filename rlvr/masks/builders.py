@@ -1,0 +1,156 @@
+r"""Update masks: which entries of a target matrix may move.
+
+Every builder is a pure function of one matrix of base weights, from arXiv 2511.08567, section 4.2
+and appendix C (the principal mask after LIFT, arXiv 2506.00772). What the paper leaves open is
+fixed here, and is the same for each:
+
+1. Masks are computed per matrix, from the base weights in float32.
+2. A density :math:`\alpha` selects exactly :math:`\mathrm{round}(\alpha n)` of n entries, halves up.
+3. Among equal values the entry with the lower flat index comes first: it is the one selected by
+   "the smallest", and the one *not* left over by "the largest".
+4. Randomness comes from the option ``seed`` and the parameter's name, from nothing else.
+
+A parameter annotated ``Tensor`` is another mask: the recipe writes its builder there.
+"""
+
+import hashlib
+from fractions import Fraction
+from math import floor
+
+import torch
+from torch import Tensor
+
+from rlvr.linalg import Svd, low_rank
+from rlvr.registry import mask_builder
+from rlvr.schema import RecipeError
+
+
+def exact_density(density: float) -> Fraction:
+    """Return the decimal fraction that the user wrote: 0.1 is a tenth, not its nearest double."""
+    return Fraction(repr(density))
+
+
+def count_of(density: Fraction, entries: int) -> int:
+    """Return how many of ``entries`` a density selects: the nearest integer, halves up."""
+    return floor(density * entries + Fraction(1, 2))
+
+
+def generator_for(name: str, seed: int) -> torch.Generator:
+    """Return the random generator of one matrix; unlike ``hash``, the same in every process."""
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def smallest(values: Tensor, count: int) -> Tensor:
+    """Return a mask of the ``count`` smallest of ``values``, ties by lower flat index."""
+    flat = values.reshape(-1)
+    if count == 0:
+        return torch.zeros_like(values, dtype=torch.bool)
+    threshold = flat.kthvalue(count).values
+    mask = flat < threshold
+    ties = (flat == threshold).nonzero().squeeze(1)
+    mask[ties[: count - int(mask.sum())]] = True
+    return mask.view(values.shape)
+
+
+def largest(values: Tensor, count: int) -> Tensor:
+    """Return a mask of the ``count`` largest of ``values``: what the smallest others leave over."""
+    return ~smallest(values, values.numel() - count)
+
+
+def principal_magnitude(weight: Tensor, name: str, rank: int, svd: Svd) -> Tensor:
+    r"""Return :math:`|W^{(k)}|`, the entrywise magnitude of the rank-k reconstruction."""
+    return low_rank(weight.float(), rank, svd=svd, generator=generator_for(name, 0)).abs()
+
+
+@mask_builder
+def principal(
+    weight: Tensor, name: str, *, rank: int, density: float, svd: Svd = "randomized"
+) -> Tensor:
+    r"""Principal weights: :math:`M_\mathrm{princ}^{(k)} = \mathrm{Top}_\alpha(|W_0^{(k)}|)`."""
+    magnitude = principal_magnitude(weight, name, rank, svd)
+    return largest(magnitude, count_of(exact_density(density), weight.numel()))
+
+
+@mask_builder
+def off_principal(
+    weight: Tensor, name: str, *, rank: int, density: float, svd: Svd = "randomized"
+) -> Tensor:
+    r"""Off-principal weights: :math:`\mathrm{Bottom}_\alpha(|W_0^{(k)}|)`.
+
+    At density 1 - alpha this is the complement of ``principal`` at alpha, entry for entry, so a
+    count that falls on a half is rounded down here.
+    """
+    magnitude = principal_magnitude(weight, name, rank, svd)
+    return ~largest(magnitude, count_of(1 - exact_density(density), weight.numel()))
+
+
+@mask_builder
+def low_magnitude(weight: Tensor, name: str, *, density: float) -> Tensor:
+    r"""Low-magnitude weights: :math:`M_\mathrm{low} = \mathrm{Bottom}_\alpha(|W_0|)`."""
+    return smallest(weight.float().abs(), count_of(exact_density(density), weight.numel()))
+
+
+@mask_builder
+def safe(
+    weight: Tensor,
+    name: str,
+    *,
+    rank: int,
+    principal_density: float,
+    low_density: float,
+    svd: Svd = "randomized",
+) -> Tensor:
+    r"""The paper's safe mask :math:`M_\mathrm{low} \cup M_\mathrm{princ}^c`.
+
+    Only entries that are principal and not low-magnitude are frozen. Its density depends on the
+    weights: the paper reports 74.02 % on DeepSeek-R1-Distill-Qwen-1.5B.
+    """
+    low = low_magnitude(weight, name, density=low_density)
+    return low | ~principal(weight, name, rank=rank, density=principal_density, svd=svd)
+
+
+@mask_builder
+def random(
+    weight: Tensor,
+    name: str,
+    *,
+    density: float | None = None,
+    like: Tensor | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """A uniform mask of ``density``, or with as many entries in each matrix as ``like`` has."""
+    if (density is None) == (like is None):
+        raise RecipeError("random: give exactly one of density and like")
+    if like is None:
+        count = count_of(exact_density(density), weight.numel())
+    else:
+        count = int(like.sum())
+    order = torch.randperm(weight.numel(), generator=generator_for(name, seed))
+    mask = torch.zeros(weight.numel(), dtype=torch.bool)
+    mask[order[:count]] = True
+    return mask.view(weight.shape).to(weight.device)
+
+
+@mask_builder
+def dense(weight: Tensor, name: str) -> Tensor:
+    """Every entry: the control for the machinery itself, bit for bit training without a mask."""
+    return torch.ones_like(weight, dtype=torch.bool)
+
+
+@mask_builder
+def union(weight: Tensor, name: str, *, of: list[Tensor]) -> Tensor:
+    """Entries in any of the masks ``of``."""
+    return torch.stack(of).any(dim=0)
+
+
+@mask_builder
+def intersection(weight: Tensor, name: str, *, of: list[Tensor]) -> Tensor:
+    """Entries in all of the masks ``of``."""
+    return torch.stack(of).all(dim=0)
+
+
+@mask_builder
+def complement(weight: Tensor, name: str, *, of: Tensor) -> Tensor:
+    """Entries outside the mask ``of``."""
+    return ~of

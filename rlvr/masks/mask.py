@@ -1,0 +1,178 @@
+"""An update mask as data: name -> packed bits, with provenance, in memory and in a file."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from rlvr.masks.bits import count_bits, pack_bits, unpack_bits
+from rlvr.masks.spec import MaskSpec
+from rlvr.registry import mask_builder
+from rlvr.schema import RecipeError
+
+_KEY = "rlvr_update_mask"  # the metadata entry by which a file is known to be a mask
+
+
+@dataclass(frozen=True, eq=False)
+class Mask(Mapping[str, Tensor]):
+    """A mapping from parameter name to bool mask, unpacked when it is asked for.
+
+    ``bits`` are uint8 on the CPU, one bit per entry, row-major; ``provenance`` is plain JSON.
+    """
+
+    bits: dict[str, Tensor]
+    shapes: dict[str, tuple[int, ...]]
+    provenance: dict[str, Any]
+
+    @classmethod
+    def from_bools(
+        cls, masks: Mapping[str, Tensor], provenance: Mapping[str, Any] | None = None
+    ) -> "Mask":
+        bits = {name: pack_bits(mask).cpu() for name, mask in masks.items()}
+        shapes = {name: tuple(mask.shape) for name, mask in masks.items()}
+        return cls(bits, shapes, dict(provenance or {}))
+
+    def with_dense(self, shapes: Mapping[str, Sequence[int]]) -> "Mask":
+        """Return this mask and, for each name of ``shapes``, one in which all entries may move."""
+        twice = sorted(set(shapes) & set(self.shapes))
+        if twice:
+            raise ValueError(f"{twice[0]!r} already has a mask; it cannot be dense as well")
+        full = {n: torch.ones(tuple(shape), dtype=torch.bool) for n, shape in shapes.items()}
+        dense = Mask.from_bools(full)
+        return Mask(self.bits | dense.bits, self.shapes | dense.shapes, self.provenance)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return unpack_bits(self.bits[name], self.shapes[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.shapes  # the inherited test would unpack
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.shapes)
+
+    def numel(self, name: str) -> int:
+        return torch.Size(self.shapes[name]).numel()
+
+    def count(self, name: str) -> int:
+        """Return how many entries of ``name`` may move."""
+        return count_bits(self.bits[name])
+
+    def density(self, name: str | None = None) -> float:
+        """Return the fraction of entries that may move, of one matrix or of all together."""
+        names = self.names if name is None else [name]
+        return sum(map(self.count, names)) / sum(map(self.numel, names))
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 over names, shapes and bits, sorted by name."""
+        digest = hashlib.sha256()
+        for name in sorted(self.shapes):
+            digest.update(json.dumps([name, *self.shapes[name]]).encode())
+            digest.update(self.bits[name].numpy())
+        return digest.hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file, so that ``path`` holds the old or the new mask, never half."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        header = {
+            "shapes": self.shapes,
+            "provenance": self.provenance,
+            "fingerprint": self.fingerprint(),
+        }
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        with open(temporary, "wb") as file:
+            file.write(to_safetensors(self.bits, metadata={_KEY: json.dumps(header)}))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Mask":
+        """Read a mask file and verify its fingerprint.
+
+        Raises:
+            RecipeError: no such file, cut short, no mask, or not the bits that were saved.
+        """
+        header, bits = _read(Path(path))
+        shapes = {name: tuple(shape) for name, shape in header["shapes"].items()}
+        mask = cls(bits, shapes, header["provenance"])
+        if set(bits) != set(shapes) or mask.fingerprint() != header["fingerprint"]:
+            raise RecipeError(f"{path}: the bits are not those that were saved; build it again")
+        return mask
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not path.is_file():
+        raise RecipeError(f"{path}: no such mask file; make it with `rlvr mask build`")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            names = file.keys() if _KEY in metadata else ()
+            bits = {name: file.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise RecipeError(f"{path}: cut short or no safetensors file ({error})") from error
+    if _KEY not in metadata:
+        raise RecipeError(f"{path}: a safetensors file, but not of an update mask")
+    return json.loads(metadata[_KEY]), bits
+
+
+def load_mask(path: str | Path) -> dict[str, Tensor]:
+    """Return a mask file as bool tensors, by parameter name."""
+    return dict(Mask.load(path))
+
+
+def _build(spec: MaskSpec, weight: Tensor, name: str) -> Tensor:
+    """Return the bool mask of one weight, its nested masks first."""
+
+    def built(value: Any) -> Any:
+        if isinstance(value, MaskSpec):
+            return _build(value, weight, name)
+        return [built(item) for item in value] if isinstance(value, list) else value
+
+    options = {key: built(value) for key, value in spec.options.items()}
+    mask = mask_builder.get(spec.builder, "mask")(weight, name, **options)
+    if mask.dtype != torch.bool or mask.shape != weight.shape:
+        raise ValueError(
+            f"mask builder {spec.builder!r}: returned {mask.dtype} of shape {tuple(mask.shape)} "
+            f"for {name!r}; return torch.bool of the weight's shape {tuple(weight.shape)}"
+        )
+    return mask
+
+
+def build_mask(
+    spec: MaskSpec,
+    weights: Iterable[tuple[str, Tensor]],
+    provenance: Mapping[str, Any] | None = None,
+) -> Mask:
+    """Build the mask of each named base weight, one matrix in memory at a time.
+
+    Raises:
+        ValueError: a base weight is not finite, a name comes twice, or no entry at all may move.
+    """
+    bits: dict[str, Tensor] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, weight in weights:
+        if name in bits:
+            raise ValueError(f"{name!r} comes twice in the weights to build a mask for")
+        if not torch.isfinite(weight).all():
+            raise ValueError(f"{name!r}: the base weights hold NaN or infinity; no mask of them")
+        bits[name] = pack_bits(_build(spec, weight.detach(), name)).cpu()
+        shapes[name] = tuple(weight.shape)
+    if not any(count_bits(packed) for packed in bits.values()):
+        raise ValueError(f"mask {spec.to_dict()}: no entry of any matrix may move")
+    return Mask(bits, shapes, {"spec": spec.to_dict(), **(provenance or {})})
