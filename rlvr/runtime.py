@@ -22,6 +22,9 @@ def prepare_environment(run_dir: Path | None = None) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if not torch.cuda.is_available():
+        # DeepSpeed would search for an accelerator and warn that it found none.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if run_dir is not None:
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run_dir / "tensorboard"))
 

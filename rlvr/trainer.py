@@ -180,6 +180,9 @@ class RLVRTrainer(GRPOTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         super().log({**logs, **self.guard.metrics} if self.model.training else logs, start_time)
 
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Leave out TRL's card: ``recipe.json`` and ``provenance.json`` say it all."""
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self.guard.check(self.state.global_step)
         super()._save_checkpoint(model, trial)

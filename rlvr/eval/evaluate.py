@@ -1,4 +1,4 @@
-"""Evaluation of a policy on problems: what was sampled, how much was right, how far from the base."""
+"""Evaluation of a policy: what it sampled, how much was right, how far it is from the base."""
 
 import dataclasses
 import json

@@ -1,17 +1,25 @@
-"""Accuracy, pass@k and their intervals."""
+"""Rates over problems and their intervals: avg@k, unbiased pass@k, bootstrap and Wilson.
 
-import math
+Every interval here takes the problems as a sample of their kind (problem error), the wider of the
+two errors of an evaluation. A bootstrap over equal values has no width, however few they are; such
+cases fall back to a bound that depends on the number of problems, so that 0 of n is never certain.
+"""
+
 from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-Z_95 = 1.959963984540054  # the 97.5 % quantile of the standard normal
+Floats = NDArray[np.float64]
+
+_DRAWS_AT_ONCE = 1 << 22  # resampled entries in memory at a time
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over ``n`` items with its 95 % interval."""
+    """A mean with its interval; ``n`` counts the problems (or prompts) that it rests on."""
 
     mean: float
     low: float
@@ -19,49 +27,143 @@ class Estimate:
     n: int
 
     def __str__(self) -> str:
-        low, high = 100 * self.low, 100 * self.high
-        return f"{100 * self.mean:.1f} % [{low:.1f}, {high:.1f}] (n = {self.n})"
+        mean, low, high = (100 * value for value in (self.mean, self.low, self.high))
+        return f"{mean:.1f} % [{low:.1f}, {high:.1f}] (n = {self.n})"
 
 
-def pass_at_k(n: int, c: int, k: int) -> float:
-    r"""Return the unbiased estimate of pass@k from ``n`` samples of which ``c`` are correct.
+def avg_at_k(correct: ArrayLike) -> float:
+    r"""Return avg@k :math:`= \frac{1}{P}\sum_p c_p / n` of a bool array, problems x samples."""
+    values = np.asarray(correct, dtype=bool)
+    if values.ndim != 2 or not values.size:
+        raise ValueError(f"correct must be problems x samples and not empty, got {values.shape}")
+    return float(values.mean())
 
-    :math:`1 - \binom{n-c}{k} / \binom{n}{k} = 1 - \prod_{i=n-c+1}^{n} (1 - k / i)`
-    (Chen et al., arXiv 2107.03374, eq. 1): the chance that k of the n samples, drawn without
-    replacement, hold a correct one.
+
+def pass_at_k(n: int, c: ArrayLike, k: int) -> Floats:
+    r"""Return the unbiased pass@k of each problem, shape ``[P]``; its mean is the benchmark's.
+
+    .. math:: 1 - \binom{n-c}{k} \Big/ \binom{n}{k} = 1 - \prod_{i=n-c+1}^{n} (1 - k/i)
+
+    the chance that k of the n samples, drawn without replacement, hold a correct one
+    (arXiv 2107.03374, eq. 1). The product needs no large binomials and is 1 where n - c < k.
+
+    Args:
+        n: samples of every problem.
+        c: correct samples of each problem, 0 .. n; a number or shape ``[P]``.
+        k: 1 .. n.
     """
+    counts = np.atleast_1d(np.asarray(c))
     if not 1 <= k <= n:
-        raise ValueError(f"pass@{k} needs 1 <= k <= n, and n is {n}")
-    if n - c < k:
-        return 1.0
-    return 1.0 - math.prod(1.0 - k / i for i in range(n - c + 1, n + 1))
+        raise ValueError(f"k must be in 1 .. n = {n}, got {k}; draw more samples or lower k")
+    if counts.size and (counts.min() < 0 or counts.max() > n):
+        raise ValueError(f"c must be in 0 .. n = {n}, got {counts.min()} .. {counts.max()}")
+    i = np.arange(1, n + 1)
+    factors = np.maximum(0.0, 1 - k / i)
+    # Row c of this table is the product over i = n-c+1 .. n.
+    products = np.concatenate(([1.0], np.cumprod(factors[::-1])))
+    return 1 - products[counts.astype(np.int64)]
 
 
-def wilson_interval(successes: int, n: int) -> tuple[float, float]:
-    """Return the 95 % Wilson score interval of a proportion; never empty at 0 or n successes."""
-    p, z2 = successes / n, Z_95**2
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    margin = Z_95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return max(0.0, centre - margin), min(1.0, centre + margin)
+def wilson_interval(successes: float, n: int, *, level: float = 0.95) -> Estimate:
+    r"""Return the share ``successes / n`` with the Wilson score interval.
 
+    .. math:: \frac{\hat p + z^2/2n \pm z\sqrt{\hat p(1-\hat p)/n + z^2/4n^2}}{1 + z^2/n}
 
-def bootstrap_estimate(
-    values: NDArray[np.floating], *, resamples: int = 2000, seed: int = 0
-) -> Estimate:
-    """Return the mean of ``values`` with a percentile bootstrap interval over its items.
-
-    For accuracies the items are problems: the interval speaks of problems like these, which is
-    wider than the sampling error on just these. Where all values are alike a bootstrap would claim
-    certainty; all-0 and all-1 values get the Wilson interval instead.
+    ``successes`` may be fractional: a sum of shares in 0 .. n.
     """
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or values.size == 0:
-        raise ValueError(f"expected a vector with at least one value, got shape {values.shape}")
-    n, mean = values.size, float(values.mean())
-    if np.all(values == values[0]) and values[0] in (0.0, 1.0):
-        low, high = wilson_interval(int(values.sum()), n)
-        return Estimate(mean, low, high, n)
-    rng = np.random.default_rng(seed)
-    means = np.array([values[rng.integers(0, n, n)].mean() for _ in range(resamples)])
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Estimate(mean, float(low), float(high), n)
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"successes must be in 0 .. n and n at least 1, got {successes} of {n}")
+    z = _z(level)
+    share = successes / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    # Rounding may leave the mean a hair outside the ends at 0 and at n.
+    low, high = min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
+    return Estimate(share, float(low), float(high), n)
+
+
+def bootstrap_interval(
+    per_problem: ArrayLike, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """Return the mean of shares in [0, 1] with the percentile bootstrap interval over problems.
+
+    Where all values are equal the bootstrap has no width: the Wilson interval of ``n * value``
+    successes of n stands in for it.
+    """
+    values = _vector(per_problem)
+    if values.min() < 0 or values.max() > 1:
+        raise ValueError(f"shares must be in [0, 1], got {values.min()} .. {values.max()}")
+    if values.min() == values.max():
+        return wilson_interval(float(values[0]) * values.size, values.size, level=level)
+    return bootstrap_ratio(
+        values, np.ones_like(values), level=level, resamples=resamples, seed=seed
+    )
+
+
+def paired_bootstrap_difference(
+    a: ArrayLike, b: ArrayLike, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    r"""Return the mean of ``b - a`` over the same problems with its paired bootstrap interval.
+
+    Where all differences equal one d, the share of problems with another difference is at most
+    the Wilson bound of none of n, :math:`u = z^2/(n + z^2)`, so that the interval is
+    :math:`[d - u(1 + d), d + u(1 - d)]`.
+    """
+    first, second = _vector(a), _vector(b)
+    if first.shape != second.shape:
+        raise ValueError(f"a and b must be of the same problems, got {first.size}, {second.size}")
+    if min(first.min(), second.min()) < 0 or max(first.max(), second.max()) > 1:
+        raise ValueError("a and b must be shares in [0, 1]")
+    differences = second - first
+    if differences.min() == differences.max():
+        value, bound = float(differences[0]), wilson_interval(0, first.size, level=level).high
+        return Estimate(value, value - bound * (1 + value), value + bound * (1 - value), first.size)
+    weights = np.ones_like(differences)
+    return bootstrap_ratio(differences, weights, level=level, resamples=resamples, seed=seed)
+
+
+def bootstrap_ratio(
+    numerators: ArrayLike,
+    denominators: ArrayLike,
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    r"""Return :math:`\sum_i x_i / \sum_i w_i` with the percentile bootstrap interval over i.
+
+    For means over units of unequal size, such as tokens within completions: the units that are
+    drawn again are the independent ones. Weights must be positive.
+    """
+    x, w = _vector(numerators), _vector(denominators)
+    if x.shape != w.shape or w.min() <= 0:
+        raise ValueError(f"needs one positive denominator per numerator, got {x.size}, {w.size}")
+    generator = np.random.default_rng(seed)
+    ratios = np.empty(resamples)
+    rows = max(1, _DRAWS_AT_ONCE // x.size)
+    for start in range(0, resamples, rows):
+        block = ratios[start : start + rows]
+        index = generator.integers(x.size, size=(block.size, x.size))
+        block[:] = x[index].sum(axis=1) / w[index].sum(axis=1)
+    tail = (1 - _checked_level(level)) / 2
+    low, high = np.quantile(ratios, (tail, 1 - tail))
+    return Estimate(float(x.sum() / w.sum()), float(low), float(high), x.size)
+
+
+def _vector(values: Any) -> Floats:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or not array.size:
+        raise ValueError(f"expected a vector with one value per problem, got shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError("values must be finite")
+    return array
+
+
+def _checked_level(level: float) -> float:
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, got {level}; 0.95 is usual")
+    return level
+
+
+def _z(level: float) -> float:
+    return NormalDist().inv_cdf((1 + _checked_level(level)) / 2)

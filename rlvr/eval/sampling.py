@@ -1,103 +1,194 @@
-"""Completions of a policy by transformers' own generation."""
+"""Completions of a policy by transformers' ``generate``, on whatever device the policy is on.
 
-from collections.abc import Sequence
+What comes out depends on the arguments alone: the checkpoint's own generation settings (top-k,
+repetition penalty) are put aside, and the random state of the caller is neither read nor moved.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-
-@dataclass(frozen=True)
-class SamplingSettings:
-    """How completions are drawn; ``temperature`` 0 takes the most probable token each time."""
-
-    samples: int = 1
-    temperature: float = 1.0
-    top_p: float = 1.0
-    max_new_tokens: int = 4096
-    batch_size: int = 256
-    seed: int = 0
+Message = dict[str, str]
 
 
 @dataclass(frozen=True)
 class Completion:
-    """One completion; ``truncated`` means that the limit came before its end."""
+    """One completion: ``token_ids`` ends with the end token unless it was ``truncated``."""
 
     text: str
-    token_ids: list[int]
+    token_ids: tuple[int, ...]
     truncated: bool
 
 
-def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str:
-    """Return the prompt as text, the chat template applied once, up to where the policy begins."""
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return str(text)
+@contextlib.contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Switch dropout off in the body; every module returns to the mode that it had."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
-def _generation_config(
-    tokenizer: PreTrainedTokenizerBase, policy: PreTrainedModel, settings: SamplingSettings
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch in the body; the caller's random state is as before afterwards."""
+    accelerators = [] if device.type == "cpu" else [device]
+    kind = "cuda" if device.type == "cpu" else device.type
+    with torch.random.fork_rng(devices=accelerators, device_type=kind):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
+def _generation_settings(policy: nn.Module, settings: GenerationConfig) -> Iterator[None]:
+    # generate() fills what a passed GenerationConfig leaves open from the model's own, so a
+    # checkpoint's top_k or repetition_penalty would come back in; its own must be replaced.
+    unwrap = getattr(policy, "get_base_model", None)  # a PEFT wrapper
+    owner: Any = policy if unwrap is None else unwrap()
+    before = owner.generation_config
+    owner.generation_config = settings
+    try:
+        yield
+    finally:
+        owner.generation_config = before
+
+
+def prompt_token_ids(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[Message]]
+) -> list[list[int]]:
+    """Return the token ids of each chat with the generation prompt, special tokens once."""
+    texts = [
+        tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)
+        for prompt in prompts
+    ]
+    # The template writes the special tokens; the tokenizer would write the first one again.
+    return [list(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+
+
+def end_token_ids(policy: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return every token id that ends a completion, of the policy and of the tokenizer."""
+    configured = policy.generation_config.eos_token_id
+    found = set(configured) if isinstance(configured, list) else {configured}
+    found = {int(token) for token in found | {tokenizer.eos_token_id} if token is not None}
+    if not found:
+        raise ValueError("the tokenizer has no eos token, so no completion can end; set eos_token")
+    return sorted(found)
+
+
+def pad_rows(
+    rows: Sequence[Sequence[int]], pad_id: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return ``(input_ids, attention_mask)``, padded on the left to the longest row."""
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad_id)
+    mask = torch.zeros_like(ids)
+    for index, row in enumerate(rows):
+        ids[index, width - len(row) :] = torch.tensor(row)
+        mask[index, width - len(row) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+def _settings(
+    temperature: float, top_p: float, max_new_tokens: int, ends: list[int], pad_id: int
 ) -> GenerationConfig:
-    declared = policy.generation_config.eos_token_id if policy.generation_config else None
-    ends = [declared] if isinstance(declared, int) else list(declared or [])
-    random: dict[str, Any] = {"do_sample": False}
-    if settings.temperature > 0:
-        # The whole distribution: transformers would cut it to the 50 most probable tokens.
-        random = {"do_sample": True, "temperature": settings.temperature, "top_k": 0}
-        random["top_p"] = settings.top_p
+    options: dict[str, Any] = {"do_sample": False}
+    if temperature > 0:
+        # An open top_k means 50 in transformers.
+        options = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
     return GenerationConfig(
-        max_new_tokens=settings.max_new_tokens,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=sorted({*ends, tokenizer.eos_token_id}),
-        **random,
+        max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=pad_id, **options
     )
+
+
+def _check(samples: int, temperature: float, top_p: float, limits: tuple[int, int]) -> None:
+    if samples < 1 or min(limits) < 1:
+        raise ValueError("samples, max_new_tokens and batch_size must be at least 1")
+    if temperature < 0 or not 0 < top_p <= 1:
+        raise ValueError(
+            f"temperature must be at least 0 and top_p in (0, 1], got {temperature} and {top_p}"
+        )
+    if temperature == 0 and samples > 1:
+        raise ValueError(
+            f"temperature 0 gives {samples} equal samples; set samples to 1 or temperature above 0"
+        )
 
 
 @torch.no_grad()
 def sample(
-    policy: PreTrainedModel,
+    policy: Any,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[list[dict[str, str]]],
-    settings: SamplingSettings,
+    prompts: Sequence[Sequence[Message]],
+    *,
+    samples: int,
+    temperature: float,
+    top_p: float = 1.0,
+    max_new_tokens: int,
+    batch_size: int,
+    seed: int,
 ) -> list[list[Completion]]:
-    """Return ``settings.samples`` completions of each prompt, in the order of ``prompts``.
+    """Draw ``samples`` completions of each prompt.
 
-    The draw depends on the settings alone; the caller's random state stays as it was.
+    Equal arguments give equal completions, whatever ran before; another ``batch_size`` pairs the
+    random numbers with other prompts.
+
+    Args:
+        policy: a causal LM, wrapped by PEFT or not; its mode and its settings are restored.
+        tokenizer: with a chat template.
+        prompts: chat messages of each prompt.
+        samples: completions of each prompt.
+        temperature: of the softmax; 0 takes the likeliest token.
+        top_p: mass of the nucleus, in (0, 1].
+        max_new_tokens: of a completion; one without an end token by then is truncated.
+        batch_size: completions that are generated at a time.
+        seed: of the random numbers.
+
+    Returns:
+        For each prompt, in the given order, its completions.
     """
-    config = _generation_config(tokenizer, policy, settings)
-    rows = [prompt_text(tokenizer, prompt) for prompt in prompts]
-    rows = [text for text in rows for _ in range(settings.samples)]
-    # Prompts of like length share a batch, which spares padding.
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-    completions: dict[int, Completion] = {}
-    was_training = policy.training
-    policy.eval()
-    devices = [policy.device] if policy.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(settings.seed)
-        for start in range(0, len(order), settings.batch_size):
-            batch = order[start : start + settings.batch_size]
-            drawn = _complete(policy, tokenizer, [rows[index] for index in batch], config)
-            completions.update(zip(batch, drawn, strict=True))
-    policy.train(was_training)
-    flat = [completions[index] for index in range(len(rows))]
-    return [flat[i : i + settings.samples] for i in range(0, len(flat), settings.samples)]
+    _check(samples, temperature, top_p, (max_new_tokens, batch_size))
+    device = next(policy.parameters()).device
+    ends = end_token_ids(policy, tokenizer)
+    pad_id = ends[0] if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+    settings = _settings(temperature, top_p, max_new_tokens, ends, pad_id)
+    rows = prompt_token_ids(tokenizer, prompts)
+    # Prompts of one length share a batch, so that little is padded.
+    by_length = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    order = [index for index in by_length for _ in range(samples)]
+    results: list[list[Completion]] = [[] for _ in rows]
+    with (
+        evaluation_mode(policy),
+        _generation_settings(policy, settings),
+        seeded(seed, device),
+    ):
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            ids, mask = pad_rows([rows[index] for index in batch], pad_id, device)
+            output = policy.generate(input_ids=ids, attention_mask=mask)
+            completions = cut_completions(output[:, ids.shape[1] :].tolist(), ends, tokenizer)
+            for index, completion in zip(batch, completions, strict=True):
+                results[index].append(completion)
+    return results
 
 
-def _complete(
-    policy: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    texts: list[str],
-    config: GenerationConfig,
+def cut_completions(
+    rows: list[list[int]], ends: list[int], tokenizer: PreTrainedTokenizerBase
 ) -> list[Completion]:
-    inputs = tokenizer(
-        texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
-    ).to(policy.device)
-    output = policy.generate(**inputs, generation_config=config)
-    completions = []
-    for tokens in output[:, inputs["input_ids"].shape[1] :].tolist():
-        ends = [i for i, token in enumerate(tokens) if token in config.eos_token_id]
-        kept = tokens[: ends[0] + 1] if ends else tokens
-        text = str(tokenizer.decode(kept, skip_special_tokens=True))
-        completions.append(Completion(text, kept, truncated=not ends))
-    return completions
+    """Cut generated token ids after their first end token and decode them."""
+    kept, closed = [], []
+    for row in rows:
+        stop = next((index for index, token in enumerate(row) if token in ends), None)
+        kept.append(row if stop is None else row[: stop + 1])
+        closed.append(stop is not None)
+    texts = tokenizer.batch_decode(kept, skip_special_tokens=True)
+    return [
+        Completion(text, tuple(row), not end)
+        for text, row, end in zip(texts, kept, closed, strict=True)
+    ]

@@ -1,1 +1,5 @@
-"""The geometry of updates."""
+"""Where in weight space an update went. The maths is pure functions of tensors."""
+
+from rlvr.geometry.metrics import sparsity_exact, update_mask_bf16, update_sparsity
+
+__all__ = ["sparsity_exact", "update_mask_bf16", "update_sparsity"]

@@ -5,7 +5,7 @@ and appendix C (the principal mask after LIFT, arXiv 2506.00772). What the paper
 fixed here, and is the same for each:
 
 1. Masks are computed per matrix, from the base weights in float32.
-2. A density :math:`\alpha` selects exactly :math:`\mathrm{round}(\alpha n)` of n entries, halves up.
+2. A density :math:`\alpha` selects :math:`\mathrm{round}(\alpha n)` of n entries, halves up.
 3. Among equal values the entry with the lower flat index comes first: it is the one selected by
    "the smallest", and the one *not* left over by "the largest".
 4. Randomness comes from the option ``seed`` and the parameter's name, from nothing else.

@@ -16,7 +16,7 @@ EXAMPLE = "{builder: low_magnitude, density: 0.5}"
 
 @dataclass(frozen=True)
 class MaskSpec:
-    """A builder and its options; an option that is a mask holds a ``MaskSpec`` or a list of them."""
+    """A builder and its options; one that is a mask holds a ``MaskSpec`` or a list of them."""
 
     builder: str
     options: dict[str, Any]
