@@ -104,9 +104,11 @@ def merged_state(wrapped: peft.PeftModel) -> dict[str, Tensor]:
 
     Merging in place and back would round the base each time, so each delta is added to a copy.
     """
-    state = {}
+    state, seen = {}, set()
     for name, parameter in wrapped.get_base_model().state_dict().items():
-        if ".lora_" not in name:
+        # A tied head is the embedding once more, and stands in no plain checkpoint.
+        if ".lora_" not in name and parameter.data_ptr() not in seen:
+            seen.add(parameter.data_ptr())
             state[name.replace(".base_layer", "")] = parameter.detach().clone()
     for name, module in wrapped.get_base_model().named_modules():
         if hasattr(module, "get_delta_weight"):

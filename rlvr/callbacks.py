@@ -3,6 +3,7 @@
 import json
 import math
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,7 +102,8 @@ class ProgressCallback(TrainerCallback):
             unit="step",
             disable=not runtime.is_main(),
             dynamic_ncols=True,
-            mininterval=0.5,
+            # A log file needs a line now and then, not two a second.
+            mininterval=0.5 if sys.stderr.isatty() else 15,
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

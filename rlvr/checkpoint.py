@@ -101,7 +101,7 @@ def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
         data = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {data.dtype} {tuple(data.shape)}\n".encode())
         if data.numel():
-            digest.update(data.view(-1).view(torch.uint8).numpy())
+            digest.update(data.view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

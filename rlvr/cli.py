@@ -23,8 +23,17 @@ def main(arguments: list[str] | None = None) -> int:
     for name, summary in VERBS.items():
         module = import_module(f"rlvr.{name}")
         module.add_arguments(verbs.add_parser(name, help=summary, description=module.__doc__))
-    options = parser.parse_args(arguments)
+    options = parse(parser, arguments)
     return guarded(import_module(f"rlvr.{options.verb}").run, options)
+
+
+def parse(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
+    """Parse with overrides allowed on either side of a flag, which argparse alone refuses."""
+    options, rest = parser.parse_known_args(arguments)
+    if any(word.startswith("-") or "=" not in word for word in rest):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.overrides += rest
+    return options
 
 
 def guarded(verb: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:

@@ -142,7 +142,7 @@ def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> dict[s
         if not separator or not all(keys):
             raise RecipeError(f"override {word!r}: write section.key=value")
         try:
-            change = yaml.load(text, Loader=_Loader) if text else None
+            change: Any = yaml.load(text, Loader=_Loader) if text else None
         except yaml.YAMLError as error:
             raise RecipeError(f"override {word!r}: {text!r} is not a YAML value") from error
         for key in reversed(keys):

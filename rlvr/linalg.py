@@ -24,7 +24,7 @@ def top_singular(
         weight: m x n, float32 or float64; the results have its dtype.
         rank: 1 .. min(m, n).
         svd: which algorithm.
-        generator: on the CPU, so that every device draws the same sketch.
+        generator: on the CPU, so that every device draws the same sketch; seed 0 if none.
 
     Returns:
         U (m x rank), sigma (rank, descending) and V (n x rank), columns orthonormal.
@@ -40,6 +40,8 @@ def top_singular(
 def _randomized(
     weight: Tensor, width: int, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor, Tensor]:
+    # Never the global random state: it belongs to the sampling of completions.
+    generator = generator or torch.Generator().manual_seed(0)
     sketch = torch.randn(weight.shape[1], width, generator=generator, dtype=weight.dtype)
     basis = torch.linalg.qr(weight @ sketch.to(weight.device)).Q
     for _ in range(ITERATIONS):

@@ -45,7 +45,7 @@ class Entries:
         """Return the flat row-major positions, int64 [count], ascending."""
         if self._kept is not None:
             return self._kept
-        mask = unpack_bits(self._bits, (-1,) if len(self.shape) == 0 else self.shape)
+        mask = unpack_bits(self._bits, self.shape)
         # The size is known, so that a GPU need not wait for the host to learn it.
         index = torch.nonzero_static(mask.view(-1), size=self.count).view(-1)
         if index.device.type == "cpu":

@@ -69,16 +69,16 @@ def load_tokenizer(section: ModelSection) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_policy(section: ModelSection) -> PreTrainedModel:
-    """Load the base weights in ``model.dtype``; every parameter frozen."""
+def load_policy(section: ModelSection, device: torch.device | None = None) -> PreTrainedModel:
+    """Load the base weights in ``model.dtype`` to ``device``; every parameter frozen."""
     _require_source(section)
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         section.path,
         revision=section.revision,
         dtype=getattr(torch, section.dtype),
         attn_implementation=section.attn_implementation,
     )
-    return model.requires_grad_(False)
+    return model.to(device).requires_grad_(False)
 
 
 def choose_trainable(model: nn.Module, names: Sequence[str]) -> None:

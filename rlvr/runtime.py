@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import logging as transformers_logging
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets", "vllm")
 
@@ -22,11 +23,13 @@ def prepare_environment(run_dir: Path | None = None) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
     if not torch.cuda.is_available():
         # DeepSpeed would search for an accelerator and warn that it found none.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if run_dir is not None:
-        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run_dir / "tensorboard"))
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(run_dir / "tensorboard")
 
 
 def rank() -> int:

@@ -15,7 +15,7 @@ from rlvr import runtime
 from rlvr.checkpoint import read_jsonl, read_weight, read_weights, write_json
 from rlvr.config import EvalSection, ModelSection
 from rlvr.data import load_rows, render
-from rlvr.eval import EvalResult, SamplingSettings, evaluate, token_kl
+from rlvr.eval import EvalResult, EvalSettings, evaluate, token_kl
 from rlvr.geometry.metrics import update_sparsity
 from rlvr.masks import Mask
 from rlvr.plan import Plan
@@ -86,23 +86,24 @@ def evaluate_run(
     def judge(completions: list[str], answers: list[str]) -> list[float | None]:
         return call(completions, {"answer": answers})
 
-    sampling = SamplingSettings(
-        **{f.name: getattr(settings, f.name) for f in dataclasses.fields(SamplingSettings)}
+    sampling = EvalSettings(
+        **{f.name: getattr(settings, f.name) for f in dataclasses.fields(EvalSettings)}
     )
-    prompts = [render(row["problem"]) for row in rows]
     results: dict[str, EvalResult] = {}
     policies = {
-        "base": load_policy(section).to(device),
-        "final": load_policy(dataclasses.replace(section, path=str(folder))).to(device),
+        "base": load_policy(section, device),
+        "final": load_policy(dataclasses.replace(section, path=str(folder)), device),
     }
     for name, policy in policies.items():
-        results[name] = evaluate(policy, tokenizer, rows, prompts, judge, sampling)
+        results[name] = evaluate(
+            policy, tokenizer, rows, render=render, verifier=judge, settings=sampling
+        )
         results[name].write(run_dir / "eval", name)
     kl = token_kl(
         policies["final"],
         policies["base"],
         tokenizer,
-        prompts,
+        [render(row["problem"]) for row in rows],
         results["final"].completions,
         batch_size=settings.batch_size,
     )
@@ -110,7 +111,7 @@ def evaluate_run(
         "accuracy_before": dataclasses.asdict(results["base"].accuracy),
         "accuracy_after": dataclasses.asdict(results["final"].accuracy),
         "kl_to_base": dataclasses.asdict(kl),
-        "truncated": results["final"].summary()["truncated"],
+        "truncated": results["final"].truncated,
     }
 
 

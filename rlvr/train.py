@@ -49,9 +49,9 @@ def run(options: argparse.Namespace) -> int:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="rlvr train", description=__doc__)
     add_arguments(parser)
-    from rlvr.cli import guarded
+    from rlvr.cli import guarded, parse
 
-    return guarded(run, parser.parse_args(arguments))
+    return guarded(run, parse(parser, arguments))
 
 
 if __name__ == "__main__":

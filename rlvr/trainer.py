@@ -68,6 +68,9 @@ def reward_function(call: RewardCall) -> Callable[..., list[float | None]]:
 class RLVRTrainer(GRPOTrainer):
     """GRPOTrainer for a policy that may only move where its mask or adapter lets it."""
 
+    model: Any
+    args: Any
+
     def __init__(
         self,
         *,
@@ -153,10 +156,13 @@ class RLVRTrainer(GRPOTrainer):
             return logps()
 
     def _measure_kl(self, output: dict[str, Any], reference: Tensor) -> None:
-        r"""Log KL(policy || base) in nats per token, by the unbiased r - 1 - log r on samples."""
-        log_ratio = reference - self._completion_logps(output, reference=False)
+        """Log KL(policy || base) in nats per token, as the mean log ratio of the sampled tokens.
+
+        Unbiased, like r - 1 - log r, whose variance explodes once a few tokens are far from the
+        base.
+        """
+        kl = self._completion_logps(output, reference=False) - reference
         kept = output["completion_mask"]
-        kl = torch.expm1(log_ratio) - log_ratio
         totals = self.accelerator.reduce(torch.stack([(kl * kept).sum(), kept.sum()]), "sum")
         self._metrics["train"]["kl_to_base"].append((totals[0] / totals[1].clamp(min=1)).item())
 
@@ -189,9 +195,9 @@ class RLVRTrainer(GRPOTrainer):
         step = self.state.global_step
         temporary = Path(self.args.output_dir) / f"checkpoint-{step}"
         if runtime.is_main() and hasattr(self.model, "peft_config"):
-            merged = self.model.get_base_model()
-            merged.save_pretrained(temporary / "merged", state_dict=merged_state(self.model))
-            self.processing_class.save_pretrained(temporary / "merged")
+            state, plain = merged_state(self.model), self.model.get_base_model()
+            plain.save_pretrained(temporary / "merged", state_dict=state)
+            self._tokenizer.save_pretrained(temporary / "merged")
         self.accelerator.wait_for_everyone()
         if runtime.is_main():
             final = step_folder(self.run_dir, step)

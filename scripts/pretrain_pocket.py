@@ -125,7 +125,7 @@ def pretrain(model: Qwen3ForCausalLM, tokenizer, args: argparse.Namespace) -> No
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch-size", type=int, default=128)
@@ -139,7 +139,7 @@ def main() -> None:
     tokenizer = build_tokenizer()
     model = build_model(len(tokenizer))
     pretrain(model, tokenizer, args)
-    model.to(torch.bfloat16).save_pretrained(args.out)
+    model.bfloat16().save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
     settings = {key: value for key, value in vars(args).items() if key != "out"}
     (args.out / "pretraining.json").write_text(json.dumps(settings, indent=2) + "\n")

@@ -1,15 +1,30 @@
-"""Evaluation: sampling, accuracy with intervals, divergence from the base policy."""
+"""Evaluation: sampling, avg@k and pass@k with intervals, and the KL to the base policy."""
 
-from rlvr.eval.evaluate import EvalResult, evaluate, token_kl
-from rlvr.eval.metrics import Estimate
-from rlvr.eval.sampling import Completion, SamplingSettings, sample
+from rlvr.eval.divergence import KLEstimate, token_kl
+from rlvr.eval.evaluate import EvalResult, EvalSettings, evaluate, read_result
+from rlvr.eval.metrics import (
+    Estimate,
+    avg_at_k,
+    bootstrap_interval,
+    paired_bootstrap_difference,
+    pass_at_k,
+    wilson_interval,
+)
+from rlvr.eval.sampling import Completion, sample
 
 __all__ = [
     "Completion",
-    "Estimate",
     "EvalResult",
-    "SamplingSettings",
+    "EvalSettings",
+    "Estimate",
+    "KLEstimate",
+    "avg_at_k",
+    "bootstrap_interval",
     "evaluate",
+    "paired_bootstrap_difference",
+    "pass_at_k",
+    "read_result",
     "sample",
     "token_kl",
+    "wilson_interval",
 ]

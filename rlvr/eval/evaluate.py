@@ -1,146 +1,225 @@
-"""Evaluation of a policy: what it sampled, how much was right, how far it is from the base."""
+"""Evaluate a policy on problems with a verifier: sample, judge, count, and keep every completion.
+
+Correct means a reward above 0. A completion that the verifier could not judge counts as wrong and
+is counted beside, so that a failing verifier cannot raise a rate.
+"""
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from rlvr import runtime
-from rlvr.checkpoint import write_json
-from rlvr.eval.metrics import Estimate, bootstrap_estimate, pass_at_k
-from rlvr.eval.sampling import Completion, SamplingSettings, prompt_text, sample
+from rlvr.checkpoint import read_jsonl, write_json
+from rlvr.eval.metrics import Estimate, bootstrap_interval, pass_at_k
+from rlvr.eval.sampling import Completion, Message, sample
 
-Prompt = list[dict[str, str]]
-Verifier = Callable[[list[str], list[str]], list[float | None]]
+Render = Callable[[str], Sequence[Message]]
+Verifier = Callable[[list[str], list[str]], Sequence[float | None]]
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """How completions are drawn; ``samples`` of each problem."""
+
+    samples: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 4096
+    batch_size: int = 256
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ProblemResult:
+    """One problem with its completions, judged; ``lengths`` in tokens, end token included."""
+
+    id: str
+    problem: str
+    answer: str
+    completions: tuple[str, ...]
+    rewards: tuple[float | None, ...]
+    lengths: tuple[int, ...]
+    truncated: tuple[bool, ...]
+
+    @property
+    def correct(self) -> int:
+        """Number of correct completions."""
+        return sum(reward is not None and reward > 0 for reward in self.rewards)
 
 
 @dataclass(frozen=True)
 class EvalResult:
-    """Completions and their rewards, one list per problem; correct means a reward above 0."""
+    """The problems with their completions, and what follows from them.
 
-    settings: SamplingSettings
-    rows: list[dict[str, Any]]
-    completions: list[list[Completion]]
-    rewards: list[list[float | None]]
+    ``completions`` holds the token ids too, for ``token_kl``; they are not written to files, so a
+    result that was read back has none.
+    """
 
-    @property
-    def correct_counts(self) -> list[int]:
-        return [sum((reward or 0) > 0 for reward in group) for group in self.rewards]
+    settings: EvalSettings
+    problems: tuple[ProblemResult, ...]
+    completions: list[list[Completion]] = field(default_factory=list, compare=False, repr=False)
 
-    @property
+    @cached_property
+    def counts(self) -> list[int]:
+        """Correct completions of each problem."""
+        return [problem.correct for problem in self.problems]
+
+    @cached_property
     def accuracy(self) -> Estimate:
-        """avg@samples, with a bootstrap interval over problems."""
-        return bootstrap_estimate(np.array(self.correct_counts) / self.settings.samples)
+        """avg@samples with the bootstrap interval over problems."""
+        return bootstrap_interval([count / self.settings.samples for count in self.counts])
 
-    @property
-    def pass_at(self) -> dict[int, Estimate]:
-        """pass@k for k = 1, 2, 4, ... up to the samples of each problem."""
-        n, ks = self.settings.samples, [2**i for i in range(self.settings.samples.bit_length())]
-        counts = self.correct_counts
-        return {k: bootstrap_estimate(np.array([pass_at_k(n, c, k) for c in counts])) for k in ks}
+    @cached_property
+    def pass_at_k(self) -> dict[int, Estimate]:
+        """Unbiased pass@k, intervals over problems, for k in powers of two up to ``samples``."""
+        n = self.settings.samples
+        powers = [2**exponent for exponent in range(n.bit_length())]
+        return {k: bootstrap_interval(pass_at_k(n, self.counts, k)) for k in powers}
+
+    @cached_property
+    def truncated(self) -> float:
+        """Share of completions without an end token."""
+        return _mean(flag for problem in self.problems for flag in problem.truncated)
+
+    @cached_property
+    def mean_length(self) -> float:
+        """Tokens in a completion."""
+        return _mean(length for problem in self.problems for length in problem.lengths)
+
+    @cached_property
+    def unjudged(self) -> int:
+        """Completions without a reward; they count as wrong."""
+        return sum(reward is None for problem in self.problems for reward in problem.rewards)
+
+    def write(self, directory: Path, name: str) -> Path:
+        """Write ``<name>.jsonl``, one line per problem, and ``<name>.json``, which is returned."""
+        directory.mkdir(parents=True, exist_ok=True)
+        lines = [json.dumps(_to_line(problem), ensure_ascii=False) for problem in self.problems]
+        text = "".join(line + "\n" for line in lines)
+        (directory / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        path = directory / f"{name}.json"
+        write_json(path, self.summary())
+        return path
 
     def summary(self) -> dict[str, Any]:
-        flat = [completion for group in self.completions for completion in group]
+        """Return what ``<name>.json`` holds."""
+        passes = {str(k): dataclasses.asdict(value) for k, value in self.pass_at_k.items()}
         return {
             "settings": dataclasses.asdict(self.settings),
             "versions": runtime.versions(),
-            "problems": len(self.rows),
+            "problems": len(self.problems),
             "accuracy": dataclasses.asdict(self.accuracy),
-            "pass_at": {str(k): dataclasses.asdict(v) for k, v in self.pass_at.items()},
-            "truncated": sum(completion.truncated for completion in flat) / len(flat),
-            "mean_tokens": sum(len(completion.token_ids) for completion in flat) / len(flat),
-            "unjudged": sum(reward is None for group in self.rewards for reward in group),
+            "pass_at_k": passes,
+            "truncated": self.truncated,
+            "mean_length": self.mean_length,
+            "unjudged": self.unjudged,
         }
 
-    def write(self, folder: Path, name: str) -> None:
-        """Write ``name.json`` with the figures and ``name.jsonl`` with every completion."""
-        write_json(folder / f"{name}.json", self.summary())
-        with open(folder / f"{name}.jsonl", "w", encoding="utf-8") as file:
-            for row, group, rewards in zip(self.rows, self.completions, self.rewards, strict=True):
-                texts = [completion.text for completion in group]
-                line = {**row, "completions": texts, "rewards": rewards}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+def _mean(values: Any) -> float:
+    values = list(values)
+    return float(sum(values) / len(values))
+
+
+def _to_line(problem: ProblemResult) -> dict[str, Any]:
+    columns = zip(
+        problem.completions, problem.rewards, problem.lengths, problem.truncated, strict=True
+    )
+    keys = ("text", "reward", "length", "truncated")
+    return {
+        "id": problem.id,
+        "problem": problem.problem,
+        "answer": problem.answer,
+        "correct": problem.correct,
+        "completions": [dict(zip(keys, column, strict=True)) for column in columns],
+    }
+
+
+def _from_line(line: Mapping[str, Any]) -> ProblemResult:
+    rows = line["completions"]
+    return ProblemResult(
+        id=line["id"],
+        problem=line["problem"],
+        answer=line["answer"],
+        completions=tuple(row["text"] for row in rows),
+        rewards=tuple(row["reward"] for row in rows),
+        lengths=tuple(row["length"] for row in rows),
+        truncated=tuple(row["truncated"] for row in rows),
+    )
+
+
+def read_result(path: Path) -> EvalResult:
+    """Read ``<name>.json`` and the ``<name>.jsonl`` beside it; rates are recomputed from the rows.
+
+    Raises:
+        ValueError: where the rows are not those that the ``.json`` counted.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    problems = tuple(_from_line(line) for line in read_jsonl(path.with_suffix(".jsonl")))
+    if len(problems) != content["problems"]:
+        raise ValueError(
+            f"{path.with_suffix('.jsonl')} holds {len(problems)} problems and {path.name} counted "
+            f"{content['problems']}; evaluate again"
+        )
+    return EvalResult(EvalSettings(**content["settings"]), problems)
+
+
+def _judge(
+    rows: Sequence[Mapping[str, Any]], completions: list[list[Completion]], verifier: Verifier
+) -> list[float | None]:
+    """Return the rewards of all completions in one flat list; NaN is not judged either."""
+    texts = [completion.text for group in completions for completion in group]
+    pairs = zip(rows, completions, strict=True)
+    answers = [str(row["answer"]) for row, group in pairs for _ in group]
+    rewards = list(verifier(texts, answers))
+    if len(rewards) != len(texts):
+        raise ValueError(f"the verifier gave {len(rewards)} rewards for {len(texts)} completions")
+    return [None if value is None or math.isnan(value) else float(value) for value in rewards]
 
 
 def evaluate(
-    policy: PreTrainedModel,
+    policy: Any,
     tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[dict[str, Any]],
-    prompts: Sequence[Prompt],
-    verifier: Verifier,
-    settings: SamplingSettings,
-) -> EvalResult:
-    """Sample completions of ``prompts`` and judge each against the answer of its row."""
-    completions = sample(policy, tokenizer, prompts, settings)
-    texts = [completion.text for group in completions for completion in group]
-    answers = [str(row["answer"]) for row in rows for _ in range(settings.samples)]
-    rewards = verifier(texts, answers)
-    grouped = [rewards[i : i + settings.samples] for i in range(0, len(rewards), settings.samples)]
-    return EvalResult(settings, list(rows), completions, grouped)
-
-
-@torch.no_grad()
-def token_kl(
-    policy: PreTrainedModel,
-    base: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Prompt],
-    completions: Sequence[list[Completion]],
+    rows: Sequence[Mapping[str, Any]],
     *,
-    batch_size: int,
-) -> Estimate:
-    r"""Return KL(policy || base) in nats per token on completions that the policy sampled.
+    render: Render,
+    verifier: Verifier,
+    settings: EvalSettings,
+) -> EvalResult:
+    """Sample completions of every problem and judge them.
 
-    At each position the divergence is exact over the vocabulary,
-    :math:`\sum_v p(v) (\log p(v) - \log p_0(v))`, and the estimate is the mean over completion
-    tokens; its interval is a bootstrap over completions, weighted by their length.
+    Args:
+        policy: a causal LM; it is left as it was.
+        tokenizer: with a chat template.
+        rows: with the keys ``id``, ``problem`` and ``answer``.
+        render: from a problem to the chat messages of its prompt.
+        verifier: from completions and their answers to rewards; called once.
+        settings: how completions are drawn.
     """
-    pairs = [
-        (prompt_text(tokenizer, prompt), completion.token_ids)
-        for prompt, group in zip(prompts, completions, strict=True)
-        for completion in group
-    ]
-    pairs.sort(key=lambda pair: len(pair[1]))
-    totals, lengths = [], []
-    for start in range(0, len(pairs), batch_size):
-        batch = pairs[start : start + batch_size]
-        tokens, attention, kept = _collate(tokenizer, batch, policy.device)
-        log_p, log_q = (
-            torch.log_softmax(model(input_ids=tokens, attention_mask=attention).logits.float(), -1)
-            for model in (policy, base)
+    if not rows:
+        raise ValueError("rows is empty; there is nothing to evaluate")
+    prompts = [render(row["problem"]) for row in rows]
+    completions = sample(policy, tokenizer, prompts, **dataclasses.asdict(settings))
+    rewards = _judge(rows, completions, verifier)
+    problems = []
+    for index, (row, group) in enumerate(zip(rows, completions, strict=True)):
+        first = index * settings.samples
+        problems.append(
+            ProblemResult(
+                id=str(row["id"]),
+                problem=row["problem"],
+                answer=str(row["answer"]),
+                completions=tuple(completion.text for completion in group),
+                rewards=tuple(rewards[first : first + settings.samples]),
+                lengths=tuple(len(completion.token_ids) for completion in group),
+                truncated=tuple(completion.truncated for completion in group),
+            )
         )
-        divergence = (log_p.exp() * (log_p - log_q)).double().sum(-1)[:, :-1]
-        totals += (divergence * kept[:, 1:]).sum(1).tolist()
-        lengths += kept[:, 1:].sum(1).tolist()
-    return _ratio_estimate(np.array(totals), np.array(lengths))
-
-
-def _collate(
-    tokenizer: PreTrainedTokenizerBase, batch: list[tuple[str, list[int]]], device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return token ids, attention mask and where completion tokens stand, padded on the right."""
-    prompts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text, _ in batch]
-    width = max(len(p) + len(c) for p, (_, c) in zip(prompts, batch, strict=True))
-    tokens = torch.full((len(batch), width), int(tokenizer.pad_token_id or 0))
-    attention, kept = torch.zeros_like(tokens), torch.zeros_like(tokens)
-    for row, (prompt, (_, completion)) in enumerate(zip(prompts, batch, strict=True)):
-        end = len(prompt) + len(completion)
-        tokens[row, :end] = torch.tensor([*prompt, *completion])
-        attention[row, :end] = 1
-        kept[row, len(prompt) : end] = 1
-    return tokens.to(device), attention.to(device), kept.to(device)
-
-
-def _ratio_estimate(totals: np.ndarray, lengths: np.ndarray) -> Estimate:
-    rng = np.random.default_rng(0)
-    draws = rng.integers(0, len(totals), (2000, len(totals)))
-    ratios = totals[draws].sum(1) / lengths[draws].sum(1)
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    mean = float(totals.sum() / lengths.sum())
-    return Estimate(mean, float(low), float(high), int(lengths.sum()))
+    return EvalResult(settings, tuple(problems), completions)

@@ -65,7 +65,7 @@ def prompt_token_ids(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[Message]]
 ) -> list[list[int]]:
     """Return the token ids of each chat with the generation prompt, special tokens once."""
-    texts = [
+    texts: list[Any] = [
         tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)
         for prompt in prompts
     ]
@@ -76,8 +76,8 @@ def prompt_token_ids(
 def end_token_ids(policy: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return every token id that ends a completion, of the policy and of the tokenizer."""
     configured = policy.generation_config.eos_token_id
-    found = set(configured) if isinstance(configured, list) else {configured}
-    found = {int(token) for token in found | {tokenizer.eos_token_id} if token is not None}
+    tokens: list[Any] = configured if isinstance(configured, list) else [configured]
+    found = {int(token) for token in [*tokens, tokenizer.eos_token_id] if token is not None}
     if not found:
         raise ValueError("the tokenizer has no eos token, so no completion can end; set eos_token")
     return sorted(found)
@@ -114,10 +114,6 @@ def _check(samples: int, temperature: float, top_p: float, limits: tuple[int, in
     if temperature < 0 or not 0 < top_p <= 1:
         raise ValueError(
             f"temperature must be at least 0 and top_p in (0, 1], got {temperature} and {top_p}"
-        )
-    if temperature == 0 and samples > 1:
-        raise ValueError(
-            f"temperature 0 gives {samples} equal samples; set samples to 1 or temperature above 0"
         )
 
 
@@ -156,7 +152,8 @@ def sample(
     _check(samples, temperature, top_p, (max_new_tokens, batch_size))
     device = next(policy.parameters()).device
     ends = end_token_ids(policy, tokenizer)
-    pad_id = ends[0] if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+    chosen: Any = tokenizer.pad_token_id
+    pad_id = ends[0] if chosen is None else int(chosen)
     settings = _settings(temperature, top_p, max_new_tokens, ends, pad_id)
     rows = prompt_token_ids(tokenizer, prompts)
     # Prompts of one length share a batch, so that little is padded.

@@ -27,7 +27,7 @@ from rlvr.schema import RecipeError
 
 def exact_density(density: float) -> Fraction:
     """Return the decimal fraction that the user wrote: 0.1 is a tenth, not its nearest double."""
-    return Fraction(repr(density))
+    return Fraction(density).limit_denominator(10**9)
 
 
 def count_of(density: Fraction, entries: int) -> int:
@@ -120,12 +120,12 @@ def random(
     seed: int = 0,
 ) -> Tensor:
     """A uniform mask of ``density``, or with as many entries in each matrix as ``like`` has."""
-    if (density is None) == (like is None):
-        raise RecipeError("random: give exactly one of density and like")
-    if like is None:
+    if density is not None and like is None:
         count = count_of(exact_density(density), weight.numel())
-    else:
+    elif like is not None and density is None:
         count = int(like.sum())
+    else:
+        raise RecipeError("random: give exactly one of density and like")
     order = torch.randperm(weight.numel(), generator=generator_for(name, seed))
     mask = torch.zeros(weight.numel(), dtype=torch.bool)
     mask[order[:count]] = True

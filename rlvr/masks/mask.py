@@ -82,7 +82,7 @@ class Mask(Mapping[str, Tensor]):
         digest = hashlib.sha256()
         for name in sorted(self.shapes):
             digest.update(json.dumps([name, *self.shapes[name]]).encode())
-            digest.update(self.bits[name].numpy())
+            digest.update(self.bits[name].numpy().tobytes())
         return digest.hexdigest()
 
     def save(self, path: str | Path) -> None:

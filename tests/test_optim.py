@@ -1,0 +1,301 @@
+"""Masked AdamW: the restricted problem, exactly, in values, in state and across a restart."""
+
+import io
+from collections.abc import Callable
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from rlvr.masks import Mask
+from rlvr.optim import MaskedAdamW
+
+STEPS = 20
+
+
+def make_policy() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(17, 33), nn.Tanh(), nn.Linear(33, 5))
+
+
+def make_mask(policy: nn.Module, density: float, seed: int = 0) -> Mask:
+    generator = torch.Generator().manual_seed(seed)
+    return Mask.from_bools(
+        {
+            n: torch.rand(p.shape, generator=generator) < density
+            for n, p in policy.named_parameters()
+        }
+    )
+
+
+def batch(step: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(100 + step)
+    inputs = torch.randn(24, 17, generator=generator)
+    return inputs.to(dtype), torch.randn(24, 5, generator=generator).to(dtype)
+
+
+def backward(policy: nn.Module, step: int) -> None:
+    inputs, wanted = batch(step, next(policy.parameters()).dtype)
+    nn.functional.mse_loss(policy(inputs), wanted).backward()
+
+
+def train(policy: nn.Module, optimizer: torch.optim.Optimizer, steps: range = range(STEPS)) -> None:
+    """Take ``steps`` with a learning rate that changes at each."""
+    for step in steps:
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-2 / (1 + step)
+        backward(policy, step)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def state_of(policy: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in policy.state_dict().items()}
+
+
+def test_a_mask_of_ones_is_adamw_bit_for_bit():
+    masked, plain = make_policy(), make_policy()
+    options = {"lr": 1e-2, "betas": (0.9, 0.95), "weight_decay": 0.1}
+    optimizer = MaskedAdamW(masked.named_parameters(), make_mask(masked, 2.0), **options)
+    reference = torch.optim.AdamW(plain.parameters(), foreach=False, fused=False, **options)
+    train(masked, optimizer)
+    train(plain, reference)
+    for mine, its in zip(masked.parameters(), plain.parameters(), strict=True):
+        assert mine.equal(its)
+        assert optimizer.state[mine]["exp_avg"].equal(reference.state[its]["exp_avg"].view(-1))
+
+
+def test_trainable_entries_follow_the_restricted_problem_in_float64():
+    policy = make_policy()
+    mask = make_mask(policy, 0.3)
+    reference = make_policy().double()
+    base = state_of(reference)
+    optimizer = MaskedAdamW(policy.named_parameters(), mask, lr=0.0, weight_decay=0.1)
+    train(policy, optimizer)
+    # AdamW by its textbook formula on whole tensors, with gradient and decay restricted by hand.
+    mean = {n: torch.zeros_like(p) for n, p in reference.named_parameters()}
+    mean_sq = {n: torch.zeros_like(p) for n, p in reference.named_parameters()}
+    for step in range(STEPS):
+        rate = 1e-2 / (1 + step)
+        backward(reference, step)
+        with torch.no_grad():
+            for name, p in reference.named_parameters():
+                gradient = p.grad * mask[name]
+                mean[name] = 0.9 * mean[name] + 0.1 * gradient
+                mean_sq[name] = 0.999 * mean_sq[name] + 0.001 * gradient**2
+                unbiased = mean[name] / (1 - 0.9 ** (step + 1))
+                scale = (mean_sq[name] / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8
+                p -= rate * mask[name] * (unbiased / scale + 0.1 * p)
+                p.grad = None
+    for name, expected in reference.state_dict().items():
+        moved = (expected - base[name])[mask[name]]
+        got = (policy.state_dict()[name].double() - base[name])[mask[name]]
+        # The weights (up to 0.6) are fp32: 1e-6 relative to the largest of the tensor.
+        assert (got - moved).abs().max() < 1e-6 * expected.abs().max()
+        assert moved.abs().min() > 0
+
+
+def test_frozen_entries_never_move_and_the_others_do():
+    policy = make_policy()
+    mask = make_mask(policy, 0.4)
+    base = state_of(policy)
+    optimizer = MaskedAdamW(policy.named_parameters(), mask, lr=1e-2, weight_decay=0.1)
+    for step in range(STEPS):
+        for part in range(3):
+            backward(policy, 3 * step + part)
+        nn.utils.clip_grad_norm_(policy.parameters(), 0.1)
+        optimizer.step()
+        optimizer.zero_grad()
+    for name, value in policy.state_dict().items():
+        moved = value != base[name]
+        assert moved[mask[name]].all() and not moved[~mask[name]].any(), name
+
+
+def test_the_gradient_norm_is_that_of_the_restricted_problem():
+    policy, free = make_policy(), make_policy()
+    mask = make_mask(policy, 0.2)
+    MaskedAdamW(policy.named_parameters(), mask, lr=1e-2)
+    for part in range(3):
+        backward(policy, part)
+        backward(free, part)
+    restricted = [p.grad * mask[name] for name, p in free.named_parameters()]
+    for p, expected in zip(policy.parameters(), restricted, strict=True):
+        assert p.grad.equal(expected)
+    norm = nn.utils.clip_grad_norm_(policy.parameters(), 1e9)
+    torch.testing.assert_close(norm, torch.cat([g.view(-1) for g in restricted]).norm())
+
+
+def test_a_frozen_entry_with_an_infinite_gradient_spoils_nothing():
+    policy = nn.Linear(4, 3, bias=False)
+    mask = Mask.from_bools({"weight": torch.tensor([[True, True, False, True]] * 3)})
+    optimizer = MaskedAdamW(policy.named_parameters(), mask, lr=1e-2)
+    policy(torch.tensor([1.0, 2.0, float("inf"), 3.0])).nan_to_num(1.0).sum().backward()
+    policy.weight.grad.fill_(1.0)
+    policy.zero_grad()
+    (policy.weight * torch.tensor([1.0, 1.0, float("nan"), 1.0])).sum().backward()
+    assert policy.weight.grad.isfinite().all()
+    optimizer.step()
+    assert policy.weight.isfinite().all()
+
+
+def test_the_state_holds_two_vectors_of_the_moving_entries():
+    policy = make_policy()
+    mask = make_mask(policy, 0.1)
+    optimizer = MaskedAdamW(policy.named_parameters(), mask, lr=1e-2)
+    train(policy, optimizer, range(1))
+    for name, p in policy.named_parameters():
+        state = optimizer.state[p]
+        assert set(state) == {"step", "exp_avg", "exp_avg_sq"}
+        for key in ("exp_avg", "exp_avg_sq"):
+            assert state[key].shape == (mask.count(name),) and state[key].dtype == torch.float32
+    stored = io.BytesIO()
+    torch.save(optimizer.state_dict(), stored)
+    dense = sum(8 * p.numel() for p in policy.parameters())
+    # Beside 8 bytes per moving entry, torch.save's own few kilobytes.
+    assert stored.tell() < dense * mask.density() + 8192
+
+
+def resume(density: float, saved_by: int, loaded_by: int) -> tuple[nn.Module, nn.Module]:
+    """Return the policy of an unbroken run and of one stopped half-way."""
+    whole = make_policy()
+    mask = make_mask(whole, density, saved_by)
+    train(whole, MaskedAdamW(whole.named_parameters(), mask, lr=1e-2, weight_decay=0.1))
+    first, second = make_policy(), make_policy()
+    optimizer = MaskedAdamW(first.named_parameters(), mask, lr=1e-2, weight_decay=0.1)
+    train(first, optimizer, range(STEPS // 2))
+    file = io.BytesIO()
+    torch.save({"policy": first.state_dict(), "optimizer": optimizer.state_dict()}, file)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    second.load_state_dict(saved["policy"])
+    other = make_mask(second, density, loaded_by)
+    resumed = MaskedAdamW(second.named_parameters(), other, lr=7.0, weight_decay=0.3)
+    resumed.load_state_dict(saved["optimizer"])
+    train(second, resumed, range(STEPS // 2, STEPS))
+    return whole, second
+
+
+@pytest.mark.parametrize("density", [0.3, 2.0])
+def test_resuming_is_never_having_stopped(density):
+    whole, resumed = resume(density, 0, 0)
+    for mine, its in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert mine.equal(its)
+
+
+def test_the_state_of_another_mask_is_refused():
+    with pytest.raises(ValueError, match="optimizer state of mask .* this run's mask is"):
+        resume(0.3, 0, 1)
+
+
+def test_the_state_of_other_groups_is_refused():
+    policy = make_policy()
+    mask = make_mask(policy, 0.3)
+    named = list(policy.named_parameters())
+    first = MaskedAdamW(named, mask, lr=1e-2)
+    second = MaskedAdamW(list(reversed(named)), mask, lr=1e-2)
+    with pytest.raises(ValueError, match="other parameters or groups"):
+        second.load_state_dict(first.state_dict())
+
+
+def test_groups_have_their_own_decay_and_schedulers_set_the_rate():
+    policy = make_policy()
+    mask = make_mask(policy, 0.5)
+    base = state_of(policy)
+    named = list(policy.named_parameters())
+    groups = [
+        {"params": [(n, p) for n, p in named if p.ndim == 2], "weight_decay": 0.5},
+        {"params": [(n, p) for n, p in named if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    optimizer = MaskedAdamW(groups, mask, lr=1e-2)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    for p in policy.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    schedule.step()
+    assert [group["lr"] for group in optimizer.param_groups] == [5e-3, 5e-3]
+    for name, value in policy.state_dict().items():
+        expected = base[name] * (1 - 1e-2 * 0.5) if value.ndim == 2 else base[name]
+        assert value.equal(torch.where(mask[name], expected, base[name]))
+
+
+def test_accelerate_takes_it_as_any_optimizer():
+    policy, alone = make_policy(), make_policy()
+    mask = make_mask(policy, 0.3)
+    train(alone, MaskedAdamW(alone.named_parameters(), mask, lr=1e-2))
+    accelerator = Accelerator(cpu=True)
+    optimizer = MaskedAdamW(policy.named_parameters(), mask, lr=1e-2)
+    prepared, wrapped = accelerator.prepare(policy, optimizer)
+    for step in range(STEPS):
+        wrapped.param_groups[0]["lr"] = 1e-2 / (1 + step)
+        inputs, wanted = batch(step)
+        accelerator.backward(nn.functional.mse_loss(prepared(inputs), wanted))
+        wrapped.step()
+        wrapped.zero_grad()
+    wrapped.load_state_dict(wrapped.state_dict())
+    for mine, its in zip(policy.parameters(), alone.parameters(), strict=True):
+        assert mine.equal(its)
+
+
+def test_released_parameters_get_their_whole_gradient():
+    policy = make_policy()
+    optimizer = MaskedAdamW(policy.named_parameters(), make_mask(policy, 0.1), lr=1e-2)
+    optimizer.release()
+    backward(policy, 0)
+    assert all(p.grad.ne(0).all() for p in policy.parameters())
+
+
+def bfloat16(policy: nn.Module) -> None:
+    policy.bfloat16()
+
+
+def another_shape(policy: nn.Sequential) -> None:
+    policy[0] = nn.Linear(18, 33)
+
+
+def one_more(policy: nn.Sequential) -> None:
+    policy.append(nn.Linear(5, 2))
+
+
+def one_less(policy: nn.Sequential) -> None:
+    del policy[2]
+
+
+def transposed(policy: nn.Sequential) -> None:
+    policy[0].weight = nn.Parameter(torch.zeros(17, 33).T)
+
+
+REFUSED = {
+    "bfloat16": (bfloat16, r"'0.weight' is torch.bfloat16.*float32"),
+    "shape": (another_shape, r"'0.weight'.*\(33, 17\).*\(33, 18\)"),
+    "no mask": (one_more, r"'3.weight' is not in the mask"),
+    "no parameter": (one_less, r"mask entry '2.bias' matches no parameter"),
+    "strides": (transposed, r"'0.weight' must be contiguous"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED)
+def test_a_parameter_that_does_not_fit_the_mask_is_named(
+    change: Callable[[nn.Module], None], message: str
+):
+    policy = make_policy()
+    mask = make_mask(policy, 0.5)
+    change(policy)
+    with pytest.raises(ValueError, match=message):
+        MaskedAdamW(policy.named_parameters(), mask, lr=1e-2)
+
+
+@pytest.mark.parametrize(
+    "option", [{"lr": -1.0}, {"weight_decay": -0.1}, {"betas": (0.9, 1.0)}, {"eps": float("nan")}]
+)
+def test_an_option_out_of_range_is_named(option):
+    policy = make_policy()
+    mask = make_mask(policy, 0.5)
+    with pytest.raises(ValueError, match=f"^{next(iter(option))}:"):
+        MaskedAdamW(policy.named_parameters(), mask, **{"lr": 1e-2, **option})
+
+
+def test_parameters_without_names_are_refused():
+    policy = make_policy()
+    with pytest.raises(ValueError, match="pairs"):
+        MaskedAdamW(policy.parameters(), make_mask(policy, 0.5), lr=1e-2)

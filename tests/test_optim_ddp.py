@@ -1,0 +1,84 @@
+"""Masked AdamW in two gloo processes against one: the same restricted problem."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, distributed, multiprocessing, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from rlvr.masks import Mask
+from rlvr.optim import MaskedAdamW
+
+STEPS, PARTS, MAX_NORM = 4, 2, 0.05
+
+
+def make_policy() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(17, 33), nn.Tanh(), nn.Linear(33, 5))
+
+
+def make_mask(policy: nn.Module) -> Mask:
+    generator = torch.Generator().manual_seed(1)
+    return Mask.from_bools(
+        {n: torch.rand(p.shape, generator=generator) < 0.3 for n, p in policy.named_parameters()}
+    )
+
+
+def train(policy: nn.Module, model: nn.Module, rank: int, world: int) -> list[float]:
+    """Train on this rank's share of each batch; return the clipping norms."""
+    mask = make_mask(policy)
+    optimizer = MaskedAdamW(policy.named_parameters(), mask, lr=1e-2, weight_decay=0.1)
+    norms = []
+    for step in range(STEPS):
+        for part in range(PARTS):
+            generator = torch.Generator().manual_seed(PARTS * step + part)
+            inputs = torch.randn(16, 17, generator=generator)[rank::world]
+            wanted = torch.randn(16, 5, generator=generator)[rank::world]
+            distributed_model = isinstance(model, DistributedDataParallel)
+            if distributed_model:
+                model.require_backward_grad_sync = part == PARTS - 1  # what no_sync() sets
+            nn.functional.mse_loss(model(inputs), wanted).backward()
+        norms.append(float(nn.utils.clip_grad_norm_(policy.parameters(), MAX_NORM)))
+        optimizer.step()
+        optimizer.zero_grad()
+    return norms
+
+
+def work(rank: int, port: int, folder: str, as_view: bool) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", rank=rank, world_size=2)
+    policy = make_policy()
+    model = DistributedDataParallel(policy, gradient_as_bucket_view=as_view)
+    norms = train(policy, model, rank, 2)
+    result = {"world": distributed.get_world_size(), "norms": norms, "w": policy.state_dict()}
+    torch.save(result, Path(folder) / f"{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("as_view", [False, True], ids=["copies", "bucket views"])
+def test_two_processes_solve_the_problem_of_one(tmp_path, as_view):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    multiprocessing.spawn(work, (port, str(tmp_path), as_view), nprocs=2)  # pyright: ignore
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first["world"] == second["world"] == 2
+
+    policy = make_policy()
+    mask, base = make_mask(policy), {n: p.detach().clone() for n, p in policy.named_parameters()}
+    norms = train(policy, policy, 0, 1)
+    assert first["norms"] == second["norms"]
+    # One sum of 16 rows against the mean of two sums of 8: fp32 rounding, a few times over.
+    assert first["norms"] == pytest.approx(norms, rel=1e-5)
+    assert min(norms) > MAX_NORM  # so clipping did something
+
+    for name, expected in policy.state_dict().items():
+        mine: Tensor = first["w"][name]
+        assert mine.equal(second["w"][name])
+        torch.testing.assert_close(mine, expected, atol=1e-6, rtol=0)
+        moved = mine != base[name]
+        assert moved[mask[name]].all() and not moved[~mask[name]].any()
