@@ -62,8 +62,8 @@ solutions leave the lines out. Settings (`pretraining.json`):
 
 ## Figures
 
-{problems} held-out problems, {samples} completions each at temperature 1, at most {limit} tokens,
-fp32 on {device}. Intervals are 95 %, over problems.
+{problems} held-out problems, {samples} completions each at temperature 1, of at most {limit}
+tokens, in fp32 on {device}. Intervals are 95 %, over problems.
 
 | | |
 |---|---|

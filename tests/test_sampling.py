@@ -48,12 +48,11 @@ def test_greedy_equals_decoding_each_prompt_alone(policy, tokenizer):
         assert list(completion.token_ids) == greedy_by_hand(policy, tokenizer, prompt, 30)
 
 
-def test_each_prompt_gets_its_samples_in_its_place(policy, tokenizer):
-    drawn = draw(policy, tokenizer, samples=7)
-    assert [len(group) for group in drawn] == [7] * 4
-    # The first line of a solution starts as its own problem does or reduces it: values tell.
-    whole = [tokenizer.decode(list(c.token_ids)) for group in drawn for c in group]
-    assert all("<|user|>" not in text for text in whole)
+def test_each_prompt_gets_its_own_completions(policy, tokenizer):
+    expected = draw(policy, tokenizer, samples=1, temperature=0.0)
+    # At a temperature this low sampling is greedy; batches of 5 cut across groups of 7.
+    drawn = draw(policy, tokenizer, samples=7, temperature=1e-4)
+    assert drawn == [group * 7 for group in expected]
 
 
 def test_one_seed_gives_one_result_whatever_ran_before(policy, tokenizer):
@@ -85,27 +84,38 @@ def test_the_settings_of_the_checkpoint_do_not_come_in(policy, tokenizer):
 
 
 def test_samples_follow_the_distribution_of_the_policy(policy, tokenizer):
-    prompt = PROMPTS[:1]
-    drawn = draw(
-        policy, tokenizer, prompt, samples=4000, max_new_tokens=1, temperature=4.0, batch_size=4000
-    )
-    ids = tokenizer.apply_chat_template(prompt[0], add_generation_prompt=True)["input_ids"]
+    # A temperature this high spreads the mass over the whole vocabulary.
+    settings = {"samples": 4000, "max_new_tokens": 1, "temperature": 20.0, "batch_size": 4000}
+    [drawn] = draw(policy, tokenizer, PROMPTS[:1], **settings)
+    ids = tokenizer.apply_chat_template(PROMPTS[0], add_generation_prompt=True)["input_ids"]
     with torch.no_grad():
-        expected = (policy(torch.tensor([ids])).logits[0, -1] / 4.0).softmax(-1)
-    tokens = torch.tensor([completion.token_ids[0] for completion in drawn[0]])
+        expected = (policy(torch.tensor([ids])).logits[0, -1] / 20.0).softmax(-1)
+    tokens = torch.tensor([completion.token_ids[0] for completion in drawn])
     shares = torch.bincount(tokens, minlength=len(expected)) / 4000
-    # Five standard errors of a share of 4000.
-    assert (shares - expected).abs().max() < 5 * 0.5 / 4000**0.5
+    # Five standard errors of a share of 4000 draws.
+    assert ((shares - expected).abs() < 5 * (expected / 4000).sqrt() + 1e-3).all()
     assert (shares > 0).sum() > 15
 
 
+def test_no_token_of_a_large_vocabulary_is_ruled_out(policy, tokenizer):
+    config = copy.deepcopy(policy.config)
+    config.update({"vocab_size": 300, "num_hidden_layers": 1})
+    torch.manual_seed(0)
+    large = AutoModelForCausalLM.from_config(config)
+    settings = {"samples": 2000, "max_new_tokens": 1, "temperature": 50.0, "batch_size": 2000}
+    [drawn] = draw(large, tokenizer, PROMPTS[:1], **settings)
+    # transformers' own default keeps the 50 likeliest tokens.
+    assert len({completion.token_ids for completion in drawn}) > 250
+
+
 def test_truncated_means_no_end_token(policy, tokenizer):
-    whole = [c for group in draw(policy, tokenizer) for c in group]
+    whole = [c for group in draw(policy, tokenizer, samples=8) for c in group]
     cut = [c for group in draw(policy, tokenizer, max_new_tokens=4) for c in group]
     end = tokenizer.eos_token_id
-    assert not any(c.truncated for c in whole)
-    assert all(c.token_ids[-1] == end and end not in c.token_ids[:-1] for c in whole)
-    assert all(c.truncated and len(c.token_ids) == 4 and end not in c.token_ids for c in cut)
+    assert sum(not c.truncated for c in whole) > len(whole) / 2
+    assert all(c.truncated == (end not in c.token_ids) for c in whole)
+    assert all(end not in c.token_ids[:-1] for c in whole)
+    assert all(c.truncated and len(c.token_ids) == 4 for c in cut)
 
 
 def test_text_has_no_special_tokens(policy, tokenizer):
