@@ -46,7 +46,7 @@ class GuardCallback(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.guard.check(state.global_step)
-        if not Interrupt.requested:
+        if state.global_step >= state.max_steps:
             self.guard.require_movement(
                 state.global_step,
                 "no group had completions with different rewards, so every advantage was 0; "
@@ -131,31 +131,28 @@ class Interrupt(TrainerCallback):
     A second Ctrl-C stops at once.
     """
 
-    requested = False
-
     def __init__(self, generation_period: int) -> None:
         self.period = generation_period
+        self.requested = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step % self.period:
             return  # a checkpoint inside a generation could not resume exactly
-        if runtime.any_rank(Interrupt.requested):
-            Interrupt.requested = True
+        if runtime.any_rank(self.requested):
+            self.requested = True
             control.should_save = True
             control.should_training_stop = True
 
-    @staticmethod
     @contextmanager
-    def caught() -> Iterator[None]:
+    def caught(self) -> Iterator[None]:
         """Catch the signals in the body; the handlers before it return afterwards."""
 
         def request(signum: int, frame: Any) -> None:
-            if Interrupt.requested and signum == signal.SIGINT:
+            if self.requested and signum == signal.SIGINT:
                 raise KeyboardInterrupt
-            Interrupt.requested = True
+            self.requested = True
             runtime.say("\nstopping after this step; press Ctrl-C again to stop at once")
 
-        Interrupt.requested = False
         previous = {name: signal.signal(name, request) for name in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield

@@ -15,6 +15,7 @@ from rlvr.guard import Guard
 from rlvr.masks import Mask, build_mask
 from rlvr.plan import Plan, batch_shape
 from rlvr.policy import BaseWeights, choose_trainable, load_policy, load_tokenizer
+from rlvr.rewards import check_columns
 from rlvr.run_dir import claim_run
 from rlvr.schema import RecipeError
 from rlvr.trainer import RLVRTrainer, training_arguments
@@ -27,9 +28,11 @@ def train(plan: Plan, run_dir: Path, checkpoint: Path | None) -> bool:
         RunError: an entry outside the mask moved, or nothing moved at all.
     """
     trainer = build_trainer(plan, run_dir)
-    with Interrupt.caught():
+    interrupt = Interrupt(batch_shape(vars(trainer.args))[1])
+    trainer.add_callback(interrupt)
+    with interrupt.caught():
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    return not Interrupt.requested
+    return not interrupt.requested
 
 
 def build_trainer(plan: Plan, run_dir: Path) -> RLVRTrainer:
@@ -42,8 +45,10 @@ def build_trainer(plan: Plan, run_dir: Path) -> RLVRTrainer:
         runtime.make_deterministic(args.seed)
     if runtime.is_main():
         claim_run(run_dir, recipe)
-    policy, tokenizer = load_policy(recipe.model), load_tokenizer(recipe.model)
     rows = load_rows(recipe.data, "data")
+    check_columns(plan.rewards, rows[0])
+    # On its device at once: masks are built there, and the base values stay beside the weights.
+    policy, tokenizer = load_policy(recipe.model, args.device), load_tokenizer(recipe.model)
     base_weights = fingerprint(policy.named_parameters())
     mask = _make_mask(plan, policy, base_weights, run_dir)
     model, start_gap = _make_trainable(plan, policy, mask)
@@ -63,12 +68,7 @@ def build_trainer(plan: Plan, run_dir: Path) -> RLVRTrainer:
         mask=mask,
         base=base,
         guard=guard,
-        callbacks=[
-            GuardCallback(guard),
-            MetricsCallback(run_dir),
-            ProgressCallback(),
-            Interrupt(batch_shape(vars(args))[1]),
-        ],
+        callbacks=[GuardCallback(guard), MetricsCallback(run_dir), ProgressCallback()],
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from rlvr.linalg import low_rank
 from rlvr.masks import build_mask, parse_spec
 from rlvr.masks.builders import (
+    largest,
     low_magnitude,
     off_principal,
     principal,
@@ -49,11 +50,11 @@ def test_low_magnitude_is_the_head_of_the_sorted_magnitudes(shape, density):
 
 @pytest.mark.parametrize("density", DENSITIES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_principal_is_the_tail_of_the_sorted_reconstruction(shape, density):
+def test_principal_is_the_head_of_the_reconstruction_sorted_down(shape, density):
     weight = weights(*shape)
     magnitude = low_rank(weight, 1, svd="exact").abs()
-    frozen = by_sorting(magnitude, weight.numel() - rounded(density, weight.numel()))
-    assert principal(weight, "w", rank=1, density=density, svd="exact").equal(~frozen)
+    expected = by_sorting(-magnitude, rounded(density, weight.numel()))
+    assert principal(weight, "w", rank=1, density=density, svd="exact").equal(expected)
 
 
 @pytest.mark.parametrize("density", [0.1, 0.3, 0.35, 0.5, 0.58, 0.7, 0.9])
@@ -69,6 +70,7 @@ def test_ties_are_broken_by_index_and_counts_stay_exact():
     weight = torch.tensor([[1.0, -1.0, 0.0, 1.0], [-0.0, 2.0, -1.0, 1.0]])
     mask = low_magnitude(weight, "w", density=0.5)
     assert mask.int().tolist() == [[1, 1, 1, 0], [1, 0, 0, 0]]
+    assert largest(weight.abs(), 4).int().tolist() == [[1, 1, 0, 1], [0, 1, 0, 0]]
     constant = torch.ones(4, 6)
     for density in (0.25, 0.5, 0.75):
         assert int(low_magnitude(constant, "w", density=density).sum()) == 24 * density

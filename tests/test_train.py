@@ -157,6 +157,22 @@ def test_a_second_run_in_the_directory_is_refused_and_nothing_is_lost(train, wri
     assert before == {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")}
 
 
+def test_a_reward_that_reads_a_column_which_is_not_there_is_named(
+    write_recipe, tmp_path, capsys, monkeypatch
+):
+    plugin = (
+        "from rlvr.registry import reward\n"
+        "@reward\n"
+        "def hints(completions: list[str], hint: list[str]) -> list[float]:\n"
+        "    return [0.0] * len(completions)\n"
+    )
+    (tmp_path / "my_rewards.py").write_text(plugin)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = write_recipe(plugins=["my_rewards"], rewards=[{"name": "hints"}])
+    assert train_main([str(path)]) == 2
+    assert "reads the column 'hint'" in capsys.readouterr().err
+
+
 def test_a_run_in_which_nothing_moves_is_an_error(write_recipe, capsys):
     path = write_recipe(trainer={"learning_rate": 1e-20})
     assert train_main([str(path)]) == 1

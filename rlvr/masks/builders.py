@@ -6,8 +6,8 @@ fixed here, and is the same for each:
 
 1. Masks are computed per matrix, from the base weights in float32.
 2. A density :math:`\alpha` selects :math:`\mathrm{round}(\alpha n)` of n entries, halves up.
-3. Among equal values the entry with the lower flat index comes first: it is the one selected by
-   "the smallest", and the one *not* left over by "the largest".
+3. Among equal values the entry with the lower flat index is selected first, by "the smallest" as
+   by "the largest"; ``off_principal`` is what ``principal`` leaves over.
 4. Randomness comes from the option ``seed`` and the parameter's name, from nothing else.
 
 A parameter annotated ``Tensor`` is another mask: the recipe writes its builder there.
@@ -41,21 +41,21 @@ def generator_for(name: str, seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def smallest(values: Tensor, count: int) -> Tensor:
-    """Return a mask of the ``count`` smallest of ``values``, ties by lower flat index."""
+def largest(values: Tensor, count: int) -> Tensor:
+    """Return a mask of the ``count`` largest of ``values``, ties by lower flat index."""
     flat = values.reshape(-1)
     if count == 0:
         return torch.zeros_like(values, dtype=torch.bool)
-    threshold = flat.kthvalue(count).values
-    mask = flat < threshold
+    threshold = flat.kthvalue(flat.numel() - count + 1).values
+    mask = flat > threshold
     ties = (flat == threshold).nonzero().squeeze(1)
     mask[ties[: count - int(mask.sum())]] = True
     return mask.view(values.shape)
 
 
-def largest(values: Tensor, count: int) -> Tensor:
-    """Return a mask of the ``count`` largest of ``values``: what the smallest others leave over."""
-    return ~smallest(values, values.numel() - count)
+def smallest(values: Tensor, count: int) -> Tensor:
+    """Return a mask of the ``count`` smallest of ``values``, ties by lower flat index."""
+    return largest(-values, count)
 
 
 def principal_magnitude(weight: Tensor, name: str, rank: int, svd: Svd) -> Tensor:

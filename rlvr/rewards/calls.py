@@ -34,6 +34,17 @@ class RewardCall:
         return function(completions, *arguments, **self.options)
 
 
+def check_columns(calls: Iterable[RewardCall], row: Mapping[str, Any]) -> None:
+    """Raise where a reward reads a column that the rows of the dataset do not have."""
+    for call in calls:
+        for column in call.columns:
+            if column not in row:
+                raise RecipeError(
+                    f"rewards: {call.name!r} reads the column {column!r}, which the dataset does "
+                    f"not have; it has {', '.join(row)}"
+                )
+
+
 def parse_reward(spec: dict[str, Any], where: str) -> RewardCall:
     name, options = pop_name(spec, "name", where)
     weight = check_value(options.pop("weight", 1.0), float, f"{where}.weight")
