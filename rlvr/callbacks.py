@@ -9,16 +9,36 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from accelerate.optimizer import AcceleratedOptimizer
+from torch import Tensor
 from tqdm import tqdm
 from transformers import TrainerCallback
 
 from rlvr import runtime
 from rlvr.checkpoint import read_jsonl
 from rlvr.guard import Guard
+from rlvr.optim import MaskedAdamW
+
+
+def _gradients(model: Any, optimizer: Any) -> Iterator[Tensor]:
+    """Return the gradients that the optimizer is about to read, also where it freed them."""
+    inner = optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
+    if isinstance(inner, MaskedAdamW):
+        return inner.gradients()
+    return (p.grad for p in model.parameters() if p.grad is not None)
+
+
+def _has_hidden_updates(optimizer: Any) -> bool:
+    inner = optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
+    return isinstance(inner, MaskedAdamW) and inner.has_hidden_updates()
 
 
 class GuardCallback(TrainerCallback):
-    """Runs the guard after the first step, and stops a run in which nothing can move."""
+    """Runs the guard after the first step, and stops a run in which nothing can move.
+
+    Small updates of bfloat16 weights move their float32 masters long before the weights; such a
+    run goes on, and is stopped only at its end if no weight has moved by then.
+    """
 
     def __init__(self, guard: Guard) -> None:
         self.guard = guard
@@ -26,9 +46,9 @@ class GuardCallback(TrainerCallback):
         self.had_gradient = False
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.guard.has_moved:
+        if self.guard.has_moved or self.had_gradient:
             return
-        gradients = (p.grad for p in kwargs["model"].parameters() if p.grad is not None)
+        gradients = _gradients(kwargs["model"], kwargs["optimizer"])
         rates = (group["lr"] for group in kwargs["optimizer"].param_groups)
         self.had_gradient = any(bool(g.any()) for g in gradients) and any(r > 0 for r in rates)
 
@@ -36,7 +56,9 @@ class GuardCallback(TrainerCallback):
         if not self.checked:
             self.guard.check(state.global_step)
             self.checked = True
-        if self.had_gradient and not self.guard.has_moved:
+        if self.guard.has_moved or not self.had_gradient:
+            return
+        if not _has_hidden_updates(kwargs["optimizer"]):
             self.guard.require_movement(
                 state.global_step,
                 "a gradient reached the optimizer and no weight changed; is trainer.learning_rate "
@@ -47,11 +69,18 @@ class GuardCallback(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.guard.check(state.global_step)
         if state.global_step >= state.max_steps:
-            self.guard.require_movement(
-                state.global_step,
-                "no group had completions with different rewards, so every advantage was 0; "
-                "use easier or harder problems, or a larger trainer.num_generations",
+            self.guard.require_movement(state.global_step, self._reason())
+
+    def _reason(self) -> str:
+        if self.had_gradient:
+            return (
+                "every update stayed below the rounding of the weights; raise "
+                "trainer.learning_rate or trainer.max_steps, or set model.dtype to float32"
             )
+        return (
+            "no group had completions with different rewards, so every advantage was 0; "
+            "use easier or harder problems, or a larger trainer.num_generations"
+        )
 
 
 class MetricsCallback(TrainerCallback):

@@ -62,6 +62,19 @@ class ModelSection:
 
 
 @dataclass(frozen=True)
+class OptimizerSection:
+    """How a masked run keeps its weights and gradients.
+
+    ``bf16_update``: bfloat16 weights are rounded from float32 masters of the entries that may move,
+    or are updated by stochastic rounding, without masters.
+    ``free_gradients``: only the entries of a gradient that may move are kept, from its backward on.
+    """
+
+    bf16_update: Literal["master", "stochastic"] = "master"
+    free_gradients: bool = False
+
+
+@dataclass(frozen=True)
 class EvalSection:
     """The evaluation before and after training; ``verifier`` is a reward, correct when > 0."""
 
@@ -100,6 +113,7 @@ class Recipe:
     trainer: dict[str, Any]
     mask: dict[str, Any] | None = None
     adapter: dict[str, Any] | None = None
+    optimizer: OptimizerSection = field(default_factory=OptimizerSection)
     eval: EvalSection | None = None
     run: RunSection = field(default_factory=RunSection)
     plugins: list[str] = field(default_factory=list)
@@ -187,7 +201,7 @@ def _check_section(section: type, value: Any, where: str) -> Any:
             raise RecipeError(f"{where}: {name!r} is missing; add it")
     sections = {
         kind: lambda item, at, kind=kind: _check_section(kind, item, at)
-        for kind in (ModelSection, EvalSection, RunSection)
+        for kind in (ModelSection, OptimizerSection, EvalSection, RunSection)
     }
     checked = {
         key: check_value(item, hints[key], f"{where}.{key}".removeprefix("recipe."), sections)

@@ -1,6 +1,7 @@
 """Everything about a run that can be known, and refused, before a weight is loaded."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
@@ -9,9 +10,9 @@ from trl import GRPOConfig
 
 from rlvr import runtime
 from rlvr.adapters import check_adapter, parse_adapter
-from rlvr.config import EvalSection, Recipe
+from rlvr.config import EvalSection, OptimizerSection, Recipe
 from rlvr.data import parse_dataset
-from rlvr.masks import MaskSpec, check_spec, parse_spec
+from rlvr.masks import MaskSpec, check_spec, density_bounds, parse_spec
 from rlvr.policy import load_skeleton
 from rlvr.registry import import_plugins
 from rlvr.rewards import RewardCall, parse_rewards
@@ -61,6 +62,7 @@ def check_recipe(recipe: Recipe) -> Plan:
     if recipe.eval is not None:
         _check_eval(recipe.eval)
     _check_trainer(recipe)
+    _check_optimizer(recipe)
     model = load_skeleton(recipe.model)
     targets = resolve_targets(model, recipe.model.targets)
     also_train = resolve_also_train(model, recipe.model.also_train, targets)
@@ -146,33 +148,30 @@ def _check_masked(recipe: Recipe, values: Mapping[str, Any]) -> None:
             f"trainer.optim: {values['optim']} cannot keep entries outside the mask still; "
             f"with a mask use {MASKED_OPTIMIZERS[0]}"
         )
-    if recipe.model.dtype != "float32":
+    if recipe.optimizer.free_gradients and values["fp16"]:
         raise RecipeError(
-            f"model.dtype: {recipe.model.dtype} weights round small updates away; with a mask use "
-            "float32 (trainer.bf16=true still computes in bf16)"
+            "optimizer.free_gradients: the loss scaler of trainer.fp16 would find no gradient to "
+            "unscale; use trainer.bf16"
         )
 
 
-def density_bounds(spec: MaskSpec) -> tuple[float, float]:
-    """Return the least and the largest overall density that ``spec`` can have on any weights."""
-    options, builder = spec.options, spec.builder
-    if builder == "dense":
-        return 1.0, 1.0
-    if builder == "safe":
-        low, principal = options["low_density"], options["principal_density"]
-        return max(low, 1 - principal), min(1.0, low + 1 - principal)
-    if builder == "complement":
-        low, high = density_bounds(options["of"])
-        return 1 - high, 1 - low
-    if builder in ("union", "intersection"):
-        lows, highs = zip(*(density_bounds(part) for part in options["of"]), strict=True)
-        if builder == "union":
-            return max(lows), min(1.0, sum(highs))
-        return max(0.0, sum(lows) - len(lows) + 1), min(highs)
-    if isinstance(options.get("like"), MaskSpec):
-        return density_bounds(options["like"])
-    density = options.get("density")
-    return (density, density) if isinstance(density, float) else (0.0, 1.0)
+def _check_optimizer(recipe: Recipe) -> None:
+    section = recipe.optimizer
+    if recipe.mask is None and section != OptimizerSection():
+        raise RecipeError(
+            "optimizer: its options are those of a masked run; add a mask, such as "
+            "{builder: dense}, or remove them"
+        )
+    if section.bf16_update == "stochastic" and recipe.model.dtype != "bfloat16":
+        raise RecipeError(
+            f"optimizer.bf16_update: stochastic rounding is for bfloat16 weights, and model.dtype "
+            f"is {recipe.model.dtype}; set one to fit the other"
+        )
+    if section.free_gradients and runtime.world_size() > 1:
+        raise RecipeError(
+            "optimizer.free_gradients: on several processes gradients are averaged after the "
+            "backward pass that would have freed them; start one process or set it to false"
+        )
 
 
 def _megabytes(num_bytes: float) -> str:
@@ -186,19 +185,34 @@ def _percent(bounds: Sequence[float]) -> str:
 
 def memory_lines(plan: Plan) -> list[str]:
     """Return the memory plan: weights, gradients and optimizer state, without activations."""
-    width = 4 if plan.recipe.model.dtype == "float32" else 2
+    recipe = plan.recipe
+    width = 4 if recipe.model.dtype == "float32" else 2
+    extra = sum(math.prod(shape) for shape in plan.also_train.values())
     entries = sum(rows * columns for rows, columns in plan.targets.values())
-    if plan.recipe.adapter is not None:
-        rank = plan.recipe.adapter.get("rank", 0)
+    if recipe.adapter is not None:
+        rank = recipe.adapter.get("rank", 0)
         entries = rank * sum(sum(shape) for shape in plan.targets.values())
-    moving = entries * (density_bounds(plan.mask)[1] if plan.mask else 1.0)
-    bits = entries / 8 if plan.mask else 0
+    moving = extra + entries * (density_bounds(plan.mask)[1] if plan.mask else 1.0)
+    gradients = f"{_megabytes(width * (entries + extra))}"
+    if recipe.optimizer.free_gradients:
+        gradients = f"{_megabytes(4 * moving)} (at most, and one whole gradient at a time)"
     return [
-        f"weights          {_megabytes(width * plan.num_parameters)} ({plan.recipe.model.dtype})",
-        f"gradients        {_megabytes(width * entries)}",
-        f"optimizer state  {_megabytes(8 * moving + bits)} (at most)",
+        f"weights          {_megabytes(width * plan.num_parameters)} ({recipe.model.dtype})",
+        f"gradients        {gradients}",
+        f"optimizer state  {_optimizer_line(plan, moving, entries + extra)}",
         f"base values      {_megabytes(width * moving)} (reference policy and guard, at most)",
     ]
+
+
+def _optimizer_line(plan: Plan, moving: float, entries: int) -> str:
+    if plan.mask is None:
+        # Torch keeps the moments in the dtype of the weights.
+        width = 8 if plan.recipe.model.dtype == "float32" else 4
+        return f"{_megabytes(width * moving)}"
+    bf16 = plan.recipe.model.dtype == "bfloat16"
+    if bf16 and plan.recipe.optimizer.bf16_update == "master":
+        return f"{_megabytes(12 * moving + entries / 8)} (moments, fp32 masters, mask; at most)"
+    return f"{_megabytes(8 * moving + entries / 8)} (moments and mask, at most)"
 
 
 def describe(plan: Plan) -> str:

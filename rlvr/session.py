@@ -64,6 +64,7 @@ def build_trainer(plan: Plan, run_dir: Path) -> RLVRTrainer:
         rewards=plan.rewards,
         tokenizer=tokenizer,
         run=recipe.run,
+        optimizer=recipe.optimizer,
         run_dir=run_dir,
         mask=mask,
         base=base,

@@ -6,7 +6,8 @@ How it deviates from TRL 1.16:
 2. The reference of the KL term is the base policy, had by swapping the base values in. TRL would
    load a second model, or, for an adapter, disable it, which is another policy under PiSSA.
 3. The KL to the base is measured every ``run.kl_every`` steps even where beta is 0.
-4. A checkpoint is checked for leaks, written under a temporary name, and then renamed.
+4. Gradients that the optimizer frees are clipped, and their norm logged, by the optimizer.
+5. A checkpoint is checked for leaks, written under a temporary name, and then renamed.
 """
 
 import json
@@ -24,7 +25,7 @@ from trl import GRPOConfig, GRPOTrainer
 from rlvr import runtime
 from rlvr.adapters import merged_state
 from rlvr.checkpoint import publish_checkpoint, step_folder
-from rlvr.config import Recipe, RunSection
+from rlvr.config import OptimizerSection, Recipe, RunSection
 from rlvr.data import Row, render
 from rlvr.guard import Guard
 from rlvr.masks import Mask
@@ -80,6 +81,7 @@ class RLVRTrainer(GRPOTrainer):
         rewards: list[RewardCall],
         tokenizer: Any,
         run: RunSection,
+        optimizer: OptimizerSection,
         run_dir: Path,
         mask: Mask | None,
         base: BaseWeights,
@@ -87,6 +89,8 @@ class RLVRTrainer(GRPOTrainer):
         callbacks: list[Any],
     ) -> None:
         self.run, self.run_dir, self.mask, self.base, self.guard = run, run_dir, mask, base, guard
+        self.precision = optimizer
+        self.masked: MaskedAdamW | None = None
         # TRL would build a reference of its own for beta > 0; this class provides it instead.
         beta, args.beta = args.beta, 0.0
         args.reward_weights = [call.weight for call in rewards]
@@ -112,15 +116,28 @@ class RLVRTrainer(GRPOTrainer):
             {"params": [(n, p) for n, p in trained if n in decayed]},
             {"params": [(n, p) for n, p in trained if n not in decayed], "weight_decay": 0.0},
         ]
-        self.optimizer = MaskedAdamW(
+        self.optimizer = self.masked = MaskedAdamW(
             [group for group in groups if group["params"]],
             self.mask,
             lr=self.args.learning_rate,
             betas=(self.args.adam_beta1, self.args.adam_beta2),
             eps=self.args.adam_epsilon,
             weight_decay=self.args.weight_decay,
+            bf16_update=self.precision.bf16_update,
+            free_gradients=self.precision.free_gradients,
+            seed=self.args.seed,
         )
         return self.optimizer
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        if self.masked is not None and self.precision.free_gradients:
+            return self.masked.clip_grad_norm_(model.parameters(), self.args.max_grad_norm)
+        return super()._clip_grad_norm(model)
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        if grad_norm is None and self.masked is not None and self.precision.free_gradients:
+            return self.masked.clip_grad_norm_(model.parameters(), float("inf"))
+        return super()._get_grad_norm(model, grad_norm)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self.beta = 0.0

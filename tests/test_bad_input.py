@@ -87,7 +87,23 @@ CASES = {
         {"mask": SAFE, "trainer": {"optim": "adafactor"}},
         ["trainer.optim", "adafactor"],
     ),
-    "bf16 weights": ({"mask": SAFE, "model": {"dtype": "bfloat16"}}, ["model.dtype", "float32"]),
+    "fp16 weights": ({"mask": SAFE, "model": {"dtype": "float16"}}, ["model.dtype", "bfloat16"]),
+    "stochastic rounding of fp32": (
+        {"mask": SAFE, "optimizer": {"bf16_update": "stochastic"}},
+        ["optimizer.bf16_update", "model.dtype", "float32"],
+    ),
+    "an unknown rounding": (
+        {"mask": SAFE, "optimizer": {"bf16_update": "kahan"}},
+        ["optimizer.bf16_update", "'master' or 'stochastic'"],
+    ),
+    "optimizer options without a mask": (
+        {"optimizer": {"free_gradients": True}},
+        ["optimizer", "{builder: dense}"],
+    ),
+    "freed gradients and a loss scaler": (
+        {"mask": SAFE, "optimizer": {"free_gradients": True}, "trainer": {"fp16": True}},
+        ["optimizer.free_gradients", "trainer.bf16"],
+    ),
     "save inside a generation": (
         {"trainer": {"num_iterations": 2, "save_steps": 3}},
         ["trainer.save_steps", "2"],
@@ -118,6 +134,13 @@ def test_the_command_line_prints_no_traceback(tmp_path):
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 2
     assert "absent.yaml does not exist" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_freed_gradients_on_two_processes_are_refused(write_recipe, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    path = write_recipe(mask=SAFE, optimizer={"free_gradients": True})
+    assert train_main([str(path)]) == 2
+    assert "optimizer.free_gradients: on several processes" in capsys.readouterr().err
 
 
 def test_check_prints_the_plan_and_loads_nothing(write_recipe, tmp_path, capsys):

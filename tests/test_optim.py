@@ -245,8 +245,8 @@ def test_released_parameters_get_their_whole_gradient():
     assert all(p.grad.ne(0).all() for p in policy.parameters())
 
 
-def bfloat16(policy: nn.Module) -> None:
-    policy.bfloat16()
+def float16(policy: nn.Module) -> None:
+    policy.half()
 
 
 def another_shape(policy: nn.Sequential) -> None:
@@ -266,7 +266,7 @@ def transposed(policy: nn.Sequential) -> None:
 
 
 REFUSED = {
-    "bfloat16": (bfloat16, r"'0.weight' is torch.bfloat16.*float32"),
+    "float16": (float16, r"'0.weight' is torch.float16.*float32 or bfloat16"),
     "shape": (another_shape, r"'0.weight'.*\(33, 17\).*\(33, 18\)"),
     "no mask": (one_more, r"'3.weight' is not in the mask"),
     "no parameter": (one_less, r"mask entry '2.bias' matches no parameter"),

@@ -105,3 +105,25 @@ def _check_rank(rank: int, shapes: Mapping[str, Sequence[int]], path: str) -> No
                 f"{path}: {rank} is above {min(shape)}, the smallest dimension of {name!r} of "
                 f"shape {tuple(shape)}; lower it"
             )
+
+
+def density_bounds(spec: MaskSpec) -> tuple[float, float]:
+    """Return the least and the largest overall density that ``spec`` can have on any weights."""
+    options, builder = spec.options, spec.builder
+    if builder == "dense":
+        return 1.0, 1.0
+    if builder == "safe":
+        low, principal = options["low_density"], options["principal_density"]
+        return max(low, 1 - principal), min(1.0, low + 1 - principal)
+    if builder == "complement":
+        low, high = density_bounds(options["of"])
+        return 1 - high, 1 - low
+    if builder in ("union", "intersection"):
+        lows, highs = zip(*(density_bounds(part) for part in options["of"]), strict=True)
+        if builder == "union":
+            return max(lows), min(1.0, sum(highs))
+        return max(0.0, sum(lows) - len(lows) + 1), min(highs)
+    if isinstance(options.get("like"), MaskSpec):
+        return density_bounds(options["like"])
+    density = options.get("density")
+    return (density, density) if isinstance(density, float) else (0.0, 1.0)

@@ -1,0 +1,101 @@
+"""The entries of a parameter that may move, walked block by block from packed bits.
+
+Positions are found anew at each walk. Kept, they would take 8 bytes per moving entry, as much as
+both moments; for a block at a time they cost bandwidth and a bounded buffer.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from rlvr.masks import Mask
+from rlvr.masks.bits import count_bits, unpack_bits
+
+# Entries per block, multiples of 8. A CPU is fastest where a block's vectors stay in its cache; a
+# GPU wants few, large launches, and this bounds the positions to 128 MiB.
+_CPU_BLOCK, _GPU_BLOCK = 1 << 16, 1 << 24
+
+
+@dataclass(frozen=True)
+class Block:
+    """A run of entries: ``flat`` in the row-major tensor, ``moving`` in the compact vector.
+
+    ``index`` are the positions in the run that may move, int64, ascending; ``None`` for all.
+    """
+
+    flat: slice
+    moving: slice
+    index: Tensor | None
+
+    def read(self, tensor: Tensor) -> Tensor:
+        """Return the moving entries of ``tensor`` in this block; a view of it if all may move."""
+        part = tensor.view(-1)[self.flat]
+        return part if self.index is None else part.index_select(0, self.index)
+
+    def write(self, tensor: Tensor, values: Tensor) -> None:
+        """Round ``values`` to the dtype of ``tensor`` and write them to its moving entries."""
+        part = tensor.view(-1)[self.flat]
+        if self.index is not None:
+            part.index_copy_(0, self.index, values.to(part.dtype))
+        elif values.data_ptr() != part.data_ptr():  # what ``read`` returned is already in place
+            part.copy_(values)
+
+
+class Entries:
+    """The entries of one parameter that may move, kept as packed bits on its device."""
+
+    def __init__(self, mask: Mask, name: str, device: torch.device) -> None:
+        self.name, self.shape = name, mask.shapes[name]
+        self._size = _CPU_BLOCK if device.type == "cpu" else _GPU_BLOCK
+        counts = map(count_bits, mask.bits[name].split(self._size // 8))
+        self._starts = list(accumulate(counts, initial=0))
+        self.count, self._numel = self._starts[-1], mask.numel(name)
+        self.is_full = self.count == self._numel
+        self._bits = mask.bits[name].to(device)
+
+    def _bools(self, bits: Tensor, start: int) -> Tensor:
+        stop = min(start + self._size, self._numel)
+        return unpack_bits(bits[start // 8 : -(-stop // 8)], (stop - start,))
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the blocks in which something may move."""
+        for number, start in enumerate(range(0, self._numel, self._size)):
+            moving = slice(*self._starts[number : number + 2])
+            count = moving.stop - moving.start
+            flat = slice(start, min(start + self._size, self._numel))
+            if self.is_full:
+                yield Block(flat, moving, None)
+            elif count:
+                yield Block(flat, moving, _positions(self._bools(self._bits, start), count))
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Return a copy of the moving entries of ``tensor`` as one float32 vector."""
+        vector = torch.empty(self.count, dtype=torch.float32, device=tensor.device)
+        for block in self.blocks():
+            vector[block.moving] = block.read(tensor)
+        return vector
+
+    def expand(self, vector: Tensor) -> Tensor:
+        """Return the tensor whose moving entries are ``vector`` and whose others are 0."""
+        if self.is_full:
+            return vector.view(self.shape)
+        tensor = torch.zeros(self.shape, dtype=vector.dtype, device=vector.device)
+        for block in self.blocks():
+            block.write(tensor, vector[block.moving])
+        return tensor
+
+    def restrict(self, tensor: Tensor) -> None:
+        """Set every other entry to 0, also where it is NaN or infinite."""
+        frozen, flat = self._bits.bitwise_not(), tensor.view(-1)
+        for start in range(0, self._numel, self._size):
+            flat[start : start + self._size].masked_fill_(self._bools(frozen, start), 0)
+
+
+def _positions(bools: Tensor, count: int) -> Tensor:
+    if bools.device.type == "cpu":
+        return bools.nonzero().view(-1)
+    # The size is known, so that a GPU need not wait for the host to learn it.
+    return torch.nonzero_static(bools, size=count).view(-1)

@@ -1,0 +1,29 @@
+"""The update rule of AdamW on vectors, as the operations of ``torch.optim.AdamW``."""
+
+from typing import Any
+
+from torch import Tensor
+
+
+def check_options(group: dict[str, Any]) -> None:
+    """Raise ``ValueError`` where an option of AdamW is out of range."""
+    for key in ("lr", "eps", "weight_decay"):
+        if not group[key] >= 0:
+            raise ValueError(f"{key}: {group[key]} must be 0 or above")
+    for beta in group["betas"]:
+        if not 0 <= beta < 1:
+            raise ValueError(f"betas: {beta} is outside [0, 1)")
+
+
+def adamw(
+    weights: Tensor, grads: Tensor, mean: Tensor, mean_sq: Tensor, step: float, group: dict
+) -> None:
+    """Update in place the ``weights`` and the moments by AdamW's ``step``, counted from 1."""
+    lr, (beta1, beta2) = group["lr"], group["betas"]
+    if group["weight_decay"] != 0:
+        weights.mul_(1 - lr * group["weight_decay"])
+    mean.lerp_(grads, 1 - beta1)
+    mean_sq.mul_(beta2).addcmul_(grads, grads, value=1 - beta2)
+    step_size = lr / (1 - beta1**step)
+    denominator = (mean_sq.sqrt() / (1 - beta2**step) ** 0.5).add_(group["eps"])
+    weights.addcdiv_(mean, denominator, value=-step_size)
