@@ -1,7 +1,9 @@
 """Masked AdamW in two gloo processes against one: the same restricted problem."""
 
+import math
 import os
 import socket
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,11 @@ from rlvr.masks import Mask
 from rlvr.optim import MaskedAdamW
 
 STEPS, PARTS, MAX_NORM = 4, 2, 0.05
+PRECISIONS = {
+    "fp32": (torch.float32, "master"),
+    "bf16 master": (torch.bfloat16, "master"),
+    "bf16 stochastic": (torch.bfloat16, "stochastic"),
+}
 
 
 def make_policy() -> nn.Module:
@@ -82,3 +89,60 @@ def test_two_processes_solve_the_problem_of_one(tmp_path, as_view):
         torch.testing.assert_close(mine, expected, atol=1e-6, rtol=0)
         moved = mine != base[name]
         assert moved[mask[name]].all() and not moved[~mask[name]].any()
+
+
+HARD = list(product(PRECISIONS, (1, 4), (0.0, 0.1), (0.1, math.inf)))
+
+
+def train_hard(rank: int, precision: str, accumulation: int, decay: float, max_norm: float) -> dict:
+    """Take twenty steps under DDP and return the weights, and what leaked and what moved."""
+    dtype, bf16_update = PRECISIONS[precision]
+    policy = make_policy().to(dtype)
+    model, mask = DistributedDataParallel(policy), make_mask(policy)
+    base = {n: p.detach().clone() for n, p in policy.named_parameters()}
+    options = {"lr": 1e-2, "weight_decay": decay, "bf16_update": bf16_update}
+    optimizer = MaskedAdamW(policy.named_parameters(), mask, **options)
+    for step in range(20):
+        for part in range(accumulation):
+            generator = torch.Generator().manual_seed(100 * step + 10 * part + rank)
+            inputs = torch.randn(8, 17, generator=generator).to(dtype)
+            wanted = torch.randn(8, 5, generator=generator).to(dtype)
+            model.require_backward_grad_sync = part == accumulation - 1
+            nn.functional.mse_loss(model(inputs), wanted).backward()
+        optimizer.clip_grad_norm_(policy.parameters(), max_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+    moved = {n: p != base[n] for n, p in policy.named_parameters()}
+    return {
+        "leaked": sum(int(moved[n][~mask[n]].sum()) for n in moved),
+        "moved": sum(int(moved[n][mask[n]].sum()) for n in moved) / sum(map(mask.count, mask)),
+        "w": policy.state_dict(),
+    }
+
+
+def work_hard(rank: int, port: int, folder: str) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", rank=rank, world_size=2)
+    torch.save([train_hard(rank, *case) for case in HARD], Path(folder) / f"{rank}.pt")
+    policy, refused = make_policy(), ""
+    try:
+        named, mask = policy.named_parameters(), make_mask(policy)
+        MaskedAdamW(named, mask, lr=1e-2, free_gradients=True)
+    except ValueError as error:
+        refused = str(error)
+    (Path(folder) / f"{rank}.txt").write_text(refused)
+    distributed.destroy_process_group()
+
+
+def test_nothing_leaks_on_two_processes_in_any_precision(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    multiprocessing.spawn(work_hard, (port, str(tmp_path)), nprocs=2)  # pyright: ignore
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    for case, mine, its in zip(HARD, first, second, strict=True):
+        assert mine["leaked"] == its["leaked"] == 0 and mine["moved"] > 0.95, case
+        assert all(weight.equal(its["w"][name]) for name, weight in mine["w"].items()), case
+    # Gradients freed before they are averaged would train two policies.
+    assert "free_gradients" in (tmp_path / "0.txt").read_text()
