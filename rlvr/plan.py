@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, get_type_hints
 
 from trl import GRPOConfig
@@ -95,6 +96,7 @@ def _check_trainer(recipe: Recipe) -> None:
     values = {**fields, **settings}
     _check_sampling(values)
     _check_batch(values)
+    _check_reporters(values["report_to"])
     if recipe.mask is not None:
         _check_masked(recipe, values)
 
@@ -138,6 +140,17 @@ def _check_batch(values: Mapping[str, Any]) -> None:
             f"trainer.save_steps: {save_steps} is no multiple of {period}, the optimizer steps "
             "that share one generation; a checkpoint between them cannot resume exactly"
         )
+
+
+def _check_reporters(report_to: str | list[str] | None) -> None:
+    for name in [report_to] if isinstance(report_to, str) else report_to or []:
+        if name in ("none", "all"):
+            continue
+        if find_spec(name) is None:
+            raise RecipeError(
+                f"trainer.report_to: {name!r} is not installed; run `pip install {name}` or leave "
+                "it out"
+            )
 
 
 def _check_masked(recipe: Recipe, values: Mapping[str, Any]) -> None:

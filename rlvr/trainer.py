@@ -35,13 +35,12 @@ from rlvr.rewards import RewardCall
 
 def training_arguments(recipe: Recipe, run_dir: Path) -> GRPOConfig:
     """Return TRL's configuration: the recipe's ``trainer`` section and what the run owns."""
-    settings: dict[str, Any] = {"logging_steps": 1, **recipe.trainer}
+    defaults = {"logging_steps": 1, "run_name": run_dir.name, "project": "rlvr"}
     return GRPOConfig(
-        **settings,
+        **{**defaults, **recipe.trainer},
         output_dir=str(run_dir / "checkpoints"),
         use_cpu=not torch.cuda.is_available(),
         disable_tqdm=True,
-        run_name=settings.pop("run_name", run_dir.name) if "run_name" not in settings else None,
     )
 
 
