@@ -26,6 +26,7 @@ from rlvr.run_dir import trained_policy
 
 def finish(plan: Plan, run_dir: Path) -> dict[str, Any]:
     """Write ``summary.json`` of a finished run, print it, and return it."""
+    runtime.free_memory()
     folder, step = trained_policy(run_dir)
     summary: dict[str, Any] = {"step": step, **compare_weights(plan, run_dir, folder)}
     summary["seconds_per_step"] = seconds_per_step(run_dir)
