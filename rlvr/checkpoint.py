@@ -106,19 +106,22 @@ def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def checksum(tensor: Tensor, keep: Tensor | None = None) -> int:
-    r"""Return a 64-bit checksum of the bits of ``tensor`` where ``keep`` is true.
+    r"""Return a 64-bit checksum of the values of ``tensor`` where ``keep`` is true.
 
     .. math:: \sum_i \mathrm{keep}_i \, b_i \, (i c \lor 1) \bmod 2^{64}
 
-    with :math:`b_i` the bits of entry i as an integer. Each factor is odd, hence invertible, so a
-    change of any one entry is always seen; it runs on the tensor's own device without a copy.
+    with :math:`b_i` the bits of entry i in float32 (float64 for float64), so that an engine which
+    holds the same values in another dtype gives the same checksum. Each factor is odd, hence
+    invertible, so a change of any one entry is always seen. Runs on the tensor's own device.
     """
-    integers = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    bits = tensor.detach().contiguous().view(-1).view(integers[tensor.element_size()])
+    flat = tensor.detach().reshape(-1)
+    wide = flat.dtype == torch.float64
     keep = None if keep is None else keep.reshape(-1)
     total = torch.zeros((), dtype=torch.int64, device=tensor.device)
-    for start in range(0, bits.numel(), _CHUNK):
-        values = bits[start : start + _CHUNK].to(torch.int64)
+    for start in range(0, flat.numel(), _CHUNK):
+        part = flat[start : start + _CHUNK]
+        bits = part.view(torch.int64) if wide else part.float().view(torch.int32)
+        values = bits.to(torch.int64, copy=True)
         if keep is not None:
             values *= keep[start : start + _CHUNK]
         index = torch.arange(start, start + values.numel(), device=tensor.device)

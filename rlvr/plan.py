@@ -69,6 +69,7 @@ def check_recipe(recipe: Recipe) -> Plan:
         check_spec(mask, targets)
     if recipe.adapter is not None:
         check_adapter(recipe.adapter, targets)
+        _check_reference(recipe)
     count = sum(parameter.numel() for parameter in model.parameters())
     return Plan(recipe, mask, rewards, targets, also_train, count)
 
@@ -99,6 +100,16 @@ def _check_trainer(recipe: Recipe) -> None:
     _check_reporters(values["report_to"])
     if recipe.mask is not None:
         _check_masked(recipe, values)
+
+
+def _check_reference(recipe: Recipe) -> None:
+    """Refuse a KL term whose reference would not be the base policy."""
+    assert recipe.adapter is not None
+    if recipe.trainer.get("beta") and runtime.launched_zero_stage() == 3:
+        raise RecipeError(
+            f"trainer.beta: under ZeRO-3 the reference of {recipe.adapter['builder']!r} cannot be "
+            "had exactly; set it to 0 or launch with ZeRO-2 or DDP"
+        )
 
 
 def _check_sampling(values: Mapping[str, Any]) -> None:
@@ -159,6 +170,11 @@ def _check_masked(recipe: Recipe, values: Mapping[str, Any]) -> None:
             f"trainer.optim: {values['optim']} cannot keep entries outside the mask still; "
             f"with a mask use {MASKED_OPTIMIZERS[0]}"
         )
+    if values["weight_decay"] and runtime.launched_zero_stage():
+        raise RecipeError(
+            f"trainer.weight_decay: {values['weight_decay']} moves frozen entries under DeepSpeed, "
+            "whose optimizer knows no masks; set it to 0 or launch with DDP"
+        )
     if recipe.model.dtype != "float32":
         raise RecipeError(
             f"model.dtype: {recipe.model.dtype} weights round small updates away; with a mask use "
@@ -206,10 +222,15 @@ def memory_lines(plan: Plan) -> list[str]:
         entries = rank * sum(sum(shape) for shape in plan.targets.values())
     moving = entries * (density_bounds(plan.mask)[1] if plan.mask else 1.0)
     bits = entries / 8 if plan.mask else 0
+    zero = runtime.launched_zero_stage()
+    state = f"optimizer state  {_megabytes(8 * moving + bits)} (at most)"
+    if zero:
+        dense = 8 * entries / runtime.world_size()
+        state = f"optimizer state  {_megabytes(dense)} (dense, ZeRO-{zero}'s share of one process)"
     return [
         f"weights          {_megabytes(width * plan.num_parameters)} ({plan.recipe.model.dtype})",
         f"gradients        {_megabytes(width * entries)}",
-        f"optimizer state  {_megabytes(8 * moving + bits)} (at most)",
+        state,
         f"base values      {_megabytes(width * moving)} (reference policy and guard, at most)",
     ]
 

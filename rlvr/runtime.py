@@ -42,6 +42,13 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def launched_zero_stage() -> int:
+    """Return the ZeRO stage that accelerate's launcher asks for; 0 without DeepSpeed."""
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
+        return 0
+    return int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))
+
+
 def is_main() -> bool:
     return rank() == 0
 

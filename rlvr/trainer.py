@@ -26,6 +26,7 @@ from rlvr.adapters import merged_state
 from rlvr.checkpoint import publish_checkpoint, step_folder
 from rlvr.config import Recipe, RunSection
 from rlvr.data import Row, render
+from rlvr.engines import engine_name, restrict_gradients
 from rlvr.guard import Guard
 from rlvr.masks import Mask
 from rlvr.optim import MaskedAdamW
@@ -86,8 +87,11 @@ class RLVRTrainer(GRPOTrainer):
         callbacks: list[Any],
     ) -> None:
         self.run, self.run_dir, self.mask, self.base, self.guard = run, run_dir, mask, base, guard
-        # TRL would build a reference of its own for beta > 0; this class provides it instead.
-        beta, args.beta = args.beta, 0.0
+        # TRL would build a reference of its own for beta > 0; the base swapped in is that policy
+        # exactly, but where ZeRO-3 has scattered the weights there is nothing to swap.
+        self.swaps = engine_name(args) != "DeepSpeed ZeRO-3"
+        beta = args.beta
+        args.beta = 0.0 if self.swaps else beta
         args.reward_weights = [call.weight for call in rewards]
         super().__init__(
             model=model,
@@ -105,6 +109,9 @@ class RLVRTrainer(GRPOTrainer):
         if self.mask is None or self.optimizer is not None:
             return super().create_optimizer(model)
         source = self.model if model is None else model
+        if self.is_deepspeed_enabled:
+            restrict_gradients(source, self.mask)
+            return super().create_optimizer(model)
         decayed = set(self.get_decay_parameter_names(source))
         trained = [(name, p) for name, p in source.named_parameters() if p.requires_grad]
         groups = [
@@ -122,6 +129,10 @@ class RLVRTrainer(GRPOTrainer):
         return self.optimizer
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        if not self.swaps:
+            output = super()._generate_and_score_completions(inputs)
+            self._write_rollouts()
+            return output
         self.beta = 0.0
         output = super()._generate_and_score_completions(inputs)
         self.beta = self.reference_beta

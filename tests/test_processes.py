@@ -40,7 +40,7 @@ def test_two_gloo_processes_keep_the_mask(write_recipe, tmp_path):
     assert result.returncode == 0, result.stderr
     run_dir = tmp_path / "recipe"
     provenance = json.loads((run_dir / "provenance.json").read_text())
-    assert provenance["processes"] == 2 and "MULTI_CPU" in provenance["engine"]
+    assert provenance["processes"] == 2 and provenance["engine"] == "DDP"
     assert [row["step"] for row in read_jsonl(run_dir / "metrics.jsonl")] == [1, 2, 3]
     base, masks = load_file(POLICY / "model.safetensors"), load_mask(run_dir / "mask.safetensors")
     for name, weight in weights(run_dir).items():
