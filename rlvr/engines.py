@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from rlvr.masks import Mask
@@ -21,8 +22,8 @@ def engine_name(args: Any) -> str:
     """Return the engine that really runs, for provenance."""
     if args.deepspeed_plugin is not None:
         return f"DeepSpeed ZeRO-{args.deepspeed_plugin.zero_stage}"
-    if args.fsdp_plugin is not None:
-        return f"FSDP{args.fsdp_plugin.fsdp_version}"
+    if args.distributed_state.distributed_type == DistributedType.FSDP:
+        return "FSDP"
     return "DDP" if args.world_size > 1 else "one process"
 
 
