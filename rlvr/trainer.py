@@ -34,10 +34,19 @@ from rlvr.policy import BaseWeights
 from rlvr.rewards import RewardCall
 
 
-def training_arguments(recipe: Recipe, run_dir: Path) -> GRPOConfig:
+class Arguments(GRPOConfig):
+    """TRL's configuration, with one CPU instead of ``cpu:0``, which torch.load does not know."""
+
+    @property
+    def device(self) -> torch.device:
+        device = super().device
+        return torch.device("cpu") if device.type == "cpu" else device
+
+
+def training_arguments(recipe: Recipe, run_dir: Path) -> Arguments:
     """Return TRL's configuration: the recipe's ``trainer`` section and what the run owns."""
     defaults = {"logging_steps": 1, "run_name": run_dir.name, "project": "rlvr"}
-    return GRPOConfig(
+    return Arguments(
         **{**defaults, **recipe.trainer},
         output_dir=str(run_dir / "checkpoints"),
         use_cpu=not torch.cuda.is_available(),
