@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rlvr.schema import RecipeError
 
+MANIFEST = "manifest.json"  # in each checkpoint: the SHA-256 of every file
 _MIX = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed integer: an odd multiplier
 _CHUNK = 1 << 24  # entries per pass of a checksum, which bounds its memory
 
@@ -57,16 +58,37 @@ def step_of(folder: Path) -> int:
 
 def publish_checkpoint(temporary: Path, final: Path, keep: int | None) -> None:
     """Make a written checkpoint durable and visible; delete all but the newest ``keep``."""
-    for file in temporary.rglob("*"):
-        if file.is_file():
-            with open(file, "rb") as handle:
-                os.fsync(handle.fileno())
+    files = sorted(file for file in temporary.rglob("*") if file.is_file())
+    manifest = {str(file.relative_to(temporary)): file_digest(file) for file in files}
+    for file in files:
+        with open(file, "rb") as handle:
+            os.fsync(handle.fileno())
+    write_json(temporary / MANIFEST, manifest)
     if final.exists():
         shutil.rmtree(final)
     os.replace(temporary, final)
     if keep is not None:
         for old in checkpoints(final.parent.parent)[:-keep]:
             shutil.rmtree(old)
+
+
+def file_digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def damage(folder: Path) -> str | None:
+    """Return what is wrong with a published checkpoint, or ``None`` where every byte is there."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"{MANIFEST} is missing or unreadable"
+    for name, digest in manifest.items():
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if file_digest(folder / name) != digest:
+            return f"{name} is not as it was written"
+    return None
 
 
 def weight_files(folder: Path) -> list[Path]:
