@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rlvr.schema import RecipeError
 
+MANIFEST = "manifest.json"  # in each checkpoint: the SHA-256 of every file
 _MIX = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed integer: an odd multiplier
 _CHUNK = 1 << 24  # entries per pass of a checksum, which bounds its memory
 
@@ -57,16 +58,37 @@ def step_of(folder: Path) -> int:
 
 def publish_checkpoint(temporary: Path, final: Path, keep: int | None) -> None:
     """Make a written checkpoint durable and visible; delete all but the newest ``keep``."""
-    for file in temporary.rglob("*"):
-        if file.is_file():
-            with open(file, "rb") as handle:
-                os.fsync(handle.fileno())
+    files = sorted(file for file in temporary.rglob("*") if file.is_file())
+    manifest = {str(file.relative_to(temporary)): file_digest(file) for file in files}
+    for file in files:
+        with open(file, "rb") as handle:
+            os.fsync(handle.fileno())
+    write_json(temporary / MANIFEST, manifest)
     if final.exists():
         shutil.rmtree(final)
     os.replace(temporary, final)
     if keep is not None:
         for old in checkpoints(final.parent.parent)[:-keep]:
             shutil.rmtree(old)
+
+
+def file_digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def damage(folder: Path) -> str | None:
+    """Return what is wrong with a published checkpoint, or ``None`` where every byte is there."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"{MANIFEST} is missing or unreadable"
+    for name, digest in manifest.items():
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if file_digest(folder / name) != digest:
+            return f"{name} is not as it was written"
+    return None
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -106,19 +128,22 @@ def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def checksum(tensor: Tensor, keep: Tensor | None = None) -> int:
-    r"""Return a 64-bit checksum of the bits of ``tensor`` where ``keep`` is true.
+    r"""Return a 64-bit checksum of the values of ``tensor`` where ``keep`` is true.
 
     .. math:: \sum_i \mathrm{keep}_i \, b_i \, (i c \lor 1) \bmod 2^{64}
 
-    with :math:`b_i` the bits of entry i as an integer. Each factor is odd, hence invertible, so a
-    change of any one entry is always seen; it runs on the tensor's own device without a copy.
+    with :math:`b_i` the bits of entry i in float32 (float64 for float64), so that an engine which
+    holds the same values in another dtype gives the same checksum. Each factor is odd, hence
+    invertible, so a change of any one entry is always seen. Runs on the tensor's own device.
     """
-    integers = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    bits = tensor.detach().contiguous().view(-1).view(integers[tensor.element_size()])
+    flat = tensor.detach().reshape(-1)
+    wide = flat.dtype == torch.float64
     keep = None if keep is None else keep.reshape(-1)
     total = torch.zeros((), dtype=torch.int64, device=tensor.device)
-    for start in range(0, bits.numel(), _CHUNK):
-        values = bits[start : start + _CHUNK].to(torch.int64)
+    for start in range(0, flat.numel(), _CHUNK):
+        part = flat[start : start + _CHUNK]
+        bits = part.view(torch.int64) if wide else part.float().view(torch.int32)
+        values = bits.to(torch.int64, copy=True)
         if keep is not None:
             values *= keep[start : start + _CHUNK]
         index = torch.arange(start, start + values.numel(), device=tensor.device)

@@ -5,10 +5,8 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
-from rlvr import __version__
+from rlvr import __version__, runtime
 from rlvr.schema import RecipeError, RunError
-
-INTERRUPTED = 130  # the shell's exit code for a program that Ctrl-C ended
 
 VERBS = {
     "train": "one recipe into a trained run directory",
@@ -48,7 +46,7 @@ def guarded(verb: Callable[[argparse.Namespace], int], options: argparse.Namespa
         return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        return INTERRUPTED
+        return runtime.INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from rlvr.checkpoint import checksum
+from rlvr.engines import whole
 from rlvr.masks import Mask
 from rlvr.policy import BaseWeights
 from rlvr.schema import RunError
@@ -22,17 +23,18 @@ class Guard:
 
     def _frozen(self, name: str, parameter: Tensor) -> Tensor | None:
         """Return where ``parameter`` must stay, or ``None`` for everywhere."""
-        if self._mask is not None and name in self._mask.shapes:
+        if self._mask is not None and name in self._mask:
             return ~self._mask[name].to(parameter.device)
         return None
 
     def _checksums(self) -> dict[str, int]:
-        masked = set(self._mask.shapes) if self._mask is not None else set()
-        return {
-            name: checksum(parameter, self._frozen(name, parameter))
-            for name, parameter in self._model.named_parameters()
-            if name in masked or not parameter.requires_grad
-        }
+        masked = self._mask or {}
+        sums = {}
+        for name, parameter in self._model.named_parameters():
+            if name in masked or not parameter.requires_grad:
+                with whole(parameter) as weight:
+                    sums[name] = checksum(weight, self._frozen(name, weight))
+        return sums
 
     def check(self, step: int) -> None:
         """Compare the weights at ``step`` with the base and renew ``metrics``.

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, get_type_hints
 
 from trl import GRPOConfig
@@ -70,6 +71,7 @@ def check_recipe(recipe: Recipe) -> Plan:
         check_spec(mask, targets)
     if recipe.adapter is not None:
         check_adapter(recipe.adapter, targets)
+        _check_reference(recipe)
     count = sum(parameter.numel() for parameter in model.parameters())
     return Plan(recipe, mask, rewards, targets, also_train, count)
 
@@ -97,8 +99,19 @@ def _check_trainer(recipe: Recipe) -> None:
     values = {**fields, **settings}
     _check_sampling(values)
     _check_batch(values)
+    _check_reporters(values["report_to"])
     if recipe.mask is not None:
         _check_masked(recipe, values)
+
+
+def _check_reference(recipe: Recipe) -> None:
+    """Refuse a KL term whose reference would not be the base policy."""
+    assert recipe.adapter is not None
+    if recipe.trainer.get("beta") and runtime.launched_zero_stage() == 3:
+        raise RecipeError(
+            f"trainer.beta: under ZeRO-3 the reference of {recipe.adapter['builder']!r} cannot be "
+            "had exactly; set it to 0 or launch with ZeRO-2 or DDP"
+        )
 
 
 def _check_sampling(values: Mapping[str, Any]) -> None:
@@ -142,16 +155,42 @@ def _check_batch(values: Mapping[str, Any]) -> None:
         )
 
 
+def _check_reporters(report_to: str | list[str] | None) -> None:
+    for name in [report_to] if isinstance(report_to, str) else report_to or []:
+        if name in ("none", "all"):
+            continue
+        if find_spec(name) is None:
+            raise RecipeError(
+                f"trainer.report_to: {name!r} is not installed; run `pip install {name}` or leave "
+                "it out"
+            )
+
+
 def _check_masked(recipe: Recipe, values: Mapping[str, Any]) -> None:
     if str(values["optim"]) not in MASKED_OPTIMIZERS:
         raise RecipeError(
             f"trainer.optim: {values['optim']} cannot keep entries outside the mask still; "
             f"with a mask use {MASKED_OPTIMIZERS[0]}"
         )
+    if runtime.launched_zero_stage():
+        _check_masked_zero(recipe, values)
     if recipe.optimizer.free_gradients and values["fp16"]:
         raise RecipeError(
             "optimizer.free_gradients: the loss scaler of trainer.fp16 would find no gradient to "
             "unscale; use trainer.bf16"
+        )
+
+
+def _check_masked_zero(recipe: Recipe, values: Mapping[str, Any]) -> None:
+    if values["weight_decay"]:
+        raise RecipeError(
+            f"trainer.weight_decay: {values['weight_decay']} moves frozen entries under DeepSpeed, "
+            "whose optimizer knows no masks; set it to 0 or launch with DDP"
+        )
+    if recipe.model.dtype != "float32":
+        raise RecipeError(
+            f"model.dtype: DeepSpeed keeps the masters of {recipe.model.dtype} weights itself; set "
+            "it to float32, and mixed_precision: bf16 in the launch file"
         )
 
 
@@ -205,6 +244,10 @@ def memory_lines(plan: Plan) -> list[str]:
 
 
 def _optimizer_line(plan: Plan, moving: float, entries: int) -> str:
+    zero = runtime.launched_zero_stage()
+    if zero:
+        share = 8 * entries / runtime.world_size()
+        return f"{_megabytes(share)} (dense, ZeRO-{zero}'s share of one process)"
     if plan.mask is None:
         # Torch keeps the moments in the dtype of the weights.
         width = 8 if plan.recipe.model.dtype == "float32" else 4

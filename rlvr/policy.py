@@ -17,6 +17,7 @@ from transformers import (
 from transformers.utils.hub import cached_file
 
 from rlvr.config import ModelSection
+from rlvr.engines import whole
 from rlvr.schema import RecipeError
 
 
@@ -103,7 +104,7 @@ class BaseWeights:
         """
         self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._masks = masks
-        self.values = {name: self._read(name).clone() for name in self._parameters}
+        self.values = {name: self._read(name) for name in self._parameters}
 
     def _mask(self, name: str) -> Tensor | None:
         if name not in self._masks:
@@ -111,23 +112,30 @@ class BaseWeights:
         return self._masks[name].to(self._parameters[name].device)
 
     def _read(self, name: str) -> Tensor:
-        mask, parameter = self._mask(name), self._parameters[name].detach()
-        return parameter if mask is None else parameter[mask]
+        mask = self._mask(name)
+        with whole(self._parameters[name]) as parameter:
+            # A copy in any case: what was gathered is gone after this, and a view would change.
+            return parameter.detach().clone() if mask is None else parameter.detach()[mask]
+
+    def _base(self, name: str) -> Tensor:
+        """Return the base values beside their parameter, which an engine may have moved."""
+        self.values[name] = self.values[name].to(self._parameters[name].device)
+        return self.values[name]
 
     def _write(self, name: str, values: Tensor) -> None:
         mask, parameter = self._mask(name), self._parameters[name].detach()
         if mask is None:
             parameter.copy_(values)
         else:
-            parameter[mask] = values
+            parameter[mask] = values.to(parameter.dtype)
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
         """Run the body with the base policy's weights; the trained ones return bit for bit."""
         with torch.no_grad():
-            trained = {name: self._read(name).clone() for name in self.values}
-            for name, values in self.values.items():
-                self._write(name, values)
+            trained = {name: self._read(name) for name in self.values}
+            for name in self.values:
+                self._write(name, self._base(name))
         try:
             yield
         finally:
@@ -138,9 +146,7 @@ class BaseWeights:
     def count_moved(self) -> int:
         """Return the number of entries that may move and did."""
         with torch.no_grad():
-            return sum(
-                int((self._read(name) != values).sum()) for name, values in self.values.items()
-            )
+            return sum(int((self._read(name) != self._base(name)).sum()) for name in self.values)
 
     def count(self) -> int:
         return sum(values.numel() for values in self.values.values())

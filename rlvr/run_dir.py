@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rlvr.checkpoint import checkpoints, step_of, write_json
+from rlvr import runtime
+from rlvr.checkpoint import checkpoints, damage, step_of, write_json
 from rlvr.config import Recipe
 from rlvr.schema import RecipeError
 
@@ -65,8 +66,22 @@ def open_run(recipe: Recipe, *, resume: bool) -> tuple[Path, Path | None]:
 
 
 def newest_checkpoint(run_dir: Path) -> Path | None:
+    """Return the newest checkpoint whose bytes are all there, or ``None`` where there is none yet.
+
+    Raises:
+        RecipeError: there are checkpoints and every one is damaged.
+    """
     found = checkpoints(run_dir)
-    return found[-1] if found else None
+    for folder in reversed(found):
+        wrong = damage(folder)
+        if wrong is None:
+            return folder
+        runtime.say(f"{folder} is damaged ({wrong}); trying the one before")
+    if found:
+        raise RecipeError(
+            f"{run_dir}: every checkpoint is damaged; remove checkpoints/ to start from the base"
+        )
+    return None
 
 
 def trained_policy(run_dir: Path) -> tuple[Path, int]:

@@ -1,5 +1,6 @@
 """The process and its surroundings: rank, device, seeds, versions, environment variables."""
 
+import gc
 import importlib.metadata
 import os
 import platform
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
+INTERRUPTED = 130  # the shell's exit code for a program that Ctrl-C ended
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets", "vllm")
 
 
@@ -38,6 +40,13 @@ def rank() -> int:
 
 def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def launched_zero_stage() -> int:
+    """Return the ZeRO stage that accelerate's launcher asks for; 0 without DeepSpeed."""
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
+        return 0
+    return int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))
 
 
 def is_main() -> bool:
@@ -70,6 +79,13 @@ def from_main(make: Any) -> Any:
 
 def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def free_memory() -> None:
+    """Give the memory of what is no longer referenced back, before something large is loaded."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def make_deterministic(seed: int) -> None:

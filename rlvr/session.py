@@ -11,6 +11,7 @@ from rlvr.adapters import attach_adapter
 from rlvr.callbacks import GuardCallback, Interrupt, MetricsCallback, ProgressCallback
 from rlvr.checkpoint import fingerprint, write_json
 from rlvr.data import load_rows
+from rlvr.engines import engine_name, loading_whole
 from rlvr.guard import Guard
 from rlvr.masks import Mask, build_mask
 from rlvr.plan import Plan, batch_shape
@@ -47,8 +48,9 @@ def build_trainer(plan: Plan, run_dir: Path) -> RLVRTrainer:
         claim_run(run_dir, recipe)
     rows = load_rows(recipe.data, "data")
     check_columns(plan.rewards, rows[0])
-    # On its device at once: masks are built there, and the base values stay beside the weights.
-    policy, tokenizer = load_policy(recipe.model, args.device), load_tokenizer(recipe.model)
+    tokenizer = load_tokenizer(recipe.model)
+    with loading_whole(args) as device:
+        policy = load_policy(recipe.model, device)
     base_weights = fingerprint(policy.named_parameters())
     mask = _make_mask(plan, policy, base_weights, run_dir)
     model, start_gap = _make_trainable(plan, policy, mask)
@@ -127,7 +129,7 @@ def _provenance(
         "versions": runtime.versions(),
         "machine": runtime.machine(),
         "mask": None if mask is None else mask.fingerprint(),
-        "engine": str(args.distributed_state.distributed_type),
+        "engine": engine_name(args),
         "processes": args.world_size,
         "precision": "bf16 autocast" if args.bf16 else "fp16 autocast" if args.fp16 else "fp32",
         "seed": args.seed,

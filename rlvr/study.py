@@ -88,30 +88,45 @@ def log_path(study: Study, name: str) -> Path:
 
 
 def run_arms(study: Study) -> list[str]:
-    """Run each arm that is not finished and return the names of those that failed."""
+    """Run each arm that is not finished and return the names of those that failed.
+
+    Raises:
+        KeyboardInterrupt: the user stopped an arm; the next run of the study goes on from there.
+    """
     failed = []
-    for index, (name, recipe) in enumerate(study.arms.items(), 1):
-        run_dir = study.folder / name
+    for index, name in enumerate(study.arms, 1):
         runtime.say(f"[{index}/{len(study.arms)}] {name}")
-        if (run_dir / "summary.json").is_file():
+        if (study.folder / name / "summary.json").is_file():
             runtime.say("  finished before; kept")
             continue
-        recipe_path = study.folder / "recipes" / f"{name}.yaml"
-        recipe_path.parent.mkdir(parents=True, exist_ok=True)
-        recipe_path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
-        command = [sys.executable, "-m", "rlvr.train", str(recipe_path)]
-        if (run_dir / "recipe.json").is_file():
-            command.append("--resume")
-        log = log_path(study, name)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        # The progress bar and errors go to the terminal, the arm's own story to its log.
-        with open(log, "a", encoding="utf-8") as output:
-            code = subprocess.run(command, stdout=output).returncode
-        if code == 130:
+        code = run_arm(study, name)
+        if code == runtime.INTERRUPTED:
+            runtime.say("interrupted; run the same command again to go on from here")
             raise KeyboardInterrupt
         if code != 0:
             failed.append(name)
     return failed
+
+
+def run_arm(study: Study, name: str) -> int:
+    """Run one arm as a process of its own and return its exit code."""
+    recipe = study.folder / "recipes" / f"{name}.yaml"
+    recipe.parent.mkdir(parents=True, exist_ok=True)
+    recipe.write_text(yaml.safe_dump(study.arms[name], sort_keys=False), encoding="utf-8")
+    command = [sys.executable, "-m", "rlvr.train", str(recipe)]
+    if (study.folder / name / "recipe.json").is_file():
+        command.append("--resume")
+    log = log_path(study, name)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    # The progress bar and errors go to the terminal, the arm's own story to its log.
+    with open(log, "a", encoding="utf-8") as output:
+        process = subprocess.Popen(command, stdout=output)
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                # The terminal sent Ctrl-C to the arm too, which saves a checkpoint and ends.
+                continue
 
 
 def _interval(estimate: dict[str, Any]) -> str:

@@ -26,6 +26,7 @@ from rlvr.run_dir import trained_policy
 
 def finish(plan: Plan, run_dir: Path) -> dict[str, Any]:
     """Write ``summary.json`` of a finished run, print it, and return it."""
+    runtime.free_memory()
     folder, step = trained_policy(run_dir)
     summary: dict[str, Any] = {"step": step, **compare_weights(plan, run_dir, folder)}
     summary["seconds_per_step"] = seconds_per_step(run_dir)
@@ -57,8 +58,8 @@ def compare_weights(plan: Plan, run_dir: Path, folder: Path) -> dict[str, Any]:
     mask_file = run_dir / "mask.safetensors"
     mask = Mask.load(mask_file) if mask_file.is_file() else None
     unchanged, entries, leak = 0.0, 0, 0
-    for name, tuned in read_weights(folder):
-        base = read_weight(base_folder, name)
+    for name, base in read_weights(base_folder):
+        tuned = read_weight(folder, name)
         if name in plan.targets:
             unchanged += update_sparsity(base, tuned) * tuned.numel()
             entries += tuned.numel()

@@ -10,8 +10,6 @@ from pathlib import Path
 from rlvr import runtime
 from rlvr.config import load_recipe
 
-INTERRUPTED = 130  # the shell's exit code for a program that Ctrl-C ended
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="YAML recipe")
@@ -40,18 +38,16 @@ def run(options: argparse.Namespace) -> int:
     if not finished:
         command = " ".join(["rlvr train", options.recipe, *options.overrides, "--resume"])
         runtime.say(f"interrupted; nothing is lost. Go on with:\n  {command}")
-        return INTERRUPTED
+        return runtime.INTERRUPTED
     if runtime.is_main():
         finish(plan, run_dir)
     return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="rlvr train", description=__doc__)
-    add_arguments(parser)
-    from rlvr.cli import guarded, parse
+    from rlvr.cli import main as command_line
 
-    return guarded(run, parse(parser, arguments))
+    return command_line(["train", *(sys.argv[1:] if arguments is None else arguments)])
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from rlvr.adapters import merged_state
 from rlvr.checkpoint import publish_checkpoint, step_folder
 from rlvr.config import OptimizerSection, Recipe, RunSection
 from rlvr.data import Row, render
+from rlvr.engines import engine_name, restrict_gradients
 from rlvr.guard import Guard
 from rlvr.masks import Mask
 from rlvr.optim import MaskedAdamW
@@ -34,15 +35,23 @@ from rlvr.policy import BaseWeights
 from rlvr.rewards import RewardCall
 
 
-def training_arguments(recipe: Recipe, run_dir: Path) -> GRPOConfig:
+class Arguments(GRPOConfig):
+    """TRL's configuration, with one CPU instead of ``cpu:0``, which torch.load does not know."""
+
+    @property
+    def device(self) -> torch.device:
+        device = super().device
+        return torch.device("cpu") if device.type == "cpu" else device
+
+
+def training_arguments(recipe: Recipe, run_dir: Path) -> Arguments:
     """Return TRL's configuration: the recipe's ``trainer`` section and what the run owns."""
-    settings: dict[str, Any] = {"logging_steps": 1, **recipe.trainer}
-    return GRPOConfig(
-        **settings,
+    defaults = {"logging_steps": 1, "run_name": run_dir.name, "project": "rlvr"}
+    return Arguments(
+        **{**defaults, **recipe.trainer},
         output_dir=str(run_dir / "checkpoints"),
         use_cpu=not torch.cuda.is_available(),
         disable_tqdm=True,
-        run_name=settings.pop("run_name", run_dir.name) if "run_name" not in settings else None,
     )
 
 
@@ -91,8 +100,11 @@ class RLVRTrainer(GRPOTrainer):
         self.run, self.run_dir, self.mask, self.base, self.guard = run, run_dir, mask, base, guard
         self.precision = optimizer
         self.masked: MaskedAdamW | None = None
-        # TRL would build a reference of its own for beta > 0; this class provides it instead.
-        beta, args.beta = args.beta, 0.0
+        # TRL would build a reference of its own for beta > 0; the base swapped in is that policy
+        # exactly, but where ZeRO-3 has scattered the weights there is nothing to swap.
+        self.swaps = engine_name(args) != "DeepSpeed ZeRO-3"
+        beta = args.beta
+        args.beta = 0.0 if self.swaps else beta
         args.reward_weights = [call.weight for call in rewards]
         super().__init__(
             model=model,
@@ -110,6 +122,9 @@ class RLVRTrainer(GRPOTrainer):
         if self.mask is None or self.optimizer is not None:
             return super().create_optimizer(model)
         source = self.model if model is None else model
+        if self.is_deepspeed_enabled:
+            restrict_gradients(source, self.mask)
+            return super().create_optimizer(model)
         decayed = set(self.get_decay_parameter_names(source))
         trained = [(name, p) for name, p in source.named_parameters() if p.requires_grad]
         groups = [
@@ -140,6 +155,10 @@ class RLVRTrainer(GRPOTrainer):
         return super()._get_grad_norm(model, grad_norm)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        if not self.swaps:
+            output = super()._generate_and_score_completions(inputs)
+            self._write_rollouts()
+            return output
         self.beta = 0.0
         output = super()._generate_and_score_completions(inputs)
         self.beta = self.reference_beta

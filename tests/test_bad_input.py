@@ -109,6 +109,10 @@ CASES = {
         ["trainer.save_steps", "2"],
     ),
     "the run's own key": ({"trainer": {"output_dir": "x"}}, ["trainer.output_dir", "run.dir"]),
+    "absent reporter": (
+        {"trainer": {"report_to": ["neptune"]}},
+        ["trainer.report_to", "pip install neptune"],
+    ),
     "unknown dataset": ({"data": {"name": "pockets"}}, ["data", "did you mean 'pocket'"]),
     "wrong split": (
         {"data": {"name": "pocket", "split": "dev", "size": 3}},

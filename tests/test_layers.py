@@ -11,6 +11,7 @@ LAYERS = [
     {"session", "summary"},
     {"trainer", "callbacks", "plan", "guard", "plots"},
     {"policy", "adapters", "optim", "rewards", "eval", "data", "geometry"},
+    {"engines"},
     {"masks"},
     {"config", "registry", "runtime", "targets", "linalg", "checkpoint", "run_dir", "schema"},
 ]
@@ -19,6 +20,7 @@ FENCES = {
     "peft": {"adapters", "session"},
     "matplotlib": {"plots"},
     "math_verify": {"rewards"},
+    "deepspeed": {"engines"},
     "vllm": {"eval"},
 }
 

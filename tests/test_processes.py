@@ -1,6 +1,5 @@
-"""Runs as processes of their own: two gloo ranks, Ctrl-C, kill -9."""
+"""Runs as processes of their own: Ctrl-C and kill -9."""
 
-import json
 import os
 import re
 import signal
@@ -14,10 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from rlvr.checkpoint import checkpoints, read_jsonl
-from rlvr.masks import load_mask
 
 ROOT = Path(__file__).parent.parent
-POLICY = ROOT / "recipes" / "pocket" / "policy"
 SAFE = {"builder": "safe", "rank": 8, "principal_density": 0.5, "low_density": 0.5}
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 TRAIN = [sys.executable, "-m", "rlvr.train"]
@@ -25,28 +22,6 @@ TRAIN = [sys.executable, "-m", "rlvr.train"]
 
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:
     return load_file(checkpoints(run_dir)[-1] / "model.safetensors")
-
-
-def test_two_gloo_processes_keep_the_mask(write_recipe, tmp_path):
-    trainer = {
-        "weight_decay": 0.1,
-        "per_device_train_batch_size": 8,
-        "gradient_accumulation_steps": 2,
-    }
-    path = write_recipe(mask=SAFE, trainer=trainer)
-    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
-    command = [*accelerate, str(ROOT / "launch/ddp_cpu.yaml"), "-m", "rlvr.train", str(path)]
-    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=240)
-    assert result.returncode == 0, result.stderr
-    run_dir = tmp_path / "recipe"
-    provenance = json.loads((run_dir / "provenance.json").read_text())
-    assert provenance["processes"] == 2 and "MULTI_CPU" in provenance["engine"]
-    assert [row["step"] for row in read_jsonl(run_dir / "metrics.jsonl")] == [1, 2, 3]
-    base, masks = load_file(POLICY / "model.safetensors"), load_mask(run_dir / "mask.safetensors")
-    for name, weight in weights(run_dir).items():
-        changed = base[name].float() != weight
-        assert not (changed & ~masks.get(name, torch.zeros_like(changed))).any(), name
-        assert changed.any() == (name in masks)
 
 
 def start(path: Path, *words: str) -> subprocess.Popen:
@@ -59,18 +34,19 @@ def start(path: Path, *words: str) -> subprocess.Popen:
     )
 
 
-def wait_for_steps(run_dir: Path, count: int) -> None:
-    for _ in range(1200):
+def wait_for_steps(process: subprocess.Popen, run_dir: Path, count: int) -> None:
+    while process.poll() is None:
         if len(read_jsonl(run_dir / "metrics.jsonl")) >= count:
             return
         time.sleep(0.1)
-    pytest.fail(f"{run_dir} did not reach step {count}")
+    output, _ = process.communicate()
+    pytest.fail(f"{run_dir} did not reach step {count}:\n{output}")
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_resume(write_recipe, tmp_path):
     path = write_recipe(mask=SAFE, trainer={"max_steps": 500})
     process = start(path)
-    wait_for_steps(tmp_path / "recipe", 2)
+    wait_for_steps(process, tmp_path / "recipe", 2)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
@@ -91,7 +67,7 @@ def test_kill_9_loses_nothing_that_was_saved(write_recipe, tmp_path):
     )
     killed = write_recipe("killed", mask=SAFE, trainer=trainer)
     process = start(killed)
-    wait_for_steps(tmp_path / "killed", 3)
+    wait_for_steps(process, tmp_path / "killed", 3)
     process.kill()
     process.wait()
     assert checkpoints(tmp_path / "killed")

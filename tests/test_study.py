@@ -1,11 +1,17 @@
 """A study end to end: arms as processes, kept when finished, reported when failed."""
 
 import csv
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
+from rlvr.checkpoint import checkpoints, read_jsonl
 from rlvr.cli import main as cli_main
 
 EVAL = {
@@ -49,6 +55,32 @@ def test_a_study_runs_its_arms_reports_a_failed_one_and_keeps_the_finished(
     finished = (folder / "half" / "summary.json").stat().st_mtime_ns
     assert cli_main(["study", str(path), "--report-only"]) == 0
     assert (folder / "half" / "summary.json").stat().st_mtime_ns == finished
+
+
+def test_ctrl_c_lets_the_arm_save_and_the_study_goes_on_from_there(write_study, tmp_path):
+    path = write_study(
+        half={"mask": {"builder": "random", "density": 0.5}, "trainer": {"max_steps": 400}}
+    )
+    command = [sys.executable, "-m", "rlvr.cli", "study", str(path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    run_dir = tmp_path / "study" / "half"
+    for _ in range(600):
+        if len(read_jsonl(run_dir / "metrics.jsonl")) >= 2:
+            break
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "run the same command again" in output and "Traceback" not in output
+    assert checkpoints(run_dir)
 
 
 @pytest.mark.parametrize(
