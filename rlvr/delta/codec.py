@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Bits = NDArray[np.unsignedinteger]
 
-_LEVEL = 3  # zstd; higher levels gain under 1 % on XORs and cost most of the speed
+_LEVEL = 3  # zstd; 19 gains 3 % on a trained pocket policy and costs most of the speed
 _BITMAP = "bitmap"
 _RICE = "rice"  # followed by the number of low bits
 

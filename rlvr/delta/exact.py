@@ -140,7 +140,8 @@ def _pack_tensor(
     digests = hashlib.sha256(), hashlib.sha256()
     rows = []
     with open(base.file, "rb") as first, open(tuned.file, "rb") as second:
-        for old, new in zip(chunks(base, first), chunks(tuned, second), strict=True):
+        pairs = zip(chunks(base, first, CHUNK), chunks(tuned, second, CHUNK), strict=True)
+        for old, new in pairs:
             digests[0].update(old.data)
             digests[1].update(new.data)
             rows.append(_write_chunk(encode(old ^ new), payload))
@@ -224,7 +225,7 @@ def _turn_file(file: Path, delta: Delta, out: Path) -> dict[str, str]:
         for name, stored in tensors.items():
             digest = hashlib.sha256()
             coded = delta.chunks(name)
-            for chunk in chunks(stored, source):
+            for chunk in chunks(stored, source, delta.header["chunk"]):
                 update = next(coded, None)
                 if update is not None:
                     positions, values = decode(update, chunk.size, stored.width)

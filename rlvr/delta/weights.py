@@ -19,7 +19,7 @@ from rlvr.delta.codec import Bits
 from rlvr.schema import RecipeError
 
 INDEX = "model.safetensors.index.json"
-CHUNK = 1 << 20  # entries; bounds memory to a few times 8 MiB
+CHUNK = 1 << 20  # entries; bounds memory to a few times 8 MiB, a delta records its own
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,9 @@ def read_layout(folder: Path) -> Layout:
     return layout
 
 
-def chunks(stored: Stored, handle: BufferedReader) -> Iterator[Bits]:
-    """Yield the entries of a tensor as unsigned integers, ``CHUNK`` at a time, writable."""
-    step = CHUNK * stored.width
+def chunks(stored: Stored, handle: BufferedReader, chunk: int) -> Iterator[Bits]:
+    """Yield the entries of a tensor as unsigned integers, ``chunk`` at a time, writable."""
+    step = chunk * stored.width
     for offset in range(0, stored.size, step):
         handle.seek(stored.start + offset)
         data = bytearray(min(step, stored.size - offset))
@@ -140,7 +140,7 @@ def fingerprint_folder(layout: Layout) -> str:
     for name, stored in layout.items():
         digest = hashlib.sha256()
         with open(stored.file, "rb") as handle:
-            for chunk in chunks(stored, handle):
-                digest.update(chunk.data)
+            for values in chunks(stored, handle, CHUNK):
+                digest.update(values.data)
         digests[name] = digest.hexdigest()
     return fingerprint(layout, digests)
