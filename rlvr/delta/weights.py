@@ -69,7 +69,7 @@ def weight_files(folder: Path) -> list[Path]:
         )
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecipeError(f"{index}: no index of weights ({error!r}); save it again") from error
     for name in names:
         if not (folder / name).is_file():
