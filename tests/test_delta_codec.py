@@ -58,6 +58,7 @@ def test_no_change_is_no_chunk():
 
 @pytest.mark.parametrize("density", DENSITIES)
 def test_random_positions_cost_at_most_five_per_cent_over_their_entropy(density):
+    """Measured: 1.4 %, 0.5 % and 1.8 %."""
     update = random_update(1 << 20, density)
     coded = encode(update)
     assert coded is not None
@@ -77,7 +78,7 @@ def pack_update(save_checkpoint, tmp_path, update: np.ndarray) -> int:
 def test_a_file_of_random_xors_is_within_ten_per_cent_of_its_bound(
     save_checkpoint, tmp_path, density
 ):
-    """Measured: 4.4 %, 0.5 % and 0.4 %; the header's 600 bytes are most of the first."""
+    """Measured: 6.2 %, 0.8 % and 0.4 %; the header's 600 bytes are most of the first."""
     update = random_update(ENTRIES, density)
     bound = 2 * np.count_nonzero(update) + index_bound(update)
     assert bound < pack_update(save_checkpoint, tmp_path, update) <= 1.10 * bound

@@ -33,16 +33,19 @@ for round in range(10):
     print(round, int(out.exists()), len(list(Path(folder).glob(f".out{round}.*"))), flush=True)
 """
 
+# Since the high-water mark of getrusage is inherited from the parent, /proc has the right one.
 MEMORY = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from rlvr.delta import apply, pack
 base, tuned, delta, out = map(Path, sys.argv[1:])
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak(): return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+Path("/proc/self/clear_refs").write_text("5")  # the imports' peak is forgotten
 start = peak()
 pack(base, tuned, delta)
+packed = peak()
 apply(base, delta, out)
-print(peak() - start)
+print(packed - start, peak() - start)
 """
 
 
@@ -71,7 +74,7 @@ def test_killed_at_any_moment_nothing_incomplete_has_the_final_name(large_pair, 
     pack(base, tuned, delta)
     made.mkdir()
     apply(base, delta, tmp_path / "whole")
-    rounds = run_script(KILLER, base, tuned, delta, made, 0.8).split("\n")[:-1]
+    rounds = run_script(KILLER, base, tuned, delta, made, 1.4).split("\n")[:-1]
     results = [tuple(map(int, line.split())) for line in rounds]
     assert len(results) == 10
     for index, exists, _ in results:
@@ -93,10 +96,11 @@ def test_a_leftover_is_named_by_the_next_run(save_checkpoint, tmp_path, capsys):
     assert f"left {leftover}" in capsys.readouterr().out
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 def test_memory_is_a_few_chunks_not_a_tensor_nor_a_model(large_pair, tmp_path):
-    """Of checkpoints of 192 MiB with a tensor of 64 MiB; ru_maxrss is in KiB."""
+    """Of checkpoints of 192 MiB with a tensor of 64 MiB. It grows by 19 MiB."""
     grown = run_script(MEMORY, *large_pair, tmp_path / "delta", tmp_path / "out")
-    assert int(grown) < 60 << 10
+    assert max(map(int, grown.split())) < 60 << 10, grown
 
 
 def test_a_folder_that_cannot_be_written_is_one_message(save_checkpoint, tmp_path, capsys):

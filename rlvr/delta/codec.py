@@ -1,10 +1,9 @@
 """One chunk of an update as bytes: where entries changed, and the XOR of their bits.
 
 The positions are coded as Rice codes of the gaps between them or as a bitmap, whichever is smaller
-after zstd. With n entries of density d at random positions the bound is n H(d) bits; a Rice code
-needs 2 to 5 % more below d = 0.4, a bitmap is at the bound at d = 0.5. The XORs are split into byte
-planes (all lowest bytes, then all second bytes, ...), since a small update leaves the high bytes
-nearly constant.
+after zstd. For n entries of density d at random positions the bound is n H(d) bits; the better of
+the two is within 2 % of it from d = 0.001 up. The XORs are split into byte planes (all lowest
+bytes, then all second bytes, ...), since a small update leaves the high bytes nearly constant.
 """
 
 from dataclasses import dataclass
