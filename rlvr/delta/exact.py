@@ -41,7 +41,8 @@ class Packed:
 
 def checkpoint_folder(path: Path) -> Path:
     """Return ``path``, or the newest trained policy where it is a run directory."""
-    return trained_policy(path)[0] if (path / "checkpoints").is_dir() else path
+    is_run = (path / "checkpoints").is_dir() and not any(path.glob("model*.safetensors*"))
+    return trained_policy(path)[0] if is_run else path
 
 
 def pack(base: Path, tuned: Path, out: Path, provenance: Mapping[str, Any] | None = None) -> Packed:
