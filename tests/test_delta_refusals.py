@@ -68,6 +68,10 @@ OTHERS = {
         {"b.weight": torch.zeros(6).double()},
         ["'b.weight'", "F64 in TUNED", "Widen BASE", "dtype=torch.float64"],
     ),
+    "int32": (
+        {"b.weight": torch.zeros(6).int()},
+        ["'b.weight'", "I32 in TUNED", "Save both in one dtype"],
+    ),
     "missing": ({"b.weight": None}, ["'b.weight'", "in BASE alone"]),
     "added": ({"lm_head.weight": torch.zeros(3)}, ["'lm_head.weight'", "in TUNED alone", "tied"]),
 }

@@ -28,6 +28,9 @@ from rlvr.delta.weights import (
 from rlvr.run_dir import trained_policy
 from rlvr.schema import RecipeError, RunError
 
+# A wider one of these holds every value of a narrower one.
+_FLOATS = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+
 
 @dataclass(frozen=True)
 class Packed:
@@ -61,6 +64,7 @@ def pack(base: Path, tuned: Path, out: Path, provenance: Mapping[str, Any] | Non
         sizes = {tensor_key(name): _part_bytes(row["chunks"]) for name, row in tensors.items()}
         rows, contents = pack_companions(*folders)
         sizes[FILES] = payload.write(contents)
+        origin = {"rlvr": __version__, "base": str(base), "tuned": str(tuned)}
         header = {
             "version": VERSION,
             "base": prints[0],
@@ -68,12 +72,7 @@ def pack(base: Path, tuned: Path, out: Path, provenance: Mapping[str, Any] | Non
             "chunk": CHUNK,
             "tensors": tensors,
             "files": rows,
-            "provenance": {
-                "rlvr": __version__,
-                "base": str(base),
-                "tuned": str(tuned),
-                **(provenance or {}),
-            },
+            "provenance": {**(provenance or {}), **origin},
         }
         write_delta(temporary, header, sizes, payload)
     changed = sum(row[1] for tensor in tensors.values() for row in tensor["chunks"] if row)
@@ -108,16 +107,16 @@ def require_pair(base: Layout, tuned: Layout) -> None:
             raise RecipeError(f"{name!r}: {_dtype_fix(first, second)}")
 
 
-def _dtype_fix(first: Stored, second: Stored) -> str:
-    narrow, wide, folder = "TUNED", first.dtype, second.file.parent
-    if first.width < second.width:
-        narrow, wide, folder = "BASE", second.dtype, first.file.parent
-    words = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-    dtype = words.get(wide, wide)
+def _dtype_fix(base: Stored, tuned: Stored) -> str:
+    problem = f"{base.dtype} in BASE, {tuned.dtype} in TUNED; a delta is between equal dtypes. "
+    wide = max(base, tuned, key=lambda stored: stored.width)
+    narrow = base if wide is tuned else tuned
+    if base.width == tuned.width or not {base.dtype, tuned.dtype} <= _FLOATS.keys():
+        return problem + "Save both in one dtype that holds the values of both, such as float32"
     return (
-        f"{first.dtype} in BASE, {second.dtype} in TUNED; a delta is between equal dtypes. Widen "
-        f"{narrow}, which keeps its values: AutoModelForCausalLM.from_pretrained({str(folder)!r}, "
-        f"dtype=torch.{dtype}).save_pretrained(NEW), and pass NEW"
+        f"{problem}Widen {'BASE' if narrow is base else 'TUNED'}, which keeps its values: "
+        f"AutoModelForCausalLM.from_pretrained({str(narrow.file.parent)!r}, "
+        f"dtype=torch.{_FLOATS[wide.dtype]}).save_pretrained(NEW), and pass NEW"
     )
 
 
