@@ -11,6 +11,7 @@ from rlvr.schema import RecipeError, RunError
 VERBS = {
     "train": "one recipe into a trained run directory",
     "study": "a base recipe x arms into runs, one table and figures",
+    "delta": "two checkpoints into a sparse file that applies and reverts bit for bit",
 }
 
 
@@ -28,9 +29,11 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
     """Parse with overrides allowed on either side of a flag, which argparse alone refuses."""
     options, rest = parser.parse_known_args(arguments)
-    if any(word.startswith("-") or "=" not in word for word in rest):
+    takes_overrides = hasattr(options, "overrides")
+    if any(word.startswith("-") or "=" not in word or not takes_overrides for word in rest):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    options.overrides += rest
+    if takes_overrides:
+        options.overrides += rest
     return options
 
 

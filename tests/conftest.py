@@ -1,10 +1,13 @@
-"""Fixtures of the end-to-end tests: the pocket policy, trained for a few steps in this process."""
+"""Fixtures: the pocket policy, trained for a few steps in this process, and checkpoint folders."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import yaml
+from safetensors.torch import save_file
+from torch import Tensor
 
 from rlvr.train import main as train_main
 
@@ -61,3 +64,28 @@ def train(write_recipe: Callable[..., Path], tmp_path: Path) -> Callable[..., Pa
         return tmp_path / name
 
     return run
+
+
+@pytest.fixture
+def save_checkpoint(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes tensors as a checkpoint folder, sharded as the hub's are."""
+
+    def save(name: str, tensors: Mapping[str, Tensor], shards: int = 1, **files: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        for file, text in {"config.json": "{}", **files}.items():
+            (folder / file).write_text(text)
+        if shards == 1:
+            save_file(dict(tensors), folder / "model.safetensors")
+            return folder
+        places = {}
+        for shard in range(shards):
+            part = {key: tensors[key] for key in list(tensors)[shard::shards]}
+            file = f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
+            save_file(part, folder / file, metadata={"format": "pt"})
+            places |= dict.fromkeys(part, file)
+        index = {"metadata": {}, "weight_map": places}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        return folder
+
+    return save

@@ -10,7 +10,7 @@ LAYERS = [
     {"cli", "train", "study"},
     {"session", "summary"},
     {"trainer", "callbacks", "plan", "guard", "plots"},
-    {"policy", "adapters", "optim", "rewards", "eval", "data", "geometry"},
+    {"policy", "adapters", "optim", "rewards", "eval", "data", "geometry", "delta"},
     {"engines"},
     {"masks"},
     {"config", "registry", "runtime", "targets", "linalg", "checkpoint", "run_dir", "schema"},

@@ -1,0 +1,52 @@
+"""The verb ``rlvr delta``: what it takes, and the line it ends with."""
+
+import argparse
+from pathlib import Path
+
+from rlvr import runtime
+from rlvr.delta.exact import apply, pack, revert
+from rlvr.delta.publish import leftovers
+from rlvr.schema import RunError
+
+SUB_VERBS = {
+    "pack": ("the changed entries of two checkpoints into one file", ("base", "tuned")),
+    "apply": ("the tuned checkpoint, from its base and a delta", ("base", "delta")),
+    "revert": ("the base, from the tuned checkpoint and a delta", ("tuned", "delta")),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    sub_verbs = parser.add_subparsers(dest="sub_verb", required=True, metavar="SUB_VERB")
+    for name, (summary, inputs) in SUB_VERBS.items():
+        sub_parser = sub_verbs.add_parser(name, help=summary, description=summary)
+        for word in (*inputs, "out"):
+            sub_parser.add_argument(word, type=Path, metavar=word.upper())
+
+
+def run(options: argparse.Namespace) -> int:
+    """Pack, apply or revert and return the exit code."""
+    out = options.out
+    for path in leftovers(out):
+        runtime.say(f"an interrupted run left {path}; delete it if none is running")
+    try:
+        if options.sub_verb == "pack":
+            runtime.say(f"{out}: {describe(options.base, options.tuned, out)}")
+        elif options.sub_verb == "apply":
+            apply(options.base, options.delta, out)
+            runtime.say(f"{out}: the tuned checkpoint, checked bit for bit")
+        else:
+            revert(options.tuned, options.delta, out)
+            runtime.say(f"{out}: the base checkpoint, checked bit for bit")
+    except OSError as error:
+        raise RunError(f"{error}; nothing was written as {out}") from error
+    return 0
+
+
+def describe(base: Path, tuned: Path, out: Path) -> str:
+    """Pack and return what became of it, in one line."""
+    packed = pack(base, tuned, out)
+    return (
+        f"{packed.changed:,} of {packed.entries:,} entries changed "
+        f"({packed.changed / max(packed.entries, 1):.3%}), {packed.file_bytes:,} bytes "
+        f"({packed.file_bytes / max(packed.weight_bytes, 1):.2%} of the weights)"
+    )

@@ -1,0 +1,146 @@
+"""The weights of a Hugging Face checkpoint as raw bytes, a chunk in memory at a time.
+
+An entry is a bit pattern of 1, 2, 4 or 8 bytes, whatever its dtype means: NaN payloads and -0.0
+are bits like any other. Nothing here knows a dtype, so one that torch lacks works too.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from rlvr.delta.codec import Bits
+from rlvr.schema import RecipeError
+
+INDEX = "model.safetensors.index.json"
+CHUNK = 1 << 20  # entries; bounds memory to a few times 8 MiB, a delta records its own
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where the bytes of one tensor lie; ``dtype`` is safetensors' word for it."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    size: int
+
+    @property
+    def entries(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def width(self) -> int:
+        """Bytes per entry; a dtype that is not of whole bytes counts as bytes."""
+        width = self.size // self.entries if self.entries else 1
+        return width if width in (1, 2, 4, 8) and width * self.entries == self.size else 1
+
+    def describe(self) -> str:
+        return f"{self.dtype} {list(self.shape)}"
+
+
+Layout = Mapping[str, Stored]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files that transformers would load from ``folder``.
+
+    Raises:
+        RecipeError: no such folder, no safetensors weights, or a shard is missing.
+    """
+    if not folder.is_dir():
+        raise RecipeError(
+            f"{folder}: no such checkpoint folder; download it first if it is a hub name"
+        )
+    single, index = folder / "model.safetensors", folder / INDEX
+    if single.is_file():
+        return [single]
+    if not index.is_file():
+        raise RecipeError(
+            f"{folder}: holds neither model.safetensors nor {INDEX}; save the whole policy with "
+            "save_pretrained first (an adapter merged, a .bin checkpoint loaded and saved again)"
+        )
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecipeError(f"{index}: no index of weights ({error!r}); save it again") from error
+    for name in names:
+        if not (folder / name).is_file():
+            raise RecipeError(f"{folder}: {name} is missing, which {INDEX} names; copy it there")
+    return [folder / name for name in names]
+
+
+def read_header(file: Path) -> tuple[bytes, dict[str, Stored]]:
+    """Return the bytes before the first tensor, and where each tensor lies, in file order."""
+    try:
+        # Checks that the tensors lie within the file, without gaps or overlaps.
+        with safe_open(file, framework="np"):
+            pass
+    except SafetensorError as error:
+        raise RecipeError(f"{file}: cut short or no safetensors file ({error})") from error
+    with open(file, "rb") as handle:
+        length = handle.read(8)
+        header = length + handle.read(int.from_bytes(length, "little"))
+    found = {}
+    for name, info in json.loads(header[8:]).items():
+        if name != "__metadata__":
+            start, end = info["data_offsets"]
+            place = len(header) + start
+            found[name] = Stored(file, info["dtype"], tuple(info["shape"]), place, end - start)
+    return header, dict(sorted(found.items(), key=lambda item: item[1].start))
+
+
+def read_layout(folder: Path) -> Layout:
+    """Return where every tensor of a checkpoint lies, by name."""
+    layout: dict[str, Stored] = {}
+    for file in weight_files(folder):
+        for name, stored in read_header(file)[1].items():
+            if name in layout:
+                raise RecipeError(
+                    f"{folder}: {name!r} is in {layout[name].file.name} and {file.name}"
+                )
+            layout[name] = stored
+    return layout
+
+
+def chunks(stored: Stored, handle: BufferedReader, chunk: int) -> Iterator[Bits]:
+    """Yield the entries of a tensor as unsigned integers, ``chunk`` at a time, writable."""
+    step = chunk * stored.width
+    for offset in range(0, stored.size, step):
+        handle.seek(stored.start + offset)
+        data = bytearray(min(step, stored.size - offset))
+        if handle.readinto(data) != len(data):
+            raise RecipeError(f"{stored.file}: became shorter while it was read; copy it again")
+        yield np.frombuffer(data, f"<u{stored.width}")
+
+
+def fingerprint(layout: Layout, digests: Mapping[str, str]) -> str:
+    """Return the SHA-256 over name, dtype, shape and SHA-256 of the bytes, sorted by name.
+
+    It does not depend on the sharding nor on the order of tensors in a file.
+    """
+    total = hashlib.sha256()
+    for name in sorted(layout):
+        stored = layout[name]
+        line = [name, stored.dtype, list(stored.shape), digests[name]]
+        total.update(json.dumps(line).encode() + b"\n")
+    return total.hexdigest()
+
+
+def fingerprint_folder(layout: Layout) -> str:
+    """Return the fingerprint of the weights on disk."""
+    digests = {}
+    for name, stored in layout.items():
+        digest = hashlib.sha256()
+        with open(stored.file, "rb") as handle:
+            for values in chunks(stored, handle, CHUNK):
+                digest.update(values.data)
+        digests[name] = digest.hexdigest()
+    return fingerprint(layout, digests)
