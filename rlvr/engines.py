@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from rlvr.masks import Mask
 from rlvr.masks.bits import unpack_bits
@@ -30,6 +31,9 @@ def engine_name(args: Any) -> str:
 @contextmanager
 def whole(parameter: Tensor) -> Iterator[Tensor]:
     """Yield all of ``parameter`` on every rank; every rank must ask, in the same order."""
+    if isinstance(parameter, DTensor):
+        yield parameter.full_tensor()
+        return
     if not hasattr(parameter, "ds_id"):
         yield parameter
         return

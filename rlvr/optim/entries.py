@@ -48,7 +48,8 @@ class Block:
 class Entries:
     """The entries of one parameter that may move, kept as packed bits on its device."""
 
-    def __init__(self, mask: Mask, name: str, device: torch.device) -> None:
+    def __init__(self, mask: Mask, name: str, device: torch.device, before: int = 0) -> None:
+        """Take the mask of what this rank holds; ``before`` entries move on lower ranks."""
         self.name, self.shape = name, mask.shapes[name]
         self._size = _CPU_BLOCK if device.type == "cpu" else _GPU_BLOCK
         counts = map(count_bits, mask.bits[name].split(self._size // 8))
@@ -56,6 +57,7 @@ class Entries:
         self.count, self._numel = self._starts[-1], mask.numel(name)
         self.is_full = self.count == self._numel
         self._bits = mask.bits[name].to(device)
+        self.run = slice(before, before + self.count)
 
     def blocks(self) -> Iterator[Block]:
         """Yield the blocks in which something may move."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rlvr.optim.entries import Entries
+from rlvr.optim.shards import local
 
 
 def restricting_hook(entries: Entries) -> Callable[[Tensor], None]:
@@ -13,7 +14,7 @@ def restricting_hook(entries: Entries) -> Callable[[Tensor], None]:
 
     def hook(parameter: Tensor) -> None:
         assert parameter.grad is not None
-        entries.restrict(parameter.grad)
+        entries.restrict(local(parameter.grad))
 
     return hook
 

@@ -23,6 +23,7 @@ Source: arXiv 1711.05101, algorithm 2; the masks are those of arXiv 2511.08567, 
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -34,6 +35,7 @@ from rlvr.optim.entries import Entries
 from rlvr.optim.gradients import FreedGradients, restricting_hook
 from rlvr.optim.rounding import round_stochastically, seed_of
 from rlvr.optim.rule import adamw, check_options
+from rlvr.optim.shards import local, local_mask, read_state, save_state
 
 FINGERPRINT = "mask_fingerprint"
 Bf16Update = Literal["master", "stochastic"]
@@ -98,11 +100,22 @@ class MaskedAdamW(torch.optim.Optimizer):
             self._adopt(name, parameter)
 
     def _adopt(self, name: str, parameter: Tensor) -> None:
-        entries = self._entries[parameter] = Entries(self.mask, name, parameter.device)
+        held, before = local_mask(self.mask, name, parameter)
+        entries = self._entries[parameter] = Entries(held, name, parameter.device, before)
         if entries.is_full and not self._free_gradients:
             return
         hook = self._gradients.take if self._free_gradients else restricting_hook(entries)
         self._handles.append(parameter.register_post_accumulate_grad_hook(hook))
+
+    def rebind(self, named_parameters: Iterable[tuple[str, Tensor]]) -> None:
+        """Find the parameters anew by name, after an engine has replaced them by its shards."""
+        found = dict(named_parameters)
+        self.release()
+        self._entries.clear()
+        for group in self.param_groups:
+            group["params"] = [found[name] for name in group["param_names"]]
+            for name, parameter in zip(group["param_names"], group["params"], strict=True):
+                self._adopt(name, parameter)
 
     def release(self) -> None:
         """Take the hooks off the parameters, so that another optimizer can have them."""
@@ -118,7 +131,9 @@ class MaskedAdamW(torch.optim.Optimizer):
                 yield gradient
 
     def _gradient(self, parameter: Tensor) -> Tensor | None:
-        return self._gradients.get(parameter) if self._free_gradients else parameter.grad
+        if self._free_gradients:
+            return self._gradients.get(parameter)
+        return None if parameter.grad is None else local(parameter.grad)
 
     def clip_grad_norm_(self, parameters: Iterable[Tensor], max_norm: float) -> Tensor:
         """Do what ``torch.nn.utils.clip_grad_norm_`` does, which sees no freed gradient."""
@@ -149,17 +164,18 @@ class MaskedAdamW(torch.optim.Optimizer):
         entries, state = self._entries[parameter], self.state[parameter]
         if not state:
             self._start(parameter, state, group)
+        held = local(parameter)
         state["step"] += 1
         step, master = int(state["step"].item()), state.get("master")
         rounding = self._rounding(parameter, group, step)
         for block in entries.blocks():
             moving = block.moving
             grads = gradient[moving] if self._free_gradients else block.read(gradient).float()
-            weights = block.read(parameter).float() if master is None else master[moving]
+            weights = block.read(held).float() if master is None else master[moving]
             adamw(
                 weights, grads, state["exp_avg"][moving], state["exp_avg_sq"][moving], step, group
             )
-            block.write(parameter, weights if rounding is None else rounding(weights))
+            block.write(held, weights if rounding is None else rounding(weights))
 
     def _start(self, parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         entries = self._entries[parameter]
@@ -168,7 +184,7 @@ class MaskedAdamW(torch.optim.Optimizer):
         for key in ("exp_avg", "exp_avg_sq"):
             state[key] = torch.zeros(entries.count, dtype=torch.float32, device=parameter.device)
         if _has_master(parameter, group):
-            state["master"] = entries.gather(parameter)
+            state["master"] = entries.gather(local(parameter))
 
     def _rounding(
         self, parameter: Tensor, group: dict[str, Any], step: int
@@ -184,11 +200,21 @@ class MaskedAdamW(torch.optim.Optimizer):
     def has_hidden_updates(self) -> bool:
         """Return whether a master differs from the bfloat16 weight that it rounds to."""
         return any(
-            bool((state["master"][block.moving] != block.read(parameter)).any())
+            bool((state["master"][block.moving] != block.read(local(parameter))).any())
             for parameter, state in self.state.items()
             if "master" in state
             for block in self._entries[parameter].blocks()
         )
+
+    def save_shards(self, folder: Path) -> None:
+        """Save the state of sharded parameters, a file per rank; every rank must call."""
+        save_state(self, folder)
+
+    def load_shards(self, folder: Path) -> None:
+        """Restore what ``save_shards`` saved, also by another number of ranks."""
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        runs = {number: self._entries[p].run for number, p in enumerate(parameters)}
+        self.load_state_dict(read_state(folder, runs))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore a state that was saved under the same mask, parameters and precision.
@@ -242,7 +268,7 @@ def _check_parameter(name: str, parameter: Tensor, mask: Mask) -> None:
             f"parameter {name!r} is {parameter.dtype}; masked training needs float32 or bfloat16 "
             "weights (gradients in float16 vanish below 6e-8)"
         )
-    if tuple(parameter.shape) != mask.shapes[name] or not parameter.is_contiguous():
+    if tuple(parameter.shape) != mask.shapes[name] or not local(parameter).is_contiguous():
         raise ValueError(
             f"parameter {name!r} must be contiguous, of the mask's shape "
             f"{mask.shapes[name]}; it has {tuple(parameter.shape)}"

@@ -1,0 +1,93 @@
+"""Sharded parameters (FSDP2): each rank restricts, updates and saves the rows that it holds.
+
+``fully_shard`` divides a matrix by rows, so a rank's entries are one run of the row-major order and
+its compact vectors are one run of the whole ones. States therefore move between world sizes by
+joining the ranks' vectors and cutting them anew.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+from rlvr.masks import Mask
+from rlvr.schema import RecipeError
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return what this rank holds of ``tensor``, sharing its memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def local_rows(parameter: Tensor) -> slice:
+    """Return the rows of dimension 0 that this rank holds.
+
+    Raises:
+        ValueError: the parameter is divided in another way than by rows.
+    """
+    if not isinstance(parameter, DTensor):
+        return slice(0, parameter.shape[0] if parameter.ndim else 1)
+    if not all(isinstance(p, Replicate) or p == Shard(0) for p in parameter.placements):
+        raise ValueError(f"parameter is placed as {parameter.placements}; shard it by rows")
+    shape, offset = compute_local_shape_and_global_offset(
+        parameter.shape, parameter.device_mesh, parameter.placements
+    )
+    return slice(offset[0], offset[0] + shape[0])
+
+
+def local_mask(mask: Mask, name: str, parameter: Tensor) -> tuple[Mask, int]:
+    """Return the mask of this rank's rows, and how many moving entries come before them."""
+    if not isinstance(parameter, DTensor):
+        return mask, 0
+    whole, rows = mask[name], local_rows(parameter)
+    before = int(whole[: rows.start].sum())
+    return Mask.from_bools({name: whole[rows]}), before
+
+
+def rank_and_world() -> tuple[int, int]:
+    if not distributed.is_initialized():
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def state_file(folder: Path, rank: int, world: int) -> Path:
+    return folder / f"optimizer-{rank:05d}-of-{world:05d}.pt"
+
+
+def save_state(optimizer: torch.optim.Optimizer, folder: Path) -> None:
+    """Write this rank's state; every rank writes its own file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(optimizer.state_dict(), state_file(folder, *rank_and_world()))
+
+
+def read_state(folder: Path, ranges: Mapping[int, slice]) -> dict[str, Any]:
+    """Return the state dict of this rank from files of any world size.
+
+    Args:
+        folder: what ``save_state`` wrote, by all ranks.
+        ranges: of each parameter by its number in the state dict, the run of its moving entries
+            that this rank holds.
+
+    Raises:
+        RecipeError: a rank's file is missing.
+    """
+    found = sorted(folder.glob("optimizer-*-of-*.pt"))
+    world = int(found[0].stem.rsplit("-", 1)[-1]) if found else 1
+    if len(found) != world:
+        raise RecipeError(f"{folder}: holds {len(found)} of {world} optimizer files; it is damaged")
+    parts = [torch.load(file, map_location="cpu", mmap=True, weights_only=True) for file in found]
+    state: dict[int, dict[str, Tensor]] = {}
+    for number, run in ranges.items():
+        shards = [part["state"][number] for part in parts if number in part["state"]]
+        if shards:
+            state[number] = {key: _cut([shard[key] for shard in shards], run) for key in shards[0]}
+    return {**parts[0], "state": state}
+
+
+def _cut(shards: list[Tensor], run: slice) -> Tensor:
+    # The step is one number, the same on every rank; vectors are runs of the whole one.
+    return shards[0].clone() if shards[0].ndim == 0 else torch.cat(shards)[run].clone()
