@@ -174,6 +174,11 @@ def _check_masked(recipe: Recipe, values: Mapping[str, Any]) -> None:
         )
     if runtime.launched_zero_stage():
         _check_masked_zero(recipe, values)
+    if runtime.launched_fsdp():
+        raise RecipeError(
+            "mask: a run under accelerate's FSDP is not verified yet; launch with DDP or ZeRO, or "
+            "use rlvr.optim.MaskedAdamW in a fully_shard loop of your own"
+        )
     if recipe.optimizer.free_gradients and values["fp16"]:
         raise RecipeError(
             "optimizer.free_gradients: the loss scaler of trainer.fp16 would find no gradient to "

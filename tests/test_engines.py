@@ -96,6 +96,12 @@ def test_weight_decay_under_deepspeed_is_refused(write_recipe, zero_3_launched, 
     assert "trainer.weight_decay" in capsys.readouterr().err
 
 
+def test_fsdp_through_accelerate_is_refused_until_it_is_verified(write_recipe, monkeypatch, capsys):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert train_main([str(write_recipe(mask=SAFE)), "--check"]) == 2
+    assert "FSDP" in capsys.readouterr().err
+
+
 def test_an_adapter_with_a_kl_term_under_zero_3_is_refused(write_recipe, zero_3_launched, capsys):
     path = write_recipe(adapter={"builder": "pissa", "rank": 4}, trainer={"beta": 0.1})
     assert train_main([str(path), "--check"]) == 2
