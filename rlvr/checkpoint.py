@@ -117,14 +117,18 @@ def read_weight(folder: Path, name: str) -> Tensor:
 
 
 def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Return the SHA-256 over name, dtype, shape and bytes of every tensor, in the given order."""
-    digest = hashlib.sha256()
+    """Return one SHA-256 of named weights, the same for whatever order or dtype holds the values.
+
+    It covers the sorted names with shapes and values; values as float32 (float64 for float64), so
+    that bf16 files and the float32 weights which were loaded from them have one fingerprint.
+    """
+    lines = []
     for name, tensor in tensors:
-        data = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {data.dtype} {tuple(data.shape)}\n".encode())
-        if data.numel():
-            digest.update(data.view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        data = tensor.detach().cpu()
+        data = data.contiguous() if data.dtype == torch.float64 else data.float().contiguous()
+        values = data.view(-1).view(torch.uint8).numpy().data if data.numel() else b""
+        lines.append(f"{name} {tuple(data.shape)} {hashlib.sha256(values).hexdigest()}")
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def checksum(tensor: Tensor, keep: Tensor | None = None) -> int:

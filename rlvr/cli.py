@@ -12,6 +12,7 @@ VERBS = {
     "train": "one recipe into a trained run directory",
     "study": "a base recipe x arms into runs, one table and figures",
     "delta": "two checkpoints into a sparse file that applies and reverts bit for bit",
+    "mask": "a mask as a file: build it from a checkpoint, or show it",
 }
 
 

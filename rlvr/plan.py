@@ -13,7 +13,7 @@ from rlvr import runtime
 from rlvr.adapters import check_adapter, parse_adapter
 from rlvr.config import EvalSection, OptimizerSection, Recipe
 from rlvr.data import parse_dataset
-from rlvr.masks import MaskSpec, check_spec, density_bounds, parse_spec
+from rlvr.masks import MaskSpec, check_files, check_spec, density_bounds, parse_spec
 from rlvr.policy import load_skeleton
 from rlvr.registry import import_plugins
 from rlvr.rewards import RewardCall, parse_rewards
@@ -69,6 +69,7 @@ def check_recipe(recipe: Recipe) -> Plan:
     also_train = resolve_also_train(model, recipe.model.also_train, targets)
     if mask is not None:
         check_spec(mask, targets)
+        check_files(mask, targets)
     if recipe.adapter is not None:
         check_adapter(recipe.adapter, targets)
         _check_reference(recipe)

@@ -13,7 +13,7 @@ from rlvr.checkpoint import fingerprint, write_json
 from rlvr.data import load_rows
 from rlvr.engines import engine_name, loading_whole
 from rlvr.guard import Guard
-from rlvr.masks import Mask, build_mask
+from rlvr.masks import Mask, build_mask, check_base
 from rlvr.plan import Plan, batch_shape
 from rlvr.policy import BaseWeights, choose_trainable, load_policy, load_tokenizer
 from rlvr.rewards import check_columns
@@ -91,6 +91,7 @@ def _make_mask(
         return None
     spec, path = plan.mask, run_dir / "mask.safetensors"
     parameters = dict(policy.named_parameters())
+    check_base(spec, base_weights)
 
     def build() -> Mask:
         provenance = {"spec": spec.to_dict(), "base_weights": base_weights}

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
+from rlvr import linalg
 from rlvr.linalg import low_rank, top_singular
+
+
+@pytest.fixture
+def sketched(monkeypatch):
+    """Sketch small matrices too, which are decomposed exactly otherwise."""
+    monkeypatch.setattr(linalg, "SMALL", 0)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -29,7 +36,7 @@ def test_exact_triplets_are_those_of_the_full_decomposition(shape):
 
 
 @pytest.mark.parametrize("shape", [(200, 120), (120, 200)])
-def test_randomised_triplets_are_near_the_exact_ones(shape):
+def test_randomised_triplets_are_near_the_exact_ones(shape, sketched):
     weight = matrix(*shape, power=0.6)
     left, values, right = top_singular(weight, 16, svd="randomized", generator=seeded())
     identity = torch.eye(16)
@@ -39,14 +46,14 @@ def test_randomised_triplets_are_near_the_exact_ones(shape):
     torch.testing.assert_close(values, torch.linalg.svdvals(weight)[:16], rtol=1e-2, atol=0)
 
 
-def test_a_matrix_of_low_rank_is_reconstructed():
+def test_a_matrix_of_low_rank_is_reconstructed(sketched):
     factors = torch.randn(100, 4, generator=seeded(3)), torch.randn(4, 80, generator=seeded(4))
     weight = factors[0] @ factors[1]
     rebuilt = low_rank(weight, 4, svd="randomized", generator=seeded())
     torch.testing.assert_close(rebuilt, weight, atol=1e-4, rtol=0)  # |W| is up to 8 in fp32
 
 
-def test_the_mask_of_the_randomised_reconstruction_is_nearly_the_exact_one():
+def test_the_mask_of_the_randomised_reconstruction_is_nearly_the_exact_one(sketched):
     weight = matrix(256, 192, power=0.6)
     tops = []
     for svd in ("exact", "randomized"):
@@ -55,14 +62,14 @@ def test_the_mask_of_the_randomised_reconstruction_is_nearly_the_exact_one():
     assert len(tops[0] & tops[1]) / len(tops[0] | tops[1]) > 0.95  # two random ones: 0.33
 
 
-def test_a_wide_sketch_falls_back_to_the_exact_decomposition():
+def test_a_wide_sketch_falls_back_to_the_exact_decomposition(sketched):
     weight = matrix(40, 32, power=0.5)
     exact = top_singular(weight, 16, svd="exact")
     for mine, its in zip(top_singular(weight, 16, svd="randomized"), exact, strict=True):
         assert mine.equal(its)
 
 
-def test_the_generator_alone_decides_and_the_global_state_is_left_alone():
+def test_the_generator_alone_decides_and_the_global_state_is_left_alone(sketched):
     weight = matrix(90, 70, power=0.3)
     torch.manual_seed(5)
     before = torch.get_rng_state()

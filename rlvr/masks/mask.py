@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,49 @@ def load_mask(path: str | Path) -> dict[str, Tensor]:
     return dict(Mask.load(path))
 
 
+@mask_builder
+def file(weight: Tensor, name: str, *, path: str) -> Tensor:
+    """The mask of a file, made by ``rlvr mask build`` or by a run."""
+    mask = read_mask(path)
+    if name not in mask or mask.shapes[name] != tuple(weight.shape):
+        raise RecipeError(f"{path}: holds no mask of {name!r} {tuple(weight.shape)}")
+    return mask[name].to(weight.device)
+
+
+@lru_cache(maxsize=2)
+def read_mask(path: str) -> Mask:
+    """Return the mask of a file, read once for all its matrices."""
+    return Mask.load(path)
+
+
+def check_files(spec: MaskSpec, shapes: Mapping[str, Sequence[int]], where: str = "mask") -> None:
+    """Raise where a mask file that ``spec`` names is not one of matrices of these shapes."""
+    if spec.builder == "file":
+        mask = Mask.load(spec.options["path"])
+        for name, shape in shapes.items():
+            if mask.shapes.get(name) != tuple(shape):
+                held = mask.shapes.get(name, "none")
+                raise RecipeError(
+                    f"{where}.path: {spec.options['path']} is another model's mask: {name!r} is "
+                    f"{tuple(shape)} and the file has {held}; build it for this model"
+                )
+    for nested, path in spec.nested(where):
+        check_files(nested, shapes, path)
+
+
+def check_base(spec: MaskSpec, base_weights: str, where: str = "mask") -> None:
+    """Raise where a mask file that ``spec`` names was built from other base weights."""
+    if spec.builder == "file":
+        built_from = Mask.load(spec.options["path"]).provenance.get("base_weights", base_weights)
+        if built_from != base_weights:
+            raise RecipeError(
+                f"{where}.path: {spec.options['path']} was built from weights {built_from[:12]}, "
+                f"and this policy has {base_weights[:12]}; build it for these"
+            )
+    for nested, path in spec.nested(where):
+        check_base(nested, base_weights, path)
+
+
 def _build(spec: MaskSpec, weight: Tensor, name: str) -> Tensor:
     """Return the bool mask of one weight, its nested masks first."""
 
@@ -170,9 +214,11 @@ def build_mask(
         if name in bits:
             raise ValueError(f"{name!r} comes twice in the weights to build a mask for")
         if not torch.isfinite(weight).all():
-            raise ValueError(f"{name!r}: the base weights hold NaN or infinity; no mask of them")
+            raise RecipeError(
+                f"base weights: {name!r} holds NaN or infinity; the checkpoint is broken"
+            )
         bits[name] = pack_bits(_build(spec, weight.detach(), name)).cpu()
         shapes[name] = tuple(weight.shape)
     if not any(count_bits(packed) for packed in bits.values()):
-        raise ValueError(f"mask {spec.to_dict()}: no entry of any matrix may move")
+        raise RecipeError(f"mask {spec.to_dict()}: no entry of any matrix may move")
     return Mask(bits, shapes, {"spec": spec.to_dict(), **(provenance or {})})
