@@ -6,13 +6,12 @@ both moments; for a block at a time they cost bandwidth and a bounded buffer.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from rlvr.masks import Mask
-from rlvr.masks.bits import count_bits, set_positions, unpack_bits
+from rlvr.masks.bits import count_runs, set_positions, unpack_bits
 
 # Entries per block, multiples of 8. A CPU is fastest where a block's vectors stay in its cache; a
 # GPU wants few, large launches, and this bounds the positions to 128 MiB.
@@ -51,22 +50,29 @@ class Entries:
     def __init__(self, mask: Mask, name: str, device: torch.device) -> None:
         self.name, self.shape = name, mask.shapes[name]
         self._size = _CPU_BLOCK if device.type == "cpu" else _GPU_BLOCK
-        counts = map(count_bits, mask.bits[name].split(self._size // 8))
-        self._starts = list(accumulate(counts, initial=0))
-        self.count, self._numel = self._starts[-1], mask.numel(name)
-        self.is_full = self.count == self._numel
-        self._bits = mask.bits[name].to(device)
+        self._starts = [0, *count_runs(mask.bits[name], self._size // 8).cumsum(0).tolist()]
+        self.count, self.numel = self._starts[-1], mask.numel(name)
+        self.is_full = self.count == self.numel
+        self.bits = mask.bits[name].to(device)
+        self._tile_starts: Tensor | None = None
+
+    def tile_starts(self, tile: int) -> Tensor:
+        """Return how many entries may move before each run of ``tile``; int64, kept."""
+        if self._tile_starts is None:
+            counts = count_runs(self.bits, tile // 8)
+            self._tile_starts = counts.cumsum(0) - counts
+        return self._tile_starts
 
     def blocks(self) -> Iterator[Block]:
         """Yield the blocks in which something may move."""
-        for number, start in enumerate(range(0, self._numel, self._size)):
+        for number, start in enumerate(range(0, self.numel, self._size)):
             moving = slice(*self._starts[number : number + 2])
             count = moving.stop - moving.start
-            flat = slice(start, min(start + self._size, self._numel))
+            flat = slice(start, min(start + self._size, self.numel))
             if self.is_full:
                 yield Block(flat, moving, None)
             elif count:
-                bits = self._bits[start // 8 : -(-flat.stop // 8)]
+                bits = self.bits[start // 8 : -(-flat.stop // 8)]
                 yield Block(flat, moving, _positions(bits, flat.stop - start, count))
 
     def gather(self, tensor: Tensor) -> Tensor:
@@ -89,9 +95,9 @@ class Entries:
         """Set every other entry to 0, also where it is NaN or infinite."""
         # On the bits as integers: times 0 is 0 for a NaN too, and no branch slows a CPU down.
         flat = tensor.view(-1).view(_INTEGERS[tensor.dtype])
-        for start in range(0, self._numel, self._size):
+        for start in range(0, self.numel, self._size):
             part = flat[start : start + self._size]
-            bits = self._bits[start // 8 : -(-(start + part.numel()) // 8)]
+            bits = self.bits[start // 8 : -(-(start + part.numel()) // 8)]
             part.mul_(unpack_bits(bits, part.shape))
 
 
