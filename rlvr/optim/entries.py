@@ -15,7 +15,7 @@ from rlvr.masks.bits import count_runs, set_positions, unpack_bits
 
 # Entries per block, multiples of 8. A CPU is fastest where a block's vectors stay in its cache; a
 # GPU wants few, large launches, and this bounds the positions to 128 MiB.
-_CPU_BLOCK, _GPU_BLOCK = 1 << 16, 1 << 24
+_CPU_BLOCK, _GPU_BLOCK = 1 << 18, 1 << 24
 _INTEGERS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 
 
