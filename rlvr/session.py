@@ -58,6 +58,7 @@ def build_trainer(plan: Plan, run_dir: Path) -> RLVRTrainer:
     guard = Guard(model, mask, base)
     if runtime.is_main():
         provenance = _provenance(args, base_weights, mask, start_gap)
+        provenance["weights"] = _weights(plan)
         write_json(run_dir / "provenance.json", provenance)
     return RLVRTrainer(
         model=model,
@@ -118,6 +119,15 @@ def _make_trainable(
         return model, gap
     choose_trainable(policy, [*plan.targets, *plan.also_train])
     return policy, 0.0
+
+
+def _weights(plan: Plan) -> str:
+    """Return the dtype of the weights and, of a masked bf16 run, how they take an update."""
+    dtype = plan.recipe.model.dtype
+    if plan.mask is None or dtype == "float32":
+        return dtype
+    updates = {"master": "float32 masters", "stochastic": "stochastic rounding"}
+    return f"{dtype}, {updates[plan.recipe.optimizer.bf16_update]}"
 
 
 def _provenance(

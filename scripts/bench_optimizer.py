@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from rlvr.masks import Mask
-from rlvr.optim import MaskedAdamW
+from rlvr.optim import Bf16Update, MaskedAdamW
 
-MODES = {
+MODES: dict[str, tuple[torch.dtype, Bf16Update]] = {
     "fp32": (torch.float32, "master"),
     "bf16 master": (torch.bfloat16, "master"),
     "bf16 stochastic": (torch.bfloat16, "stochastic"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from rlvr.checkpoint import publish_checkpoint, step_folder
 from rlvr.cli import main as cli_main
 from rlvr.delta import apply, pack, revert
 from rlvr.delta.container import read_delta, write_delta
@@ -46,6 +47,7 @@ def test_the_command_line_packs_applies_and_reverts(pair, tmp_path, capsys):
     assert "26 of 26 entries changed (100.000%)" in capsys.readouterr().out
     assert cli_main(["delta", "apply", str(base), str(delta), str(tmp_path / "applied")]) == 0
     assert cli_main(["delta", "revert", str(tuned), str(delta), str(tmp_path / "reverted")]) == 0
+    assert not (tmp_path / "applied" / "manifest.json").exists()
     for made, true in (("applied", tuned), ("reverted", base)):
         weights_file = tmp_path / made / "model.safetensors"
         assert weights_file.read_bytes() == (true / "model.safetensors").read_bytes()
@@ -235,10 +237,13 @@ def test_a_run_directory_stands_for_its_newest_policy(save_checkpoint, tmp_path,
     assert "no complete checkpoint" in refused(
         capsys, "pack", base, tmp_path / "run", tmp_path / "out"
     )
-    tuned = save_checkpoint("run/checkpoints/step-000003", weights(1))
+    written = save_checkpoint("run/checkpoints/checkpoint-3", weights(1))
+    tuned = step_folder(tmp_path / "run", 3)
+    publish_checkpoint(written, tuned, keep=None)
     pack(base, tmp_path / "run", tmp_path / "delta")
     apply(base, tmp_path / "delta", tmp_path / "applied")
     revert(tmp_path / "run", tmp_path / "delta", tmp_path / "reverted")
+    assert not (tmp_path / "applied" / "manifest.json").exists()
     for made, true in (("applied", tuned), ("reverted", base)):
         weights_file = tmp_path / made / "model.safetensors"
         assert weights_file.read_bytes() == (true / "model.safetensors").read_bytes()

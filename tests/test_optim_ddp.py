@@ -1,8 +1,6 @@
 """Masked AdamW in two gloo processes against one: the same restricted problem."""
 
 import math
-import os
-import socket
 from itertools import product
 from pathlib import Path
 
@@ -54,10 +52,11 @@ def train(policy: nn.Module, model: nn.Module, rank: int, world: int) -> list[fl
     return norms
 
 
-def work(rank: int, port: int, folder: str, as_view: bool) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def work(rank: int, folder: str, as_view: bool) -> None:
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", rank=rank, world_size=2)
+    # A file, not a port: a port that is free now may be taken when the processes have started.
+    meeting = f"file://{folder}/meeting"
+    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     policy = make_policy()
     model = DistributedDataParallel(policy, gradient_as_bucket_view=as_view)
     norms = train(policy, model, rank, 2)
@@ -68,10 +67,7 @@ def work(rank: int, port: int, folder: str, as_view: bool) -> None:
 
 @pytest.mark.parametrize("as_view", [False, True], ids=["copies", "bucket views"])
 def test_two_processes_solve_the_problem_of_one(tmp_path, as_view):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    multiprocessing.spawn(work, (port, str(tmp_path), as_view), nprocs=2)  # pyright: ignore
+    multiprocessing.spawn(work, (str(tmp_path), as_view), nprocs=2)  # pyright: ignore
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert first["world"] == second["world"] == 2
 
@@ -120,10 +116,11 @@ def train_hard(rank: int, precision: str, accumulation: int, decay: float, max_n
     }
 
 
-def work_hard(rank: int, port: int, folder: str) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def work_hard(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", rank=rank, world_size=2)
+    # A file, not a port: a port that is free now may be taken when the processes have started.
+    meeting = f"file://{folder}/meeting"
+    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     torch.save([train_hard(rank, *case) for case in HARD], Path(folder) / f"{rank}.pt")
     policy, refused = make_policy(), ""
     try:
@@ -136,10 +133,7 @@ def work_hard(rank: int, port: int, folder: str) -> None:
 
 
 def test_nothing_leaks_on_two_processes_in_any_precision(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    multiprocessing.spawn(work_hard, (port, str(tmp_path)), nprocs=2)  # pyright: ignore
+    multiprocessing.spawn(work_hard, (str(tmp_path),), nprocs=2)  # pyright: ignore
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     for case, mine, its in zip(HARD, first, second, strict=True):
         assert mine["leaked"] == its["leaked"] == 0 and mine["moved"] > 0.95, case

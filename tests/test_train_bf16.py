@@ -43,6 +43,7 @@ def test_a_bf16_run_keeps_its_mask_and_resumes_exactly(train, write_recipe, bf16
         changed = weight != base[name]
         assert not (changed & ~masks.get(name, torch.zeros_like(changed))).any(), name
         assert changed.any() == (name in masks), name
+    assert json.loads((whole / "provenance.json").read_text())["weights"].startswith("bfloat16, ")
     assert json.loads((whole / "summary.json").read_text())["mask_leak"] == 0
     rows = [read_jsonl(run_dir / "metrics.jsonl") for run_dir in (whole, halved)]
     assert [row["reward"] for row in rows[0]] == [row["reward"] for row in rows[1]]

@@ -3,7 +3,7 @@
 What is the same in base and tuned is copied from the checkpoint that is given to apply or revert.
 What differs, or is in one of the two alone, is stored in the delta in both versions, so that apply
 restores TUNED's and revert BASE's. Training state (optimizer, scheduler, random states, Trainer's
-log), weights in other formats, hidden files and subfolders other than transformers' folder of chat
+log, manifest of hashes), weights in other formats, hidden files and subfolders other than transformers' folder of chat
 templates belong to neither and are left out.
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import zstandard
 
+from rlvr.checkpoint import MANIFEST
 from rlvr.schema import RecipeError
 
 MAX_SIZE = 20 << 20  # bytes of one file that differs
@@ -20,6 +21,7 @@ _FOLDERS = (".", "additional_chat_templates")
 _NO_COMPANIONS = {
     ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx", ".distcp"
 }  # fmt: skip
+_RUN_FILES = {"trainer_state.json", MANIFEST}
 _LEVEL = 9
 _WINDOW = 26  # log2 bytes: the second version of a file is coded against the first
 
@@ -31,7 +33,7 @@ def companions(folder: Path) -> dict[str, Path]:
     found = {}
     for subfolder in _FOLDERS:
         for path in sorted((folder / subfolder).glob("[!.]*")):
-            state = path.suffix in _NO_COMPANIONS or path.name == "trainer_state.json"
+            state = path.suffix in _NO_COMPANIONS or path.name in _RUN_FILES
             if path.is_file() and not state and not path.name.endswith(".index.json"):
                 found[path.relative_to(folder).as_posix()] = path
     return found

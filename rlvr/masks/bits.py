@@ -58,3 +58,10 @@ def count_bits(bits: Tensor) -> int:
     """Return the number of set bits."""
     table = torch.tensor([value.bit_count() for value in range(256)], device=bits.device)
     return int(torch.bincount(bits.to(torch.int64), minlength=256).mul_(table).sum())
+
+
+def count_runs(bits: Tensor, size: int) -> Tensor:
+    """Return how many bits are set in every run of ``size`` bytes, int64."""
+    counts = _byte_tables(bits.device)[0].to(torch.uint8).index_select(0, bits.int())
+    padded = torch.nn.functional.pad(counts, (0, -counts.numel() % size))
+    return padded.view(-1, size).sum(dim=1, dtype=torch.int64)

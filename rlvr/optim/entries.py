@@ -6,17 +6,16 @@ both moments; for a block at a time they cost bandwidth and a bounded buffer.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from rlvr.masks import Mask
-from rlvr.masks.bits import count_bits, set_positions, unpack_bits
+from rlvr.masks.bits import count_runs, set_positions, unpack_bits
 
 # Entries per block, multiples of 8. A CPU is fastest where a block's vectors stay in its cache; a
 # GPU wants few, large launches, and this bounds the positions to 128 MiB.
-_CPU_BLOCK, _GPU_BLOCK = 1 << 16, 1 << 24
+_CPU_BLOCK, _GPU_BLOCK = 1 << 18, 1 << 24
 _INTEGERS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 
 
@@ -52,8 +51,7 @@ class Entries:
         """Take the mask of what this rank holds; ``before`` entries move on lower ranks."""
         self.name, self.shape = name, mask.shapes[name]
         self._size = _CPU_BLOCK if device.type == "cpu" else _GPU_BLOCK
-        counts = map(count_bits, mask.bits[name].split(self._size // 8))
-        self._starts = list(accumulate(counts, initial=0))
+        self._starts = [0, *count_runs(mask.bits[name], self._size // 8).cumsum(0).tolist()]
         self.count, self._numel = self._starts[-1], mask.numel(name)
         self.is_full = self.count == self._numel
         self._bits = mask.bits[name].to(device)

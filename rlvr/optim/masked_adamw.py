@@ -31,10 +31,11 @@ from torch import Tensor, distributed
 from torch.utils.hooks import RemovableHandle
 
 from rlvr.masks import Mask
+from rlvr.optim.checks import check_options, check_parameter
 from rlvr.optim.entries import Entries
 from rlvr.optim.gradients import FreedGradients, restricting_hook
 from rlvr.optim.rounding import round_stochastically, seed_of
-from rlvr.optim.rule import adamw, check_options
+from rlvr.optim.rule import adamw
 from rlvr.optim.shards import local, local_mask, read_state, save_state
 
 FINGERPRINT = "mask_fingerprint"
@@ -96,7 +97,7 @@ class MaskedAdamW(torch.optim.Optimizer):
         if "param_names" not in group:
             raise ValueError("parameters: give (name, parameter) pairs, to match them to the mask")
         for name, parameter in zip(group["param_names"], group["params"], strict=True):
-            _check_parameter(name, parameter, self.mask)
+            check_parameter(name, parameter, self.mask)
             self._adopt(name, parameter)
 
     def _adopt(self, name: str, parameter: Tensor) -> None:
@@ -167,7 +168,8 @@ class MaskedAdamW(torch.optim.Optimizer):
         held = local(parameter)
         state["step"] += 1
         step, master = int(state["step"].item()), state.get("master")
-        rounding = self._rounding(parameter, group, step)
+        seed = self._seed(parameter, group, step)
+        rounding = self._rounding(parameter, seed)
         for block in entries.blocks():
             moving = block.moving
             grads = gradient[moving] if self._free_gradients else block.read(gradient).float()
@@ -186,14 +188,17 @@ class MaskedAdamW(torch.optim.Optimizer):
         if _has_master(parameter, group):
             state["master"] = entries.gather(local(parameter))
 
-    def _rounding(
-        self, parameter: Tensor, group: dict[str, Any], step: int
-    ) -> Callable[[Tensor], Tensor] | None:
+    def _seed(self, parameter: Tensor, group: dict[str, Any], step: int) -> int | None:
         if parameter.dtype == torch.float32 or group["bf16_update"] == "master":
+            return None
+        return seed_of(group["seed"], self._entries[parameter].name, step)
+
+    def _rounding(self, parameter: Tensor, seed: int | None) -> Callable[[Tensor], Tensor] | None:
+        if seed is None:
             return None
         device = parameter.device
         generator = self._generators.setdefault(device, torch.Generator(device))
-        generator.manual_seed(seed_of(group["seed"], self._entries[parameter].name, step))
+        generator.manual_seed(seed)
         return lambda values: round_stochastically(values, generator)
 
     @torch.no_grad()
@@ -258,18 +263,3 @@ class MaskedAdamW(torch.optim.Optimizer):
 
 def _has_master(parameter: Tensor, group: dict[str, Any]) -> bool:
     return parameter.dtype == torch.bfloat16 and group["bf16_update"] == "master"
-
-
-def _check_parameter(name: str, parameter: Tensor, mask: Mask) -> None:
-    if name not in mask:
-        raise ValueError(f"parameter {name!r} is not in the mask; freeze it or add it there")
-    if parameter.dtype not in (torch.float32, torch.bfloat16):
-        raise ValueError(
-            f"parameter {name!r} is {parameter.dtype}; masked training needs float32 or bfloat16 "
-            "weights (gradients in float16 vanish below 6e-8)"
-        )
-    if tuple(parameter.shape) != mask.shapes[name] or not local(parameter).is_contiguous():
-        raise ValueError(
-            f"parameter {name!r} must be contiguous, of the mask's shape "
-            f"{mask.shapes[name]}; it has {tuple(parameter.shape)}"
-        )

@@ -1,18 +1,6 @@
 """The update rule of AdamW on vectors, as the operations of ``torch.optim.AdamW``."""
 
-from typing import Any
-
 from torch import Tensor
-
-
-def check_options(group: dict[str, Any]) -> None:
-    """Raise ``ValueError`` where an option of AdamW is out of range."""
-    for key in ("lr", "eps", "weight_decay"):
-        if not group[key] >= 0:
-            raise ValueError(f"{key}: {group[key]} must be 0 or above")
-    for beta in group["betas"]:
-        if not 0 <= beta < 1:
-            raise ValueError(f"betas: {beta} is outside [0, 1)")
 
 
 def adamw(
