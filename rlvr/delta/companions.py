@@ -3,8 +3,8 @@
 What is the same in base and tuned is copied from the checkpoint that is given to apply or revert.
 What differs, or is in one of the two alone, is stored in the delta in both versions, so that apply
 restores TUNED's and revert BASE's. Training state (optimizer, scheduler, random states, Trainer's
-log, manifest of hashes), weights in other formats, hidden files and subfolders other than transformers' folder of chat
-templates belong to neither and are left out.
+log, a run's manifest), weights in other formats, hidden files and subfolders other than
+transformers' folder of chat templates belong to neither and are left out.
 """
 
 import filecmp
