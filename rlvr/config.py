@@ -75,17 +75,23 @@ class OptimizerSection:
 
 
 @dataclass(frozen=True)
-class EvalSection:
-    """The evaluation before and after training; ``verifier`` is a reward, correct when > 0."""
+class EvalSettings:
+    """How completions are drawn; ``samples`` of each problem, greedily at temperature 0."""
 
-    data: dict[str, Any]
-    verifier: dict[str, Any]
     samples: int = 1
     temperature: float = 1.0
     top_p: float = 1.0
     max_new_tokens: int = 4096
     batch_size: int = 256
     seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSection(EvalSettings):
+    """The evaluation before and after training; ``verifier`` is a reward, correct when > 0."""
+
+    data: dict[str, Any]
+    verifier: dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ RESERVED = {
     "remove_unused_columns": "nothing: rewards need the columns",
     "full_determinism": "run.deterministic",
     "use_cpu": "nothing: a GPU is used where there is one",
+    "reward_weights": "the weight of each entry of rewards",
     "sync_ref_model": "nothing: the reference is the base policy",
     "disable_tqdm": "nothing: the run shows one progress bar",
 }

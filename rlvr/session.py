@@ -96,6 +96,11 @@ def _make_mask(
 
     def build() -> Mask:
         provenance = {"spec": spec.to_dict(), "base_weights": base_weights}
+        if path.is_file():
+            # A resumed run keeps its mask: another machine's SVD may round a few entries away.
+            kept = Mask.load(path)
+            if provenance.items() <= kept.provenance.items():
+                return kept
         runtime.say(f"building the {spec.builder} mask of {len(plan.targets)} matrices")
         mask = build_mask(spec, ((name, parameters[name]) for name in plan.targets), provenance)
         mask = mask.with_dense({name: parameters[name].shape for name in plan.also_train})

@@ -108,6 +108,10 @@ CASES = {
         {"trainer": {"num_iterations": 2, "save_steps": 3}},
         ["trainer.save_steps", "2"],
     ),
+    "weights beside the rewards": (
+        {"trainer": {"reward_weights": [2.0]}},
+        ["trainer.reward_weights", "the weight of each entry"],
+    ),
     "the run's own key": ({"trainer": {"output_dir": "x"}}, ["trainer.output_dir", "run.dir"]),
     "absent reporter": (
         {"trainer": {"report_to": ["neptune"]}},

@@ -17,23 +17,12 @@ from transformers import PreTrainedTokenizerBase
 
 from rlvr import runtime
 from rlvr.checkpoint import read_jsonl, write_json
+from rlvr.config import EvalSettings
 from rlvr.eval.metrics import Estimate, bootstrap_interval, pass_at_k
 from rlvr.eval.sampling import Completion, Message, sample
 
 Render = Callable[[str], Sequence[Message]]
 Verifier = Callable[[list[str], list[str]], Sequence[float | None]]
-
-
-@dataclass(frozen=True)
-class EvalSettings:
-    """How completions are drawn; ``samples`` of each problem."""
-
-    samples: int = 1
-    temperature: float = 1.0
-    top_p: float = 1.0
-    max_new_tokens: int = 4096
-    batch_size: int = 256
-    seed: int = 0
 
 
 @dataclass(frozen=True)
