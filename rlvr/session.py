@@ -42,8 +42,6 @@ def build_trainer(plan: Plan, run_dir: Path) -> RLVRTrainer:
     args = training_arguments(recipe, run_dir)
     _require_world(args)
     set_seed(args.seed)
-    if recipe.run.deterministic:
-        runtime.make_deterministic(args.seed)
     if runtime.is_main():
         claim_run(run_dir, recipe)
     rows = load_rows(recipe.data, "data")
@@ -54,6 +52,9 @@ def build_trainer(plan: Plan, run_dir: Path) -> RLVRTrainer:
     base_weights = fingerprint(policy.named_parameters())
     mask = _make_mask(plan, policy, base_weights, run_dir)
     model, start_gap = _make_trainable(plan, policy, mask)
+    if recipe.run.deterministic:
+        # Only now: finding a mask's threshold has no deterministic CUDA kernel, and needs none.
+        runtime.make_deterministic(args.seed)
     base = BaseWeights(model, {} if mask is None else mask)
     guard = Guard(model, mask, base)
     if runtime.is_main():
