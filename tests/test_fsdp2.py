@@ -91,6 +91,7 @@ def run_rank(rank: int, world: int, folder: Path, job: str) -> None:
     optimizer.save_shards(out)
     if rank == 0:
         torch.save(state, out / "model.pt")
+    distributed.barrier()
     distributed.destroy_process_group()
 
 

@@ -62,6 +62,9 @@ def work(rank: int, folder: str, as_view: bool) -> None:
     norms = train(policy, model, rank, 2)
     result = {"world": distributed.get_world_size(), "norms": norms, "w": policy.state_dict()}
     torch.save(result, Path(folder) / f"{rank}.pt")
+    # The reducer must be gone and both ranks done before the group is, or gloo aborts now and then.
+    del model
+    distributed.barrier()
     distributed.destroy_process_group()
 
 
@@ -129,6 +132,7 @@ def work_hard(rank: int, folder: str) -> None:
     except ValueError as error:
         refused = str(error)
     (Path(folder) / f"{rank}.txt").write_text(refused)
+    distributed.barrier()
     distributed.destroy_process_group()
 
 
