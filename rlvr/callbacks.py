@@ -20,17 +20,23 @@ from rlvr.guard import Guard
 from rlvr.optim import MaskedAdamW
 
 
+def _masked(optimizer: Any) -> MaskedAdamW | None:
+    """Return the masked optimizer inside accelerate's wrapper, if it is one."""
+    inner = optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
+    return inner if isinstance(inner, MaskedAdamW) else None
+
+
 def _gradients(model: Any, optimizer: Any) -> Iterator[Tensor]:
     """Return the gradients that the optimizer is about to read, also where it freed them."""
-    inner = optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
-    if isinstance(inner, MaskedAdamW):
-        return inner.gradients()
+    masked = _masked(optimizer)
+    if masked is not None:
+        return masked.gradients()
     return (p.grad for p in model.parameters() if p.grad is not None)
 
 
 def _has_hidden_updates(optimizer: Any) -> bool:
-    inner = optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
-    return isinstance(inner, MaskedAdamW) and inner.has_hidden_updates()
+    masked = _masked(optimizer)
+    return masked is not None and masked.has_hidden_updates()
 
 
 class GuardCallback(TrainerCallback):

@@ -99,6 +99,15 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
+def weight_names(folder: Path) -> set[str]:
+    """Return the names of a checkpoint's tensors; only the headers of its files are read."""
+    names: set[str] = set()
+    for file in weight_files(folder):
+        with safe_open(file, framework="pt") as reader:
+            names.update(reader.keys())
+    return names
+
+
 def read_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """Yield ``(name, tensor)`` of a checkpoint folder, one tensor in memory at a time."""
     for file in weight_files(folder):

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from rlvr.checkpoint import fingerprint, read_weights
+from rlvr.checkpoint import fingerprint, read_weights, weight_names
 from rlvr.config import ModelSection, apply_overrides
 from rlvr.masks import Mask, MaskSpec, build_mask, check_files, check_spec, parse_spec
 from rlvr.policy import checkpoint_folder, load_skeleton
@@ -55,7 +55,7 @@ def build(section: ModelSection, spec: MaskSpec, patterns: list[str]) -> Mask:
     check_spec(spec, targets)
     check_files(spec, targets)
     folder = checkpoint_folder(section)
-    missing = set(targets) - {name for name, _ in read_weights(folder)}
+    missing = set(targets) - weight_names(folder)
     if missing:
         raise RecipeError(f"{folder}: holds no weight {min(missing)!r} of its own model")
     provenance = {"model": section.path, "base_weights": fingerprint(read_weights(folder))}

@@ -16,7 +16,7 @@ from rlvr.data import parse_dataset
 from rlvr.masks import MaskSpec, check_files, check_spec, density_bounds, parse_spec
 from rlvr.policy import load_skeleton
 from rlvr.registry import import_plugins
-from rlvr.rewards import RewardCall, parse_rewards
+from rlvr.rewards import RewardCall, parse_reward, parse_rewards
 from rlvr.schema import RecipeError, check_value, unknown_key
 from rlvr.targets import resolve_also_train, resolve_targets
 
@@ -80,7 +80,7 @@ def check_recipe(recipe: Recipe) -> Plan:
 
 def _check_eval(section: EvalSection) -> None:
     parse_dataset(section.data, "eval.data")
-    parse_rewards([section.verifier])
+    parse_reward(section.verifier, "eval.verifier")
     for key in ("samples", "max_new_tokens", "batch_size"):
         if getattr(section, key) < 1:
             raise RecipeError(f"eval.{key}: must be at least 1, got {getattr(section, key)}")

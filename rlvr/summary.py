@@ -20,7 +20,7 @@ from rlvr.geometry.metrics import update_sparsity
 from rlvr.masks import Mask
 from rlvr.plan import Plan
 from rlvr.policy import checkpoint_folder, load_policy, load_tokenizer
-from rlvr.rewards.calls import parse_reward
+from rlvr.rewards import parse_reward
 from rlvr.run_dir import trained_policy
 
 

@@ -20,12 +20,16 @@ def pack_bits(mask: Tensor) -> Tensor:
 
 def unpack_bits(bits: Tensor, shape: Sequence[int]) -> Tensor:
     """Return the bool tensor of ``shape`` that ``pack_bits`` made ``bits`` from."""
-    # Eight bools per byte value, looked up as one 64-bit word: ten times faster than shifting.
-    values = torch.arange(256, device=bits.device).unsqueeze(1)
-    bools = (values >> torch.arange(8, device=bits.device) & 1).bool()
-    words = bools.view(torch.int64).squeeze(1)
-    flat = words.index_select(0, bits.int()).view(torch.bool)
+    flat = _byte_words(bits.device).index_select(0, bits.int()).view(torch.bool)
     return flat[: torch.Size(shape).numel()].view(tuple(shape))
+
+
+@cache
+def _byte_words(device: torch.device) -> Tensor:
+    """Return per byte value its eight bools as one 64-bit word: one look-up instead of shifts."""
+    values = torch.arange(256, device=device).unsqueeze(1)
+    bools = (values >> torch.arange(8, device=device) & 1).bool()
+    return bools.view(torch.int64).squeeze(1)
 
 
 def set_positions(bits: Tensor, count: int) -> Tensor:

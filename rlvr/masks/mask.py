@@ -148,14 +148,14 @@ def file(weight: Tensor, name: str, *, path: str) -> Tensor:
 
 @lru_cache(maxsize=2)
 def read_mask(path: str) -> Mask:
-    """Return the mask of a file, read once for all its matrices."""
+    """Return the mask of a file, read once for its checks and all its matrices."""
     return Mask.load(path)
 
 
 def check_files(spec: MaskSpec, shapes: Mapping[str, Sequence[int]], where: str = "mask") -> None:
     """Raise where a mask file that ``spec`` names is not one of matrices of these shapes."""
     if spec.builder == "file":
-        mask = Mask.load(spec.options["path"])
+        mask = read_mask(spec.options["path"])
         for name, shape in shapes.items():
             if mask.shapes.get(name) != tuple(shape):
                 held = mask.shapes.get(name, "none")
@@ -170,7 +170,7 @@ def check_files(spec: MaskSpec, shapes: Mapping[str, Sequence[int]], where: str 
 def check_base(spec: MaskSpec, base_weights: str, where: str = "mask") -> None:
     """Raise where a mask file that ``spec`` names was built from other base weights."""
     if spec.builder == "file":
-        built_from = Mask.load(spec.options["path"]).provenance.get("base_weights", base_weights)
+        built_from = read_mask(spec.options["path"]).provenance.get("base_weights", base_weights)
         if built_from != base_weights:
             raise RecipeError(
                 f"{where}.path: {spec.options['path']} was built from weights {built_from[:12]}, "
