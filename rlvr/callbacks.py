@@ -56,7 +56,8 @@ class GuardCallback(TrainerCallback):
             return
         gradients = _gradients(kwargs["model"], kwargs["optimizer"])
         rates = (group["lr"] for group in kwargs["optimizer"].param_groups)
-        self.had_gradient = any(bool(g.any()) for g in gradients) and any(r > 0 for r in rates)
+        here = any(bool(g.any()) for g in gradients) and any(rate > 0 for rate in rates)
+        self.had_gradient = runtime.any_rank(here)  # one rank's shards may have none
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not self.checked:

@@ -1,31 +1,80 @@
-"""What differs between the engines: where a whole parameter is, and who restricts the gradient.
+"""What differs between the engines: where a parameter is, and who restricts its gradient.
 
-One process and DDP hold whole parameters, and the masked optimizer does the rest. DeepSpeed puts
-its own flat optimizer around each step, in which states of single entries have no place: there the
-gradient is restricted by a hook before DeepSpeed reduces it, and the dense AdamW leaves an entry
-alone whose gradient and moments are zero. Weight decay would still move it and is refused.
+One process and DDP hold whole parameters, and the masked optimizer does the rest. FSDP2 replaces
+each parameter by a shard of its rows once the optimizer is made; a rank restricts and updates the
+rows that it holds. DeepSpeed puts its own flat optimizer around each step, in which states of
+single entries have no place: there the gradient is restricted by a hook before DeepSpeed reduces
+it, and the dense AdamW leaves an entry alone whose gradient and moments are zero. Weight decay
+would still move it and is refused.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch import Tensor, distributed, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from rlvr import runtime
 from rlvr.masks import Mask
 from rlvr.masks.bits import unpack_bits
+from rlvr.schema import RecipeError
+
+FSDP2 = "FSDP2"
 
 
 def engine_name(args: Any) -> str:
-    """Return the engine that really runs, for provenance."""
+    """Return the engine that the launcher asked for; ``require_engine`` makes it true."""
     if args.deepspeed_plugin is not None:
         return f"DeepSpeed ZeRO-{args.deepspeed_plugin.zero_stage}"
-    if args.distributed_state.distributed_type == DistributedType.FSDP:
-        return "FSDP"
+    if runtime.launched_fsdp():
+        return FSDP2
     return "DDP" if args.world_size > 1 else "one process"
+
+
+def require_engine(accelerator: Any) -> None:
+    """Raise where accelerate runs another engine than its launch file names.
+
+    It runs FSDP on accelerators alone, and plain DDP in its place without a word.
+    """
+    if runtime.launched_fsdp() and not accelerator.is_fsdp2:
+        raise RecipeError(
+            f"the launch file asks for FSDP, and accelerate runs {accelerator.distributed_type}, "
+            "as it does without GPUs; launch with launch/ddp_cpu.yaml here"
+        )
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return what this rank holds of ``tensor``, sharing its memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def local_rows(parameter: Tensor) -> slice:
+    """Return the rows of dimension 0 that this rank holds.
+
+    Raises:
+        ValueError: the parameter is divided in another way than by rows.
+    """
+    if not isinstance(parameter, DTensor):
+        return slice(0, parameter.shape[0] if parameter.ndim else 1)
+    if not all(isinstance(p, Replicate) or p == Shard(0) for p in parameter.placements):
+        raise ValueError(f"parameter is placed as {parameter.placements}; shard it by rows")
+    shape, offset = compute_local_shape_and_global_offset(
+        parameter.shape, parameter.device_mesh, parameter.placements
+    )
+    return slice(offset[0], offset[0] + shape[0])
+
+
+def local_mask(mask: Mask, name: str, parameter: Tensor) -> tuple[Mask, int]:
+    """Return the mask of this rank's rows, and how many moving entries come before them."""
+    if not isinstance(parameter, DTensor):
+        return mask, 0
+    whole, rows = mask[name], local_rows(parameter)
+    before = int(whole[: rows.start].sum())
+    return Mask.from_bools({name: whole[rows]}), before
 
 
 @contextmanager
@@ -44,17 +93,70 @@ def whole(parameter: Tensor) -> Iterator[Tensor]:
 
 
 @contextmanager
+def held(parameter: Tensor) -> Iterator[Tensor]:
+    """Yield the rows that this rank holds, or all where an engine can only give all (ZeRO-3)."""
+    if isinstance(parameter, DTensor):
+        yield parameter.to_local()
+        return
+    with whole(parameter) as gathered:
+        yield gathered
+
+
+def written(model: nn.Module) -> None:
+    """Tell FSDP2 that its shards were written, so that no forward uses a gathered copy of before.
+
+    The last units of a model stay gathered after a forward.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def total(count: int, parameters: Iterable[Tensor]) -> int:
+    """Return the sum of ``count`` over the ranks that hold the shards; ``count`` without shards."""
+    shard = next((p for p in parameters if isinstance(p, DTensor)), None)
+    if shard is None:
+        return count
+    counts = torch.tensor(count, device=shard.device_mesh.device_type)
+    for dimension, placement in enumerate(shard.placements):
+        if placement.is_shard():
+            distributed.all_reduce(counts, group=shard.device_mesh.get_group(dimension))
+    return int(counts)
+
+
+def load_shards(model: nn.Module, weights: Iterable[tuple[str, Tensor]]) -> None:
+    """Write whole weights into the shards that this rank holds.
+
+    Raises:
+        RecipeError: a name that the model does not have.
+    """
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, weight in weights:
+            if name not in parameters:
+                raise RecipeError(f"checkpoint: holds {name!r}, which this model does not have")
+            local(parameters[name]).copy_(weight[local_rows(parameters[name])])
+    written(model)
+
+
+@contextmanager
 def loading_whole(args: Any) -> Iterator[torch.device | None]:
     """Load every matrix whole in the body, on the device that is yielded.
 
     Masks and base values need whole matrices. Under ZeRO-3 transformers would scatter the weights
-    while it loads them; here DeepSpeed scatters them afterwards, from the CPU.
+    while it loads them; here DeepSpeed scatters them afterwards, from the CPU. Under FSDP2 they
+    are sharded from the CPU too; where the launch file lets rank 0 alone load them, the other
+    ranks hold no values until then.
     """
     if args.deepspeed_plugin is None:
-        yield args.device
+        yield None if runtime.launched_fsdp() else args.device
         return
+    import deepspeed
     from transformers.integrations import deepspeed as integration
 
+    # On CPUs accelerate leaves this out, and DeepSpeed takes the world for one process when a
+    # second model, the reference, is loaded before its engine starts.
+    deepspeed.init_distributed(dist_backend=distributed.get_backend())
     integration.unset_hf_deepspeed_config()
     try:
         yield None

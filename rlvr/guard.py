@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from rlvr.checkpoint import checksum
 from rlvr.engines import whole
 from rlvr.masks import Mask
+from rlvr.masks.bits import unpack_bits
 from rlvr.policy import BaseWeights
 from rlvr.schema import RunError
 
@@ -24,7 +25,8 @@ class Guard:
     def _frozen(self, name: str, parameter: Tensor) -> Tensor | None:
         """Return where ``parameter`` must stay, or ``None`` for everywhere."""
         if self._mask is not None and name in self._mask:
-            return ~self._mask[name].to(parameter.device)
+            bits = self._mask.bits[name].to(parameter.device)
+            return ~unpack_bits(bits, self._mask.shapes[name])
         return None
 
     def _checksums(self) -> dict[str, int]:

@@ -104,6 +104,8 @@ def _check_trainer(recipe: Recipe) -> None:
     _check_reporters(values["report_to"])
     if recipe.mask is not None:
         _check_masked(recipe, values)
+    if runtime.launched_fsdp():
+        _check_fsdp(recipe)
 
 
 def _check_reference(recipe: Recipe) -> None:
@@ -176,11 +178,6 @@ def _check_masked(recipe: Recipe, values: Mapping[str, Any]) -> None:
         )
     if runtime.launched_zero_stage():
         _check_masked_zero(recipe, values)
-    if runtime.launched_fsdp():
-        raise RecipeError(
-            "mask: a run under accelerate's FSDP is not verified yet; launch with DDP or ZeRO, or "
-            "use rlvr.optim.MaskedAdamW in a fully_shard loop of your own"
-        )
     if recipe.optimizer.free_gradients and values["fp16"]:
         raise RecipeError(
             "optimizer.free_gradients: the loss scaler of trainer.fp16 would find no gradient to "
@@ -198,6 +195,25 @@ def _check_masked_zero(recipe: Recipe, values: Mapping[str, Any]) -> None:
         raise RecipeError(
             f"model.dtype: DeepSpeed keeps the masters of {recipe.model.dtype} weights itself; set "
             "it to float32, and mixed_precision: bf16 in the launch file"
+        )
+
+
+def _check_fsdp(recipe: Recipe) -> None:
+    """Refuse the settings of a launch file that train or save something else than the recipe."""
+    required = {"FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}
+    for name, value in required.items():
+        if runtime.launcher_setting(name) != value:
+            raise RecipeError(
+                f"launch file: {name.lower()} is {runtime.launcher_setting(name)!r} and must be "
+                f"{value}: rows of a matrix stay together in version 2 alone, and a checkpoint "
+                "holds whole weights; start from launch/fsdp2.yaml"
+            )
+    precision = runtime.launcher_setting("ACCELERATE_MIXED_PRECISION")
+    if recipe.model.dtype != "float32" and precision != "no":
+        raise RecipeError(
+            f"model.dtype: with mixed_precision {precision} accelerate widens {recipe.model.dtype} "
+            "weights to float32 under FSDP2; set model.dtype to float32, or mixed_precision in the "
+            "launch file to 'no'"
         )
 
 

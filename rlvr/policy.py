@@ -1,6 +1,6 @@
 """The policy: loading it, choosing what it may train, and its base weights as the reference."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from transformers import (
 from transformers.utils.hub import cached_file
 
 from rlvr.config import ModelSection
-from rlvr.engines import whole
+from rlvr.engines import held, local, local_mask, total, written
+from rlvr.masks import Mask
+from rlvr.masks.bits import unpack_bits
 from rlvr.schema import RecipeError
 
 
@@ -94,59 +96,76 @@ class BaseWeights:
 
     Swapping them in gives the base policy's function exactly, for full and masked training and for
     every adapter, PiSSA-like ones included, whose disabled adapter is *not* the base. Memory: one
-    copy of the trainable entries, where a second model would copy all of them.
+    copy of the trainable entries, where a second model would copy all of them, and the packed mask.
+    Of a sharded parameter each rank keeps the rows that it holds.
     """
 
-    def __init__(self, model: nn.Module, masks: Mapping[str, Tensor]) -> None:
-        """Snapshot what ``model`` may train; of a parameter in ``masks``, where that is true.
+    def __init__(self, model: nn.Module, mask: Mask | None) -> None:
+        """Snapshot what ``model`` may train; of a parameter in ``mask``, where that is true."""
+        self._model, self._moving = model, {}
+        for name, parameter in self._parameters().items():
+            if mask is not None and name in mask:
+                part, _ = local_mask(mask, name, parameter)
+                self._moving[name] = (part.bits[name], part.shapes[name])
+        self.values = {name: self._read(name, p) for name, p in self._parameters().items()}
 
-        ``masks`` is indexed when it is needed, so packed masks are unpacked one at a time.
-        """
-        self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        self._masks = masks
-        self.values = {name: self._read(name) for name in self._parameters}
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        # By name, each time: an engine may replace the objects.
+        return {name: p for name, p in self._model.named_parameters() if p.requires_grad}
 
-    def _mask(self, name: str) -> Tensor | None:
-        if name not in self._masks:
+    def _mask(self, name: str, device: torch.device) -> Tensor | None:
+        """Return where ``name`` may move; the bits stay on the device where they were needed."""
+        if name not in self._moving:
             return None
-        return self._masks[name].to(self._parameters[name].device)
+        bits, shape = self._moving[name]
+        self._moving[name] = bits.to(device), shape
+        return unpack_bits(self._moving[name][0], shape)
 
-    def _read(self, name: str) -> Tensor:
-        mask = self._mask(name)
-        with whole(self._parameters[name]) as parameter:
+    def _read(self, name: str, parameter: Tensor) -> Tensor:
+        with held(parameter) as tensor:
+            mask = self._mask(name, tensor.device)
             # A copy in any case: what was gathered is gone after this, and a view would change.
-            return parameter.detach().clone() if mask is None else parameter.detach()[mask]
+            return tensor.detach().clone() if mask is None else tensor.detach()[mask]
 
-    def _base(self, name: str) -> Tensor:
+    def _base(self, name: str, parameter: Tensor) -> Tensor:
         """Return the base values beside their parameter, which an engine may have moved."""
-        self.values[name] = self.values[name].to(self._parameters[name].device)
+        self.values[name] = self.values[name].to(parameter.device)
         return self.values[name]
 
-    def _write(self, name: str, values: Tensor) -> None:
-        mask, parameter = self._mask(name), self._parameters[name].detach()
+    def _write(self, name: str, parameter: Tensor, values: Tensor) -> None:
+        tensor = local(parameter.detach())
+        mask = self._mask(name, tensor.device)
         if mask is None:
-            parameter.copy_(values)
+            tensor.copy_(values)
         else:
-            parameter[mask] = values.to(parameter.dtype)
+            tensor[mask] = values.to(tensor.dtype)
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
         """Run the body with the base policy's weights; the trained ones return bit for bit."""
         with torch.no_grad():
-            trained = {name: self._read(name) for name in self.values}
-            for name in self.values:
-                self._write(name, self._base(name))
+            trained = {name: self._read(name, p) for name, p in self._parameters().items()}
+            for name, parameter in self._parameters().items():
+                self._write(name, parameter, self._base(name, parameter))
+            written(self._model)
         try:
             yield
         finally:
             with torch.no_grad():
-                for name, values in trained.items():
-                    self._write(name, values)
+                for name, parameter in self._parameters().items():
+                    self._write(name, parameter, trained[name])
+                written(self._model)
 
+    @torch.no_grad()
     def count_moved(self) -> int:
-        """Return the number of entries that may move and did."""
-        with torch.no_grad():
-            return sum(int((self._read(name) != self._base(name)).sum()) for name in self.values)
+        """Return the number of entries that may move and did; every rank must ask."""
+        parameters = self._parameters()
+        moved = (
+            (self._read(name, p) != self._base(name, p)).sum() for name, p in parameters.items()
+        )
+        return total(sum(map(int, moved)), parameters.values())
 
     def count(self) -> int:
-        return sum(values.numel() for values in self.values.values())
+        """Return the number of entries that may move; every rank must ask."""
+        parameters = self._parameters()
+        return total(sum(v.numel() for v in self.values.values()), parameters.values())

@@ -46,6 +46,11 @@ def launched_fsdp() -> bool:
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
+def launcher_setting(name: str) -> str:
+    """Return what accelerate's launcher set in the environment of this process."""
+    return os.environ.get(name, "no")
+
+
 def launched_zero_stage() -> int:
     """Return the ZeRO stage that accelerate's launcher asks for; 0 without DeepSpeed."""
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
@@ -79,6 +84,13 @@ def from_main(make: Any) -> Any:
     box = [make() if is_main() else None]
     torch.distributed.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def leave_group() -> None:
+    """End the group of processes, together: one that exits while others use it may abort."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def default_device() -> torch.device:

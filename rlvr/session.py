@@ -3,19 +3,19 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, set_seed
 
 from rlvr import __version__, runtime
 from rlvr.adapters import attach_adapter
-from rlvr.callbacks import GuardCallback, Interrupt, MetricsCallback, ProgressCallback
+from rlvr.callbacks import Interrupt, MetricsCallback, ProgressCallback
 from rlvr.checkpoint import fingerprint, write_json
 from rlvr.data import load_rows
 from rlvr.engines import engine_name, loading_whole
-from rlvr.guard import Guard
 from rlvr.masks import Mask, build_mask, check_base
 from rlvr.plan import Plan, batch_shape
-from rlvr.policy import BaseWeights, choose_trainable, load_policy, load_tokenizer
+from rlvr.policy import choose_trainable, load_policy, load_tokenizer
 from rlvr.rewards import check_columns
 from rlvr.run_dir import claim_run
 from rlvr.schema import RecipeError
@@ -33,6 +33,7 @@ def train(plan: Plan, run_dir: Path, checkpoint: Path | None) -> bool:
     trainer.add_callback(interrupt)
     with interrupt.caught():
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    runtime.leave_group()  # what remains is the main process's alone
     return not interrupt.requested
 
 
@@ -49,14 +50,13 @@ def build_trainer(plan: Plan, run_dir: Path) -> RLVRTrainer:
     tokenizer = load_tokenizer(recipe.model)
     with loading_whole(args) as device:
         policy = load_policy(recipe.model, device)
-    base_weights = fingerprint(policy.named_parameters())
-    mask = _make_mask(plan, policy, base_weights, run_dir)
+    # Under FSDP2 the other ranks may hold no values yet.
+    base_weights = runtime.from_main(lambda: fingerprint(policy.named_parameters()))
+    mask = _make_mask(plan, policy, base_weights, run_dir, args.device)
     model, start_gap = _make_trainable(plan, policy, mask)
     if recipe.run.deterministic:
         # Only now: finding a mask's threshold has no deterministic CUDA kernel, and needs none.
         runtime.make_deterministic(args.seed)
-    base = BaseWeights(model, {} if mask is None else mask)
-    guard = Guard(model, mask, base)
     if runtime.is_main():
         provenance = _provenance(args, base_weights, mask, start_gap)
         provenance["weights"] = _weights(plan)
@@ -71,9 +71,7 @@ def build_trainer(plan: Plan, run_dir: Path) -> RLVRTrainer:
         optimizer=recipe.optimizer,
         run_dir=run_dir,
         mask=mask,
-        base=base,
-        guard=guard,
-        callbacks=[GuardCallback(guard), MetricsCallback(run_dir), ProgressCallback()],
+        callbacks=[MetricsCallback(run_dir), ProgressCallback()],
     )
 
 
@@ -87,7 +85,7 @@ def _require_world(args: Any) -> None:
 
 
 def _make_mask(
-    plan: Plan, policy: PreTrainedModel, base_weights: str, run_dir: Path
+    plan: Plan, policy: PreTrainedModel, base_weights: str, run_dir: Path, device: torch.device
 ) -> Mask | None:
     if plan.mask is None:
         return None
@@ -103,7 +101,8 @@ def _make_mask(
             if provenance.items() <= kept.provenance.items():
                 return kept
         runtime.say(f"building the {spec.builder} mask of {len(plan.targets)} matrices")
-        mask = build_mask(spec, ((name, parameters[name]) for name in plan.targets), provenance)
+        weights = ((name, parameters[name].to(device)) for name in plan.targets)
+        mask = build_mask(spec, weights, provenance)
         mask = mask.with_dense({name: parameters[name].shape for name in plan.also_train})
         mask.save(path)
         return mask

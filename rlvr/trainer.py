@@ -8,6 +8,8 @@ How it deviates from TRL 1.16:
 3. The KL to the base is measured every ``run.kl_every`` steps even where beta is 0.
 4. Gradients that the optimizer frees are clipped, and their norm logged, by the optimizer.
 5. A checkpoint is checked for leaks, written under a temporary name, and then renamed.
+6. Under FSDP2 the optimizer and the base policy are bound to the shards as soon as they exist, the
+   states of a masked run are saved by each rank, and generation keeps all ranks in step.
 """
 
 import json
@@ -24,15 +26,18 @@ from trl import GRPOConfig, GRPOTrainer
 
 from rlvr import runtime
 from rlvr.adapters import merged_state
-from rlvr.checkpoint import publish_checkpoint, step_folder
+from rlvr.callbacks import GuardCallback
+from rlvr.checkpoint import publish_checkpoint, read_weights, step_folder
 from rlvr.config import OptimizerSection, Recipe, RunSection
 from rlvr.data import Row, render
-from rlvr.engines import engine_name, restrict_gradients
+from rlvr.engines import FSDP2, engine_name, load_shards, require_engine, restrict_gradients
 from rlvr.guard import Guard
 from rlvr.masks import Mask
 from rlvr.optim import MaskedAdamW
 from rlvr.policy import BaseWeights
 from rlvr.rewards import RewardCall
+
+SCHEDULER = "scheduler.pt"
 
 
 class Arguments(GRPOConfig):
@@ -93,16 +98,15 @@ class RLVRTrainer(GRPOTrainer):
         optimizer: OptimizerSection,
         run_dir: Path,
         mask: Mask | None,
-        base: BaseWeights,
-        guard: Guard,
         callbacks: list[Any],
     ) -> None:
-        self.run, self.run_dir, self.mask, self.base, self.guard = run, run_dir, mask, base, guard
+        self.run, self.run_dir, self.mask = run, run_dir, mask
         self.precision = optimizer
         self.masked: MaskedAdamW | None = None
         # TRL would build a reference of its own for beta > 0; the base swapped in is that policy
         # exactly, but where ZeRO-3 has scattered the weights there is nothing to swap.
-        self.swaps = engine_name(args) != "DeepSpeed ZeRO-3"
+        self.engine = engine_name(args)
+        self.swaps = self.engine != "DeepSpeed ZeRO-3"
         beta = args.beta
         args.beta = 0.0 if self.swaps else beta
         args.reward_weights = [call.weight for call in rewards]
@@ -117,6 +121,25 @@ class RLVRTrainer(GRPOTrainer):
         self.reference_beta = args.beta = beta
         # With the progress bar off, Trainer prints every log as a dict; the run has its own bar.
         self.remove_callback(PrinterCallback)
+        require_engine(self.accelerator)
+        if self.engine != FSDP2:
+            self._keep_base()
+
+    def _keep_base(self) -> None:
+        """Remember the base policy, of the whole parameters or of this rank's shards of them."""
+        self.base = BaseWeights(self.model, self.mask)
+        self.guard = Guard(self.model, self.mask, self.base)
+        self.add_callback(GuardCallback(self.guard))
+
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        """Create it as ever; FSDP2 has just sharded the model, and no checkpoint is loaded yet."""
+        if self.engine == FSDP2:
+            if self.masked is not None:
+                self.masked.rebind(self.model.named_parameters())
+            # Without this, generate() lets a rank whose completions ended leave the others waiting.
+            self.model._is_fsdp_managed_module = True
+            self._keep_base()
+        return super().create_scheduler(*args, **kwargs)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.mask is None or self.optimizer is not None:
@@ -224,6 +247,32 @@ class RLVRTrainer(GRPOTrainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Leave out TRL's card: ``recipe.json`` and ``provenance.json`` say it all."""
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if self.engine == FSDP2 and state_dict is not None:
+            # Gathered, a tied head shares no memory and would be stored beside its embedding.
+            stored = {name for name, _ in self.model.named_parameters()}
+            every = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
+            state_dict = {k: v for k, v in state_dict.items() if k in stored or k not in every}
+        super()._save(output_dir, state_dict)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.engine != FSDP2 or self.masked is None:
+            return super()._save_optimizer_and_scheduler(output_dir)
+        self.masked.save_shards(Path(output_dir))
+        if runtime.is_main():
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.engine != FSDP2 or self.masked is None:
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        load_shards(self.model, read_weights(Path(resume_from_checkpoint)))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or self.engine != FSDP2 or self.masked is None:
+            return super()._load_optimizer_and_scheduler(checkpoint)
+        self.masked.load_shards(Path(checkpoint))
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self.guard.check(self.state.global_step)

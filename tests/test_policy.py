@@ -77,7 +77,7 @@ def test_the_reference_of_an_adapter_is_the_base_policy(policy, builder):
     wrapped, gap = attach_adapter(
         policy, {"builder": builder, "rank": 8}, list(linear_weights(policy))
     )
-    base = BaseWeights(wrapped, {})
+    base = BaseWeights(wrapped, None)
     disturb(wrapped)
     assert gap < 1e-5
     assert not torch.allclose(logits(wrapped), before, atol=1e-2)

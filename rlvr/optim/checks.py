@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlvr.engines import local
 from rlvr.masks import Mask
-from rlvr.optim.shards import local
 
 
 def check_options(group: dict[str, Any]) -> None:

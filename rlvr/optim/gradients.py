@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor
 
+from rlvr.engines import local
 from rlvr.optim.entries import Entries
-from rlvr.optim.shards import local
 
 
 def restricting_hook(entries: Entries) -> Callable[[Tensor], None]:

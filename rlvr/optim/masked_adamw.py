@@ -30,13 +30,14 @@ import torch
 from torch import Tensor, distributed
 from torch.utils.hooks import RemovableHandle
 
+from rlvr.engines import local, local_mask
 from rlvr.masks import Mask
 from rlvr.optim.checks import check_options, check_parameter
 from rlvr.optim.entries import Entries
 from rlvr.optim.gradients import FreedGradients, restricting_hook
 from rlvr.optim.rounding import round_stochastically, seed_of
 from rlvr.optim.rule import adamw
-from rlvr.optim.shards import local, local_mask, read_state, save_state
+from rlvr.optim.shards import read_state, save_state
 
 FINGERPRINT = "mask_fingerprint"
 Bf16Update = Literal["master", "stochastic"]

@@ -11,41 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed
-from torch.distributed.tensor import DTensor, Replicate, Shard
-from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-from rlvr.masks import Mask
 from rlvr.schema import RecipeError
-
-
-def local(tensor: Tensor) -> Tensor:
-    """Return what this rank holds of ``tensor``, sharing its memory."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def local_rows(parameter: Tensor) -> slice:
-    """Return the rows of dimension 0 that this rank holds.
-
-    Raises:
-        ValueError: the parameter is divided in another way than by rows.
-    """
-    if not isinstance(parameter, DTensor):
-        return slice(0, parameter.shape[0] if parameter.ndim else 1)
-    if not all(isinstance(p, Replicate) or p == Shard(0) for p in parameter.placements):
-        raise ValueError(f"parameter is placed as {parameter.placements}; shard it by rows")
-    shape, offset = compute_local_shape_and_global_offset(
-        parameter.shape, parameter.device_mesh, parameter.placements
-    )
-    return slice(offset[0], offset[0] + shape[0])
-
-
-def local_mask(mask: Mask, name: str, parameter: Tensor) -> tuple[Mask, int]:
-    """Return the mask of this rank's rows, and how many moving entries come before them."""
-    if not isinstance(parameter, DTensor):
-        return mask, 0
-    whole, rows = mask[name], local_rows(parameter)
-    before = int(whole[: rows.start].sum())
-    return Mask.from_bools({name: whole[rows]}), before
 
 
 def rank_and_world() -> tuple[int, int]:
