@@ -249,7 +249,7 @@ class RLVRTrainer(GRPOTrainer):
         """Leave out TRL's card: ``recipe.json`` and ``provenance.json`` say it all."""
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        if self.engine == FSDP2 and state_dict is not None:
+        if state_dict is not None:
             # Gathered, a tied head shares no memory and would be stored beside its embedding.
             stored = {name for name, _ in self.model.named_parameters()}
             every = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}

@@ -17,37 +17,37 @@ from rlvr.train import main as train_main
 ROOT = Path(__file__).parent.parent
 POLICY = ROOT / "recipes" / "pocket" / "policy"
 SAFE = {"builder": "safe", "rank": 8, "principal_density": 0.5, "low_density": 0.5}
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
 # accumulation 2 on 2 processes, clipped: the hard case that all engines have in common
 TRAINER = {
     "per_device_train_batch_size": 4,
     "gradient_accumulation_steps": 2,
     "max_grad_norm": 0.05,
 }
+PLUGINS = ["fsdp_on_cpu"]
 ENGINES = {
     "ddp": ("DDP", 0.1),
+    "fsdp2": ("FSDP2", 0.1),
     "zero1": ("DeepSpeed ZeRO-1", 0.0),
     "zero2": ("DeepSpeed ZeRO-2", 0.0),
     "zero3": ("DeepSpeed ZeRO-3", 0.0),
 }
 
 
-def launch(name: str, path: Path, *words: str) -> None:
-    """Train with `accelerate launch` on two gloo processes, in fp32."""
+def launch(name: str, path: Path, *words: str, precision: str = "no") -> str:
+    """Train with `accelerate launch` on two gloo processes; return what it wrote to stderr."""
     accelerate = [sys.executable, "-m", "accelerate.commands.launch"]
-    options = ["--config_file", str(ROOT / f"launch/{name}.yaml"), "--num_processes", "2"]
-    command = [
-        *accelerate,
-        *options,
-        "--mixed_precision",
-        "no",
-        "-m",
-        "rlvr.train",
-        str(path),
-        *words,
-    ]
+    file = str(ROOT / f"launch/{name}.yaml")
+    options = ["--config_file", file, "--num_processes", "2", "--mixed_precision", precision]
+    command = [*accelerate, *options, "-m", "rlvr.train", str(path), *words]
     result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=240)
-    assert result.returncode == 0, result.stderr[-4000:]
+    assert result.returncode == 0 or "error: " in result.stderr, result.stderr[-4000:]
+    return result.stderr
+
+
+def train_with(name: str, path: Path, *words: str, precision: str = "no") -> None:
+    errors = launch(name, path, *words, precision=precision)
+    assert "error: " not in errors, errors[-4000:]
 
 
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:
@@ -57,29 +57,68 @@ def weights(run_dir: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", ENGINES)
 def test_nothing_moves_outside_the_mask(write_recipe, tmp_path, name):
     engine, weight_decay = ENGINES[name]
-    launch(name, write_recipe(mask=SAFE, trainer={**TRAINER, "weight_decay": weight_decay}))
+    trainer = {**TRAINER, "weight_decay": weight_decay}
+    train_with(name, write_recipe(mask=SAFE, trainer=trainer, plugins=PLUGINS))
     run_dir = tmp_path / "recipe"
     provenance = json.loads((run_dir / "provenance.json").read_text())
     assert (provenance["processes"], provenance["engine"]) == (2, engine)
     rows = read_jsonl(run_dir / "metrics.jsonl")
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert all(row["mask_leak"] == 0 and row["moved"] > 0.9 for row in rows)
+    require_no_leak(run_dir)
+
+
+def require_no_leak(run_dir: Path) -> None:
     base, masks = load_file(POLICY / "model.safetensors"), load_mask(run_dir / "mask.safetensors")
     tuned = weights(run_dir)
+    assert base.keys() == tuned.keys()
     for name, weight in base.items():
-        changed = weight.float() != tuned[name]
+        changed = weight.float() != tuned[name].float()
         assert not (changed & ~masks.get(name, torch.zeros_like(changed))).any(), name
         assert changed.any() == (name in masks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("clip", [0.0, 0.05])
+@pytest.mark.parametrize("accumulation", [1, 4])
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.parametrize("name", ["zero1", "zero2", "zero3"])
+def test_no_cell_of_deepspeed_leaks(write_recipe, tmp_path, name, precision, accumulation, clip):
+    trainer = {
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": accumulation,
+        "max_grad_norm": clip,
+        "max_completion_length": 12,
+        "max_steps": 20,
+        "bf16": precision == "bf16",
+    }
+    recipe = write_recipe(mask=SAFE, trainer=trainer, run={"kl_every": 0})
+    train_with(name, recipe, precision=precision)
+    require_no_leak(tmp_path / "recipe")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ddp", "fsdp2", "zero2", "zero3"])
+def test_the_reference_is_the_base_policy(write_recipe, tmp_path, name):
+    trainer = {**TRAINER, "beta": 0.1, "max_steps": 2}
+    train_with(name, write_recipe(mask=SAFE, trainer=trainer, plugins=PLUGINS))
+    first, second = read_jsonl(tmp_path / "recipe" / "metrics.jsonl")
+    assert first["kl"] == 0.0 and second["kl"] > 1e-6
+
+
+def test_fsdp_that_accelerate_would_run_as_ddp_is_refused(write_recipe):
+    errors = launch("fsdp2", write_recipe(mask=SAFE, trainer=TRAINER))
+    assert "accelerate runs DistributedType.MULTI_CPU" in errors
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ENGINES)
 def test_resuming_is_never_having_stopped(write_recipe, tmp_path, name):
     trainer = {**TRAINER, "max_steps": 4, "save_steps": 2}
-    launch(name, write_recipe("whole", mask=SAFE, trainer=trainer))
-    path = write_recipe("halved", mask=SAFE, trainer=trainer)
-    launch(name, path, "trainer.max_steps=2")
-    launch(name, path, "--resume")
+    train_with(name, write_recipe("whole", mask=SAFE, trainer=trainer, plugins=PLUGINS))
+    path = write_recipe("halved", mask=SAFE, trainer=trainer, plugins=PLUGINS)
+    train_with(name, path, "trainer.max_steps=2")
+    train_with(name, path, "--resume")
     first, second = weights(tmp_path / "whole"), weights(tmp_path / "halved")
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -96,10 +135,31 @@ def test_weight_decay_under_deepspeed_is_refused(write_recipe, zero_3_launched, 
     assert "trainer.weight_decay" in capsys.readouterr().err
 
 
-def test_fsdp_through_accelerate_is_refused_until_it_is_verified(write_recipe, monkeypatch, capsys):
+@pytest.fixture
+def fsdp_launched(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    monkeypatch.setenv("FSDP_STATE_DICT_TYPE", "FULL_STATE_DICT")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    "setting, value", [("FSDP_VERSION", "1"), ("FSDP_STATE_DICT_TYPE", "SHARDED_STATE_DICT")]
+)
+def test_another_fsdp_than_the_shipped_one_is_refused(
+    write_recipe, fsdp_launched, capsys, setting, value
+):
+    assert train_main([str(write_recipe(mask=SAFE)), "--check"]) == 0
+    fsdp_launched.setenv(setting, value)
     assert train_main([str(write_recipe(mask=SAFE)), "--check"]) == 2
-    assert "FSDP" in capsys.readouterr().err
+    assert setting.lower() in capsys.readouterr().err
+
+
+def test_weights_that_fsdp_would_widen_are_refused(write_recipe, fsdp_launched, capsys):
+    path = write_recipe(mask=SAFE, model={"dtype": "bfloat16"})
+    assert train_main([str(path), "--check"]) == 2
+    assert "model.dtype" in capsys.readouterr().err
 
 
 def test_an_adapter_with_a_kl_term_under_zero_3_is_refused(write_recipe, zero_3_launched, capsys):
