@@ -102,10 +102,11 @@ def held(parameter: Tensor) -> Iterator[Tensor]:
         yield gathered
 
 
-def written(model: nn.Module) -> None:
-    """Tell FSDP2 that its shards were written, so that no forward uses a gathered copy of before.
+def reshard(model: nn.Module) -> None:
+    """Make the shards of FSDP2 the parameters again, where a forward has left them gathered.
 
-    The last units of a model stay gathered after a forward.
+    The last units of a model stay gathered: their parameters are then plain copies, which hide the
+    shards from a reader and outlive a write to them.
     """
     for module in model.modules():
         if isinstance(module, FSDPModule):
@@ -130,13 +131,13 @@ def load_shards(model: nn.Module, weights: Iterable[tuple[str, Tensor]]) -> None
     Raises:
         RecipeError: a name that the model does not have.
     """
+    reshard(model)
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, weight in weights:
             if name not in parameters:
                 raise RecipeError(f"checkpoint: holds {name!r}, which this model does not have")
             local(parameters[name]).copy_(weight[local_rows(parameters[name])])
-    written(model)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from rlvr.checkpoint import checksum
-from rlvr.engines import whole
+from rlvr.engines import reshard, whole
 from rlvr.masks import Mask
 from rlvr.masks.bits import unpack_bits
 from rlvr.policy import BaseWeights
@@ -32,6 +32,7 @@ class Guard:
     def _checksums(self) -> dict[str, int]:
         masked = self._mask or {}
         sums = {}
+        reshard(self._model)
         for name, parameter in self._model.named_parameters():
             if name in masked or not parameter.requires_grad:
                 with whole(parameter) as weight:

@@ -17,7 +17,7 @@ from transformers import (
 from transformers.utils.hub import cached_file
 
 from rlvr.config import ModelSection
-from rlvr.engines import held, local, local_mask, total, written
+from rlvr.engines import held, local, local_mask, reshard, total
 from rlvr.masks import Mask
 from rlvr.masks.bits import unpack_bits
 from rlvr.schema import RecipeError
@@ -111,6 +111,7 @@ class BaseWeights:
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         # By name, each time: an engine may replace the objects.
+        reshard(self._model)
         return {name: p for name, p in self._model.named_parameters() if p.requires_grad}
 
     def _mask(self, name: str, device: torch.device) -> Tensor | None:
@@ -147,14 +148,12 @@ class BaseWeights:
             trained = {name: self._read(name, p) for name, p in self._parameters().items()}
             for name, parameter in self._parameters().items():
                 self._write(name, parameter, self._base(name, parameter))
-            written(self._model)
         try:
             yield
         finally:
             with torch.no_grad():
                 for name, parameter in self._parameters().items():
                     self._write(name, parameter, trained[name])
-                written(self._model)
 
     @torch.no_grad()
     def count_moved(self) -> int:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from rlvr.engines import local_rows, whole
 from rlvr.masks import Mask, build_mask, parse_spec
 from rlvr.optim import MaskedAdamW
 from rlvr.optim.shards import read_state
+from rlvr.policy import BaseWeights
 from rlvr.schema import RecipeError
 from rlvr.targets import linear_weights
 
@@ -95,11 +97,45 @@ def run_rank(rank: int, world: int, folder: Path, job: str) -> None:
     distributed.destroy_process_group()
 
 
-def spawn(folder: Path, job: str, world: int = 2) -> None:
+def swap_rank(rank: int, world: int, folder: Path, job: str) -> None:
+    """The base policy's logits before any step, after some with the base swapped in, and after."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=(folder / "port").read_text())
+    distributed.init_process_group("gloo", rank=rank, world_size=world)
+    model = make_model()
+    model.model.norm.weight.requires_grad_(True)  # in the root unit, which stays gathered
+    mask = make_mask(model).with_dense({"model.norm.weight": (11,)})
+    for layer in model.model.layers:
+        fully_shard(layer)
+    fully_shard(model)
+    optimizer = MaskedAdamW(trained(model), mask, **OPTIONS)
+    base = BaseWeights(model, mask)
+    tokens = torch.arange(8)[None]
+
+    def logits() -> torch.Tensor:
+        with torch.no_grad():
+            return model(input_ids=tokens).logits
+
+    at_start = logits()
+    take_steps(model, optimizer, range(2), rank, world)
+    at_end = logits()
+    with base.swapped_in():
+        swapped = logits()
+    result = {"start": at_start, "end": at_end, "swapped": swapped, "again": logits()}
+    result |= {"moved": base.count_moved(), "count": base.count(), "total": mask_count(mask)}
+    torch.save(result, folder / f"{rank}.pt")
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+def mask_count(mask: Mask) -> int:
+    return sum(mask.count(name) for name in mask)
+
+
+def spawn(folder: Path, job: str, world: int = 2, work: Callable = run_rank) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         (folder / "port").write_text(str(probe.getsockname()[1]))
-    multiprocessing.spawn(run_rank, (world, folder, job), nprocs=world)
+    multiprocessing.spawn(work, (world, folder, job), nprocs=world)
 
 
 def reference() -> tuple[dict, dict, Mask]:
@@ -161,3 +197,13 @@ def test_a_missing_rank_is_named(tmp_path):
     optimizer = MaskedAdamW(trained(model), make_mask(model), **OPTIONS)
     with pytest.raises(RecipeError, match="1 of 2 optimizer files"):
         optimizer.load_shards(tmp_path / "out")
+
+
+def test_swapped_in_shards_are_the_base_policy_bit_for_bit(tmp_path):
+    spawn(tmp_path, "swap", work=swap_rank)
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        assert torch.equal(found["swapped"], found["start"])
+        assert torch.equal(found["again"], found["end"])
+        assert not torch.equal(found["start"], found["end"])
+        assert found["moved"] == found["count"] == found["total"]
