@@ -52,22 +52,30 @@ class Entries:
         self.name, self.shape = name, mask.shapes[name]
         self._size = _CPU_BLOCK if device.type == "cpu" else _GPU_BLOCK
         self._starts = [0, *count_runs(mask.bits[name], self._size // 8).cumsum(0).tolist()]
-        self.count, self._numel = self._starts[-1], mask.numel(name)
-        self.is_full = self.count == self._numel
-        self._bits = mask.bits[name].to(device)
+        self.count, self.numel = self._starts[-1], mask.numel(name)
+        self.is_full = self.count == self.numel
+        self.bits = mask.bits[name].to(device)
+        self._tiles: Tensor | None = None
         self.run = slice(before, before + self.count)
 
     def blocks(self) -> Iterator[Block]:
         """Yield the blocks in which something may move."""
-        for number, start in enumerate(range(0, self._numel, self._size)):
+        for number, start in enumerate(range(0, self.numel, self._size)):
             moving = slice(*self._starts[number : number + 2])
             count = moving.stop - moving.start
-            flat = slice(start, min(start + self._size, self._numel))
+            flat = slice(start, min(start + self._size, self.numel))
             if self.is_full:
                 yield Block(flat, moving, None)
             elif count:
-                bits = self._bits[start // 8 : -(-flat.stop // 8)]
+                bits = self.bits[start // 8 : -(-flat.stop // 8)]
                 yield Block(flat, moving, _positions(bits, flat.stop - start, count))
+
+    def tile_starts(self, tile: int) -> Tensor:
+        """Return how many entries move before each ``tile`` of entries, int32."""
+        if self._tiles is None:
+            counts = count_runs(self.bits, tile // 8)
+            self._tiles = (counts.cumsum(0) - counts).to(torch.int32)
+        return self._tiles
 
     def gather(self, tensor: Tensor) -> Tensor:
         """Return a copy of the moving entries of ``tensor`` as one float32 vector."""
@@ -89,9 +97,9 @@ class Entries:
         """Set every other entry to 0, also where it is NaN or infinite."""
         # On the bits as integers: times 0 is 0 for a NaN too, and no branch slows a CPU down.
         flat = tensor.view(-1).view(_INTEGERS[tensor.dtype])
-        for start in range(0, self._numel, self._size):
+        for start in range(0, self.numel, self._size):
             part = flat[start : start + self._size]
-            bits = self._bits[start // 8 : -(-(start + part.numel()) // 8)]
+            bits = self.bits[start // 8 : -(-(start + part.numel()) // 8)]
             part.mul_(unpack_bits(bits, part.shape))
 
 

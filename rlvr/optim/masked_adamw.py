@@ -23,6 +23,7 @@ Source: arXiv 1711.05101, algorithm 2; the masks are those of arXiv 2511.08567, 
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -170,6 +171,12 @@ class MaskedAdamW(torch.optim.Optimizer):
         state["step"] += 1
         step, master = int(state["step"].item()), state.get("master")
         seed = self._seed(parameter, group, step)
+        if _has_kernel(entries, held.device):
+            from rlvr.optim.fused import fused_update
+
+            compact = self._free_gradients
+            fused_update(held, gradient, entries, state, group, is_compact=compact, seed=seed)
+            return
         rounding = self._rounding(parameter, seed)
         for block in entries.blocks():
             moving = block.moving
@@ -260,6 +267,18 @@ class MaskedAdamW(torch.optim.Optimizer):
                 f"optimizer state of {self._entries[parameter].name!r} {had} float32 masters; "
                 "resume with the model.dtype and optimizer.bf16_update of the run that saved it"
             )
+
+
+def _has_kernel(entries: Entries, device: torch.device) -> bool:
+    """Return whether the fused kernel updates these entries: on CUDA, where it has agreed.
+
+    Entries that all may move need no positions and take torch's own operations.
+    """
+    if device.type != "cuda" or entries.is_full or find_spec("triton") is None:
+        return False
+    from rlvr.optim.fused import MAX_ENTRIES, kernel_agrees
+
+    return entries.numel <= MAX_ENTRIES and kernel_agrees(device)
 
 
 def _has_master(parameter: Tensor, group: dict[str, Any]) -> bool:
