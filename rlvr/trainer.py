@@ -261,7 +261,8 @@ class RLVRTrainer(GRPOTrainer):
             return super()._save_optimizer_and_scheduler(output_dir)
         self.masked.save_shards(Path(output_dir))
         if runtime.is_main():
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER)
+            scheduler: Any = self.lr_scheduler
+            torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if self.engine != FSDP2 or self.masked is None:
@@ -272,7 +273,8 @@ class RLVRTrainer(GRPOTrainer):
         if checkpoint is None or self.engine != FSDP2 or self.masked is None:
             return super()._load_optimizer_and_scheduler(checkpoint)
         self.masked.load_shards(Path(checkpoint))
-        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER))
+        scheduler: Any = self.lr_scheduler
+        scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self.guard.check(self.state.global_step)

@@ -126,7 +126,7 @@ def fused_update(
             COMPACT=is_compact,
             MASTER=master is not None,
             STOCHASTIC=seed is not None,
-            num_warps=8,
+            num_warps=8,  # pyright: ignore[reportCallIssue]
         )
 
 
