@@ -1,0 +1,117 @@
+"""What a checkpoint must hold beside Trainer's files for a run to go on in the same bits.
+
+What TRL 1.16 and Trainer lose between a checkpoint and the run that goes on from it:
+
+1. TRL generates once for several optimizer steps (``num_iterations``, ``steps_per_generation``) and
+   buffers the completions. A checkpoint between these steps holds the buffer and the place in it,
+   of each rank, and the metrics that wait to be logged.
+2. TRL's order of prompts comes from a generator that runs on from epoch to epoch. A run that starts
+   in a later epoch draws the epochs before once more, to be where the first run was.
+3. A checkpoint that holds a delta (``run.checkpoint: delta``) is made whole before it is loaded.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Sampler
+from transformers import PreTrainedModel
+from trl import GRPOTrainer
+from trl.trainer.utils import RepeatSampler
+
+from rlvr import runtime
+from rlvr.config import Recipe
+from rlvr.delta import DELTA, check_base, discard_applied, policy_folder
+from rlvr.policy import checkpoint_folder
+from rlvr.schema import RecipeError
+
+
+def check_checkpoint(recipe: Recipe, model: PreTrainedModel) -> None:
+    """Refuse checkpoints as deltas where they would save nothing or could not be exact.
+
+    The base's files are looked at where they are on this machine.
+    """
+    if recipe.run.checkpoint == "full":
+        return
+    if recipe.adapter is not None:
+        raise RecipeError(
+            "run.checkpoint: a merged adapter changes every entry of its targets, so a delta would "
+            "be no smaller than the weights; set it to full"
+        )
+    if runtime.launched_zero_stage() or runtime.launched_fsdp():
+        raise RecipeError(
+            "run.checkpoint: DeepSpeed and FSDP write the weights once more for themselves into "
+            "each checkpoint; set it to full, or launch with DDP"
+        )
+    folder = checkpoint_folder(recipe.model)
+    if any(folder.glob("model*.safetensors")):
+        buffers = model.state_dict().keys() - dict(model.named_parameters(remove_duplicate=False))
+        names = {*dict(model.named_parameters()), *buffers}
+        check_base(folder, names, recipe.model.dtype)
+
+
+def generation_file(folder: str | Path, rank: int, world: int) -> Path:
+    return Path(folder) / f"generation-{rank:05d}-of-{world:05d}.pt"
+
+
+class EpochOrder(Sampler[int]):
+    """TRL's order of prompts in the epoch that ``epoch`` names, whatever was drawn before."""
+
+    def __init__(self, sampler: RepeatSampler, seed: int, epoch: Callable[[], int]) -> None:
+        self.sampler, self.seed, self.epoch = sampler, seed, epoch
+
+    def __iter__(self) -> Iterator[int]:
+        if self.sampler.shuffle:
+            generator = self.sampler.generator.manual_seed(self.seed)
+            for _ in range(self.epoch()):
+                torch.randperm(self.sampler.num_samples, generator=generator)
+        yield from self.sampler
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+
+class ExactResume(GRPOTrainer):
+    """GRPOTrainer whose checkpoints, of any step, go on as if the run had never stopped."""
+
+    model: Any
+    args: Any
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        sampler: Any = super()._get_train_sampler(dataset)
+        return EpochOrder(sampler, self.args.seed, lambda: int(self.state.epoch or 0))
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        place = self._step % (self.args.steps_per_generation * self.num_iterations)
+        state = {
+            "step": self._step,
+            "buffer": self._buffered_inputs if place else None,
+            "metrics": {k: list(map(float, v)) for k, v in self._metrics["train"].items()},
+        }
+        rank, world = self.args.process_index, self.args.world_size
+        torch.save(state, generation_file(output_dir, rank, world))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)
+        if checkpoint is None:
+            return
+        file = generation_file(checkpoint, self.args.process_index, self.args.world_size)
+        if not file.is_file():
+            runtime.say(f"{file} is missing: the next step starts a generation of its own")
+            return
+        state = torch.load(file, map_location=self.args.device, weights_only=True)
+        self._step, self._buffered_inputs = state["step"], state["buffer"]
+        self._metrics["train"] = defaultdict(list, state["metrics"])
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        checkpoint = Path(resume_from_checkpoint)
+        if not (checkpoint / DELTA).is_file():
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        whole = runtime.from_main(lambda: policy_folder(checkpoint))
+        super()._load_from_checkpoint(str(whole), model)
+        self.accelerator.wait_for_everyone()
+        if runtime.is_main():
+            discard_applied(checkpoint.parent.parent)
