@@ -107,7 +107,8 @@ class MetricsCallback(TrainerCallback):
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any
     ) -> None:
-        if not (runtime.is_main() and logs and "reward" in logs):
+        # TRL logs the reward at the steps that generate, and Trainer its own totals at the end.
+        if not (runtime.is_main() and logs and "grad_norm" in logs):
             return
         finite = {
             key: value
@@ -167,13 +168,10 @@ class Interrupt(TrainerCallback):
     A second Ctrl-C stops at once.
     """
 
-    def __init__(self, generation_period: int) -> None:
-        self.period = generation_period
+    def __init__(self) -> None:
         self.requested = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step % self.period:
-            return  # a checkpoint inside a generation could not resume exactly
         if runtime.any_rank(self.requested):
             self.requested = True
             control.should_save = True

@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from rlvr import runtime
 from rlvr.schema import RecipeError
 
 MANIFEST = "manifest.json"  # in each checkpoint: the SHA-256 of every file
@@ -64,12 +65,22 @@ def publish_checkpoint(temporary: Path, final: Path, keep: int | None) -> None:
         with open(file, "rb") as handle:
             os.fsync(handle.fileno())
     write_json(temporary / MANIFEST, manifest)
-    if final.exists():
-        shutil.rmtree(final)
+    hidden = [_hide(final)] if final.exists() else []
     os.replace(temporary, final)
+    for folder in hidden:
+        shutil.rmtree(folder)
     if keep is not None:
         for old in checkpoints(final.parent.parent)[:-keep]:
-            shutil.rmtree(old)
+            shutil.rmtree(_hide(old))
+
+
+def _hide(folder: Path) -> Path:
+    """Take a checkpoint's name from ``folder``, at once: nothing half deleted may keep it."""
+    hidden = folder.with_name(".deleted")
+    if hidden.exists():
+        shutil.rmtree(hidden)
+    os.replace(folder, hidden)
+    return hidden
 
 
 def file_digest(path: Path) -> str:
@@ -88,6 +99,25 @@ def damage(folder: Path) -> str | None:
             return f"{name} is missing"
         if file_digest(folder / name) != digest:
             return f"{name} is not as it was written"
+    return None
+
+
+def newest_checkpoint(run_dir: Path) -> Path | None:
+    """Return the newest checkpoint whose bytes are all there, or ``None`` where there is none yet.
+
+    Raises:
+        RecipeError: there are checkpoints and every one is damaged.
+    """
+    found = checkpoints(run_dir)
+    for folder in reversed(found):
+        wrong = damage(folder)
+        if wrong is None:
+            return folder
+        runtime.say(f"{folder} is damaged ({wrong}); trying the one before")
+    if found:
+        raise RecipeError(
+            f"{run_dir}: every checkpoint is damaged; remove checkpoints/ to start from the base"
+        )
     return None
 
 

@@ -101,12 +101,14 @@ class RunSection:
     ``kl_every``: steps between two measurements of the KL to the base policy (0: never).
     ``rollouts``: rollouts of each step that are written to ``rollouts.jsonl``.
     ``deterministic``: the same recipe on the same machine ends in the same bits.
+    ``checkpoint``: a checkpoint holds the weights, or the entries that differ from the base policy.
     """
 
     dir: str | None = None
     kl_every: int = 10
     rollouts: int = 8
     deterministic: bool = False
+    checkpoint: Literal["full", "delta"] = "full"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from rlvr.data import parse_dataset
 from rlvr.masks import MaskSpec, check_files, check_spec, density_bounds, parse_spec
 from rlvr.policy import load_skeleton
 from rlvr.registry import import_plugins
+from rlvr.resume import check_checkpoint
 from rlvr.rewards import RewardCall, parse_reward, parse_rewards
 from rlvr.schema import RecipeError, check_value, unknown_key
 from rlvr.targets import resolve_also_train, resolve_targets
@@ -68,6 +69,7 @@ def check_recipe(recipe: Recipe) -> Plan:
     model = load_skeleton(recipe.model)
     targets = resolve_targets(model, recipe.model.targets)
     also_train = resolve_also_train(model, recipe.model.also_train, targets)
+    check_checkpoint(recipe, model)
     if mask is not None:
         check_spec(mask, targets)
         check_files(mask, targets)
@@ -129,33 +131,26 @@ def _check_sampling(values: Mapping[str, Any]) -> None:
                 )
 
 
-def batch_shape(values: Mapping[str, Any]) -> tuple[int, int]:
-    """Return (completions per generation on all processes, optimizer steps per generation)."""
-    accumulation = values.get("gradient_accumulation_steps", 1)
+def _generated(values: Mapping[str, Any]) -> int:
+    """Return the completions of one generation on all processes."""
     per_forward = values["per_device_train_batch_size"] * runtime.world_size()
     if values["generation_batch_size"] is not None:
         slices = max(1, values["generation_batch_size"] // per_forward)
     else:
-        slices = values["steps_per_generation"] or accumulation
-    return per_forward * slices, max(1, slices // accumulation) * values["num_iterations"]
+        slices = values["steps_per_generation"] or values.get("gradient_accumulation_steps", 1)
+    return per_forward * slices
 
 
 def _check_batch(values: Mapping[str, Any]) -> None:
     group = values["num_generations"]
     if group is None or group < 2:
         raise RecipeError(f"trainer.num_generations: a group needs at least 2, got {group}")
-    generated, period = batch_shape(values)
+    generated = _generated(values)
     if generated % group:
         raise RecipeError(
             f"trainer.num_generations: {group} does not divide the {generated} completions of one "
             "generation (per_device_train_batch_size x processes x steps per generation); "
             "change one of them"
-        )
-    save_steps = values["save_steps"]
-    if period > 1 and (save_steps < 1 or save_steps % period):
-        raise RecipeError(
-            f"trainer.save_steps: {save_steps} is no multiple of {period}, the optimizer steps "
-            "that share one generation; a checkpoint between them cannot resume exactly"
         )
 
 

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rlvr import runtime
-from rlvr.checkpoint import checkpoints, damage, step_of, write_json
+from rlvr.checkpoint import newest_checkpoint, step_of, write_json
 from rlvr.config import Recipe
+from rlvr.delta import policy_folder
 from rlvr.schema import RecipeError
 
-# May differ when a run is resumed: how long it goes on and where it reports to.
+# May differ when a run is resumed: how long it goes on, what it keeps and where it reports to.
 EXTENSIBLE = {
     ("trainer", "max_steps"),
     ("trainer", "num_train_epochs"),
@@ -17,6 +17,7 @@ EXTENSIBLE = {
     ("trainer", "save_total_limit"),
     ("trainer", "report_to"),
     ("run", "dir"),
+    ("run", "checkpoint"),
 }
 
 
@@ -65,32 +66,15 @@ def open_run(recipe: Recipe, *, resume: bool) -> tuple[Path, Path | None]:
     return run_dir, newest_checkpoint(run_dir)
 
 
-def newest_checkpoint(run_dir: Path) -> Path | None:
-    """Return the newest checkpoint whose bytes are all there, or ``None`` where there is none yet.
-
-    Raises:
-        RecipeError: there are checkpoints and every one is damaged.
-    """
-    found = checkpoints(run_dir)
-    for folder in reversed(found):
-        wrong = damage(folder)
-        if wrong is None:
-            return folder
-        runtime.say(f"{folder} is damaged ({wrong}); trying the one before")
-    if found:
-        raise RecipeError(
-            f"{run_dir}: every checkpoint is damaged; remove checkpoints/ to start from the base"
-        )
-    return None
-
-
 def trained_policy(run_dir: Path) -> tuple[Path, int]:
-    """Return the newest plain checkpoint of a run (merged, if it has an adapter) and its step."""
+    """Return the newest policy of a run as a folder of whole weights, and its step.
+
+    An adapter is merged, a delta is applied to its base.
+    """
     newest = newest_checkpoint(run_dir)
     if newest is None:
         raise RecipeError(f"{run_dir}: holds no complete checkpoint; train it first")
-    merged = newest / "merged"
-    return (merged if merged.is_dir() else newest), step_of(newest)
+    return policy_folder(newest), step_of(newest)
 
 
 def claim_run(run_dir: Path, recipe: Recipe) -> None:

@@ -14,8 +14,9 @@ from rlvr.checkpoint import fingerprint, write_json
 from rlvr.data import load_rows
 from rlvr.engines import engine_name, loading_whole
 from rlvr.masks import Mask, build_mask, check_base
-from rlvr.plan import Plan, batch_shape
+from rlvr.plan import Plan
 from rlvr.policy import choose_trainable, load_policy, load_tokenizer
+from rlvr.resume import check_checkpoint
 from rlvr.rewards import check_columns
 from rlvr.run_dir import claim_run
 from rlvr.schema import RecipeError
@@ -29,7 +30,7 @@ def train(plan: Plan, run_dir: Path, checkpoint: Path | None) -> bool:
         RunError: an entry outside the mask moved, or nothing moved at all.
     """
     trainer = build_trainer(plan, run_dir)
-    interrupt = Interrupt(batch_shape(vars(trainer.args))[1])
+    interrupt = Interrupt()
     trainer.add_callback(interrupt)
     with interrupt.caught():
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -50,6 +51,7 @@ def build_trainer(plan: Plan, run_dir: Path) -> RLVRTrainer:
     tokenizer = load_tokenizer(recipe.model)
     with loading_whole(args) as device:
         policy = load_policy(recipe.model, device)
+    check_checkpoint(recipe, policy)
     # Under FSDP2 the other ranks may hold no values yet.
     base_weights = runtime.from_main(lambda: fingerprint(policy.named_parameters()))
     mask = _make_mask(plan, policy, base_weights, run_dir, args.device)
@@ -67,6 +69,7 @@ def build_trainer(plan: Plan, run_dir: Path) -> RLVRTrainer:
         rows=rows,
         rewards=plan.rewards,
         tokenizer=tokenizer,
+        source=recipe.model,
         run=recipe.run,
         optimizer=recipe.optimizer,
         run_dir=run_dir,

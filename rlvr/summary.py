@@ -15,6 +15,7 @@ from rlvr import runtime
 from rlvr.checkpoint import read_jsonl, read_weight, read_weights, write_json
 from rlvr.config import EvalSection, ModelSection
 from rlvr.data import load_rows, render
+from rlvr.delta import discard_applied
 from rlvr.eval import EvalResult, EvalSettings, evaluate, token_kl
 from rlvr.geometry.metrics import update_sparsity
 from rlvr.masks import Mask
@@ -32,6 +33,7 @@ def finish(plan: Plan, run_dir: Path) -> dict[str, Any]:
     summary["seconds_per_step"] = seconds_per_step(run_dir)
     if plan.recipe.eval is not None:
         summary |= evaluate_run(plan.recipe.model, plan.recipe.eval, run_dir, folder)
+    discard_applied(run_dir)
     write_json(run_dir / "summary.json", summary)
     runtime.say(one_screen(run_dir, summary))
     return summary

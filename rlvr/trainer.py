@@ -7,12 +7,15 @@ How it deviates from TRL 1.16:
    load a second model, or, for an adapter, disable it, which is another policy under PiSSA.
 3. The KL to the base is measured every ``run.kl_every`` steps even where beta is 0.
 4. Gradients that the optimizer frees are clipped, and their norm logged, by the optimizer.
-5. A checkpoint is checked for leaks, written under a temporary name, and then renamed.
-6. Under FSDP2 the optimizer and the base policy are bound to the shards as soon as they exist, the
-   states of a masked run are saved by each rank, and generation keeps all ranks in step.
+5. A checkpoint is checked for leaks, written under a temporary name, and then renamed; its weights
+   may be replaced by their delta against the base.
+6. A run goes on from a checkpoint of any step as if it had never stopped (``rlvr.resume``).
+7. Under FSDP2 the optimizer and the base policy are bound to the shards as soon as they exist, and
+   generation keeps all ranks in step.
 """
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,22 +25,22 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from transformers import PrinterCallback
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 
 from rlvr import runtime
 from rlvr.adapters import merged_state
 from rlvr.callbacks import GuardCallback
-from rlvr.checkpoint import publish_checkpoint, read_weights, step_folder
-from rlvr.config import OptimizerSection, Recipe, RunSection
+from rlvr.checkpoint import publish_checkpoint, step_folder
+from rlvr.config import ModelSection, OptimizerSection, Recipe, RunSection
 from rlvr.data import Row, render
-from rlvr.engines import FSDP2, engine_name, load_shards, require_engine, restrict_gradients
+from rlvr.delta import store_delta
+from rlvr.engines import FSDP2, engine_name, require_engine, restrict_gradients
 from rlvr.guard import Guard
 from rlvr.masks import Mask
 from rlvr.optim import MaskedAdamW
-from rlvr.policy import BaseWeights
+from rlvr.policy import BaseWeights, checkpoint_folder
+from rlvr.resume import ExactResume
 from rlvr.rewards import RewardCall
-
-SCHEDULER = "scheduler.pt"
 
 
 class Arguments(GRPOConfig):
@@ -80,11 +83,8 @@ def reward_function(call: RewardCall) -> Callable[..., list[float | None]]:
     return judge
 
 
-class RLVRTrainer(GRPOTrainer):
+class RLVRTrainer(ExactResume):
     """GRPOTrainer for a policy that may only move where its mask or adapter lets it."""
-
-    model: Any
-    args: Any
 
     def __init__(
         self,
@@ -94,6 +94,7 @@ class RLVRTrainer(GRPOTrainer):
         rows: list[Row],
         rewards: list[RewardCall],
         tokenizer: Any,
+        source: ModelSection,
         run: RunSection,
         optimizer: OptimizerSection,
         run_dir: Path,
@@ -101,7 +102,7 @@ class RLVRTrainer(GRPOTrainer):
         callbacks: list[Any],
     ) -> None:
         self.run, self.run_dir, self.mask = run, run_dir, mask
-        self.precision = optimizer
+        self.source, self.precision = source, optimizer
         self.masked: MaskedAdamW | None = None
         # TRL would build a reference of its own for beta > 0; the base swapped in is that policy
         # exactly, but where ZeRO-3 has scattered the weights there is nothing to swap.
@@ -118,7 +119,7 @@ class RLVRTrainer(GRPOTrainer):
             processing_class=tokenizer,
             callbacks=callbacks,
         )
-        self.reference_beta = args.beta = beta
+        self.reference_beta = self.beta = args.beta = beta
         # With the progress bar off, Trainer prints every log as a dict; the run has its own bar.
         self.remove_callback(PrinterCallback)
         require_engine(self.accelerator)
@@ -248,45 +249,23 @@ class RLVRTrainer(GRPOTrainer):
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Leave out TRL's card: ``recipe.json`` and ``provenance.json`` say it all."""
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        if state_dict is not None:
-            # Gathered, a tied head shares no memory and would be stored beside its embedding.
-            stored = {name for name, _ in self.model.named_parameters()}
-            every = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
-            state_dict = {k: v for k, v in state_dict.items() if k in stored or k not in every}
-        super()._save(output_dir, state_dict)
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if self.engine != FSDP2 or self.masked is None:
-            return super()._save_optimizer_and_scheduler(output_dir)
-        self.masked.save_shards(Path(output_dir))
-        if runtime.is_main():
-            scheduler: Any = self.lr_scheduler
-            torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if self.engine != FSDP2 or self.masked is None:
-            return super()._load_from_checkpoint(resume_from_checkpoint, model)
-        load_shards(self.model, read_weights(Path(resume_from_checkpoint)))
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None or self.engine != FSDP2 or self.masked is None:
-            return super()._load_optimizer_and_scheduler(checkpoint)
-        self.masked.load_shards(Path(checkpoint))
-        scheduler: Any = self.lr_scheduler
-        scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER))
-
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        self.guard.check(self.state.global_step)
-        super()._save_checkpoint(model, trial)
         step = self.state.global_step
+        self.guard.check(step)
         temporary = Path(self.args.output_dir) / f"checkpoint-{step}"
+        if runtime.is_main() and temporary.exists():
+            shutil.rmtree(temporary)  # what a killed run left of this step
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)
         if runtime.is_main() and hasattr(self.model, "peft_config"):
             state, plain = merged_state(self.model), self.model.get_base_model()
             plain.save_pretrained(temporary / "merged", state_dict=state)
             self._tokenizer.save_pretrained(temporary / "merged")
         self.accelerator.wait_for_everyone()
         if runtime.is_main():
+            if self.run.checkpoint == "delta":
+                names = {"path": self.source.path, "revision": self.source.revision}
+                store_delta(temporary, checkpoint_folder(self.source), names)
             final = step_folder(self.run_dir, step)
             publish_checkpoint(temporary, final, self.args.save_total_limit)
         self.accelerator.wait_for_everyone()

@@ -104,10 +104,6 @@ CASES = {
         {"mask": SAFE, "optimizer": {"free_gradients": True}, "trainer": {"fp16": True}},
         ["optimizer.free_gradients", "trainer.bf16"],
     ),
-    "save inside a generation": (
-        {"trainer": {"num_iterations": 2, "save_steps": 3}},
-        ["trainer.save_steps", "2"],
-    ),
     "weights beside the rewards": (
         {"trainer": {"reward_weights": [2.0]}},
         ["trainer.reward_weights", "the weight of each entry"],

@@ -9,14 +9,15 @@ PACKAGE = Path(rlvr.__file__).parent
 LAYERS = [
     {"cli", "train", "study", "mask"},
     {"session", "summary"},
-    {"trainer", "callbacks", "plan", "guard", "plots"},
-    {"policy", "adapters", "optim", "rewards", "eval", "data", "geometry", "delta"},
+    {"trainer", "resume", "callbacks", "plan", "guard", "plots"},
+    {"policy", "adapters", "optim", "rewards", "eval", "data", "geometry"},
     {"engines"},
-    {"masks"},
-    {"config", "registry", "runtime", "targets", "linalg", "checkpoint", "run_dir", "schema"},
+    {"masks", "run_dir"},
+    {"delta"},
+    {"config", "registry", "runtime", "targets", "linalg", "checkpoint", "schema"},
 ]
 FENCES = {
-    "trl": {"trainer", "plan"},
+    "trl": {"trainer", "resume", "plan"},
     "peft": {"adapters", "session"},
     "matplotlib": {"plots"},
     "math_verify": {"rewards"},

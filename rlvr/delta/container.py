@@ -6,7 +6,8 @@ weight ``NAME``; ``files`` holds the other files that differ. The metadata holds
 * ``sha256``: of the whole file, with this value itself read as 64 zeros;
 * ``rlvr_delta``: JSON with the format's ``version``, the fingerprints of ``base`` and ``tuned``,
   the entries per ``chunk``, ``tensors`` (name to dtype, shape and chunks, each null or [coding,
-  changed entries, bytes of positions, bytes of XORs]), ``files`` and ``provenance``.
+  changed entries, bytes of positions, bytes of XORs]), ``dtypes`` (name to those of base and tuned
+  where they differ, the base's being the narrower), ``files`` and ``provenance``.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from rlvr.schema import RecipeError
 
 VERSION = 1
 FILES = "files"
+DELTA = "policy.delta"  # in a run's checkpoint, where it stands for the weights
 _LEAD = b'{"__metadata__":{"sha256":"'
 _ZEROS = b"0" * 64
 _AT = 8 + len(_LEAD)  # where the checksum stands in the file
@@ -39,6 +41,11 @@ class Delta:
     path: Path
     header: dict[str, Any]
     parts: dict[str, tuple[int, int]]
+
+    @property
+    def dtypes(self) -> dict[str, list[str]]:
+        """The dtypes in base and tuned of each tensor whose base is narrower."""
+        return self.header.get("dtypes", {})
 
     def chunks(self, name: str) -> Iterator[Coded | None]:
         """Yield the coded chunks of one weight; none where it did not change."""

@@ -1,32 +1,28 @@
-"""Pack, apply and revert: the XOR of the bits is its own inverse, so one file goes both ways."""
+"""Pack: what a tuned checkpoint changed in its base, as the XOR of their bits."""
 
 import hashlib
-import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from rlvr import __version__
-from rlvr.delta.codec import Coded, decode, encode
-from rlvr.delta.companions import pack_companions, restore_companions
-from rlvr.delta.container import FILES, VERSION, Delta, read_delta, tensor_key, write_delta
+from rlvr.delta.codec import Coded, encode
+from rlvr.delta.companions import pack_companions
+from rlvr.delta.container import DELTA, FILES, VERSION, tensor_key, write_delta
 from rlvr.delta.publish import published, require_absent
+from rlvr.delta.restoring import checkpoint_folder
 from rlvr.delta.weights import (
     CHUNK,
-    INDEX,
     Layout,
     Stored,
     chunks,
     fingerprint,
-    fingerprint_folder,
-    read_header,
     read_layout,
-    weight_files,
 )
-from rlvr.run_dir import trained_policy
-from rlvr.schema import RecipeError, RunError
+from rlvr.delta.widening import WIDENED, is_widened, widen
+from rlvr.schema import RecipeError
 
 # A wider one of these holds every value of a narrower one.
 _FLOATS = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
@@ -40,12 +36,6 @@ class Packed:
     entries: int
     file_bytes: int
     weight_bytes: int
-
-
-def checkpoint_folder(path: Path) -> Path:
-    """Return ``path``, or the newest trained policy where it is a run directory."""
-    is_run = (path / "checkpoints").is_dir() and not any(path.glob("model*.safetensors*"))
-    return trained_policy(path)[0] if is_run else path
 
 
 def pack(base: Path, tuned: Path, out: Path, provenance: Mapping[str, Any] | None = None) -> Packed:
@@ -71,6 +61,7 @@ def pack(base: Path, tuned: Path, out: Path, provenance: Mapping[str, Any] | Non
             "tuned": prints[1],
             "chunk": CHUNK,
             "tensors": tensors,
+            "dtypes": _changed_dtypes(*layouts),
             "files": rows,
             "provenance": {**(provenance or {}), **origin},
         }
@@ -78,6 +69,11 @@ def pack(base: Path, tuned: Path, out: Path, provenance: Mapping[str, Any] | Non
     changed = sum(row[1] for tensor in tensors.values() for row in tensor["chunks"] if row)
     entries, weight_bytes = total_size(layouts[1])
     return Packed(changed, entries, out.stat().st_size, weight_bytes)
+
+
+def _changed_dtypes(base: Layout, tuned: Layout) -> dict[str, tuple[str, str]]:
+    pairs = {name: (base[name].dtype, tuned[name].dtype) for name in sorted(base)}
+    return {name: (first, second) for name, (first, second) in pairs.items() if first != second}
 
 
 def total_size(layout: Layout) -> tuple[int, int]:
@@ -89,7 +85,8 @@ def total_size(layout: Layout) -> tuple[int, int]:
 
 
 def require_pair(base: Layout, tuned: Layout) -> None:
-    """Refuse two checkpoints that are not the same tensors, dtypes and shapes."""
+    """Refuse two checkpoints that are not the same tensors, shapes and, but for a base that can be
+    widened exactly, dtypes."""
     for name in sorted(base.keys() ^ tuned.keys()):
         side, other = ("BASE", "TUNED") if name in base else ("TUNED", "BASE")
         raise RecipeError(
@@ -103,12 +100,15 @@ def require_pair(base: Layout, tuned: Layout) -> None:
                 f"{name!r}: {first.describe()} in BASE, {second.describe()} in TUNED; a delta "
                 "needs two checkpoints of one architecture"
             )
-        if first.dtype != second.dtype:
+        if first.dtype != second.dtype and not is_widened(first, second):
             raise RecipeError(f"{name!r}: {_dtype_fix(first, second)}")
 
 
 def _dtype_fix(base: Stored, tuned: Stored) -> str:
-    problem = f"{base.dtype} in BASE, {tuned.dtype} in TUNED; a delta is between equal dtypes. "
+    problem = (
+        f"{base.dtype} in BASE, {tuned.dtype} in TUNED; a delta is between equal dtypes, or from a "
+        "16-bit BASE to float32. "
+    )
     wide = max(base, tuned, key=lambda stored: stored.width)
     narrow = base if wide is tuned else tuned
     if base.width == tuned.width or not {base.dtype, tuned.dtype} <= _FLOATS.keys():
@@ -129,7 +129,7 @@ def _pack_weights(
     for name in sorted(base):
         rows, (digests[0][name], digests[1][name]) = _pack_tensor(base[name], tuned[name], payload)
         if any(rows):
-            stored = base[name]
+            stored = tuned[name]
             tensors[name] = {"dtype": stored.dtype, "shape": stored.shape, "chunks": rows}
     return tensors, (fingerprint(base, digests[0]), fingerprint(tuned, digests[1]))
 
@@ -144,7 +144,8 @@ def _pack_tensor(
         for old, new in pairs:
             digests[0].update(old.data)
             digests[1].update(new.data)
-            rows.append(_write_chunk(encode(old ^ new), payload))
+            before = widen(old, base.dtype) if is_widened(base, tuned) else old
+            rows.append(_write_chunk(encode(before ^ new), payload))
     return rows, (digests[0].hexdigest(), digests[1].hexdigest())
 
 
@@ -159,78 +160,39 @@ def _part_bytes(rows: list[list[Any] | None]) -> int:
     return sum(row[2] + row[3] for row in rows if row)
 
 
-def apply(base: Path, delta: Path, out: Path) -> None:
-    """Write the checkpoint folder ``out``: the tuned checkpoint, from its base and the delta.
+def store_delta(checkpoint: Path, base: Path, model: Mapping[str, str | None]) -> None:
+    """Replace the weights in a written ``checkpoint`` by their delta against the folder ``base``.
+
+    ``model`` is how another machine finds the base: ``path`` (a folder or hub id), ``revision``.
+    """
+    pack(base, checkpoint, checkpoint / DELTA, {"model": dict(model)})
+    for file in checkpoint.glob("model*.safetensors*"):
+        file.unlink()
+
+
+def check_base(folder: Path, names: Collection[str], dtype: str) -> None:
+    """Refuse a base against which a run could not store its checkpoints.
+
+    Args:
+        folder: the base policy.
+        names: the tensors that the run will save.
+        dtype: torch's word for the dtype of its weights.
 
     Raises:
-        RecipeError: the delta is damaged or of another base, or ``out`` exists.
-        RunError: the result is not the tuned checkpoint bit for bit; nothing is left.
+        RecipeError: ``folder`` has other tensors, or one that does not fit into ``dtype``.
     """
-    _turn(base, delta, out, "base", "tuned")
-
-
-def revert(tuned: Path, delta: Path, out: Path) -> None:
-    """Write the checkpoint folder ``out``: the base, from the tuned checkpoint and the delta.
-
-    Raises:
-        RecipeError: the delta is damaged or of another checkpoint, or ``out`` exists.
-        RunError: the result is not the base bit for bit; nothing is left.
-    """
-    _turn(tuned, delta, out, "tuned", "base")
-
-
-def _turn(source: Path, delta_path: Path, out: Path, given: str, wanted: str) -> None:
-    require_absent(out)  # before the minutes that reading takes
-    delta = read_delta(delta_path)
-    folder = checkpoint_folder(source)
     layout = read_layout(folder)
-    _require_source(delta, folder, fingerprint_folder(layout), given, wanted)
-    with published(out) as temporary:
-        temporary.mkdir()
-        digests = {}
-        for file in weight_files(folder):
-            digests |= _turn_file(file, delta, temporary / file.name)
-        if fingerprint(layout, digests) != delta.header[wanted]:
-            raise RunError(
-                f"{out}: the result is not the {wanted} checkpoint of {delta_path} bit for bit; "
-                "nothing was kept. Was a file changed meanwhile? Run it again"
-            )
-        if not (folder / "model.safetensors").is_file():
-            shutil.copyfile(folder / INDEX, temporary / INDEX)
-        rows = delta.header["files"]
-        restore_companions(folder, temporary, rows, delta.read(FILES), wanted == "tuned")
-
-
-def _require_source(delta: Delta, folder: Path, found: str, given: str, wanted: str) -> None:
-    if found == delta.header[given]:
-        return
-    if found == delta.header[wanted]:
-        verb = "revert" if wanted == "tuned" else "apply"
-        raise RecipeError(
-            f"{folder}: already the {wanted} checkpoint of {delta.path}; "
-            f"`rlvr delta {verb}` goes the other way"
-        )
-    raise RecipeError(
-        f"{folder}: not the {given} checkpoint of {delta.path} (weights {found[:12]}, expected "
-        f"{delta.header[given][:12]}); it was packed from {delta.header['provenance'][given]}"
+    fix = (
+        f"load it with from_pretrained, save it with save_pretrained in {dtype}, and name that "
+        "folder in model.path, or set run.checkpoint to full"
     )
-
-
-def _turn_file(file: Path, delta: Delta, out: Path) -> dict[str, str]:
-    """Write one weight file with the XORs of the delta; return the SHA-256 of each tensor."""
-    header, tensors = read_header(file)
-    digests = {}
-    with open(file, "rb") as source, open(out, "wb") as target:
-        target.write(header)
-        for name, stored in tensors.items():
-            digest = hashlib.sha256()
-            coded = delta.chunks(name)
-            for chunk in chunks(stored, source, delta.header["chunk"]):
-                update = next(coded, None)
-                if update is not None:
-                    positions, values = decode(update, chunk.size, stored.width)
-                    chunk[positions] ^= values
-                target.write(chunk.data)
-                digest.update(chunk.data)
-            digests[name] = digest.hexdigest()
-    return digests
+    for name in sorted(layout.keys() ^ set(names)):
+        what = "stores" if name in layout else "does not store"
+        raise RecipeError(f"run.checkpoint: the base policy in {folder} {what} {name!r}; {fix}")
+    for name, stored in layout.items():
+        held = _FLOATS.get(stored.dtype, dtype)
+        if held != dtype and _FLOATS.get(WIDENED.get(stored.dtype, "")) != dtype:
+            raise RecipeError(
+                f"run.checkpoint: {name!r} is {held} in {folder} and {dtype} in the run, which "
+                f"rounds it, so no delta gives the base back; set model.dtype to float32 or {fix}"
+            )

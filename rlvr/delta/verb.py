@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 
 from rlvr import runtime
-from rlvr.delta.exact import apply, pack, revert
+from rlvr.delta.exact import pack
 from rlvr.delta.publish import leftovers
+from rlvr.delta.restoring import apply, revert
 from rlvr.schema import RunError
 
 SUB_VERBS = {
