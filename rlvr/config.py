@@ -101,12 +101,14 @@ class RunSection:
     ``kl_every``: steps between two measurements of the KL to the base policy (0: never).
     ``rollouts``: rollouts of each step that are written to ``rollouts.jsonl``.
     ``deterministic``: the same recipe on the same machine ends in the same bits.
+    ``merged``: which checkpoints of a run with an adapter hold its dense weights too.
     """
 
     dir: str | None = None
     kl_every: int = 10
     rollouts: int = 8
     deterministic: bool = False
+    merged: Literal["last", "every"] = "last"
 
 
 @dataclass(frozen=True)

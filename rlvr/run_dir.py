@@ -16,6 +16,7 @@ EXTENSIBLE = {
     ("trainer", "save_steps"),
     ("trainer", "save_total_limit"),
     ("trainer", "report_to"),
+    ("run", "merged"),
     ("run", "dir"),
 }
 
@@ -90,6 +91,11 @@ def trained_policy(run_dir: Path) -> tuple[Path, int]:
     if newest is None:
         raise RecipeError(f"{run_dir}: holds no complete checkpoint; train it first")
     merged = newest / "merged"
+    if not merged.is_dir() and (newest / "adapter").is_dir():
+        raise RecipeError(
+            f"{newest}: holds an adapter without its dense weights; go on with the run to its end, "
+            "or resume it with run.merged=every"
+        )
     return (merged if merged.is_dir() else newest), step_of(newest)
 
 

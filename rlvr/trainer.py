@@ -3,16 +3,18 @@
 How it deviates from TRL 1.16:
 
 1. ``create_optimizer`` returns a ``MaskedAdamW`` where the recipe has a mask.
-2. The reference of the KL term is the base policy, had by swapping the base values in. TRL would
-   load a second model, or, for an adapter, disable it, which is another policy under PiSSA.
+2. The reference of the KL term is the base policy, had by swapping the base values in, or by
+   switching off an adapter, which never writes to them. TRL would load a second model, or attach
+   the adapter's initialisation once more.
 3. The KL to the base is measured every ``run.kl_every`` steps even where beta is 0.
 4. Gradients that the optimizer frees are clipped, and their norm logged, by the optimizer.
 5. A checkpoint is checked for leaks, written under a temporary name, and then renamed.
+6. The sampler gets an adapter's dense weights computed beside the policy; TRL merges and unmerges.
 """
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,15 @@ from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from rlvr import runtime
-from rlvr.adapters import merged_state
+from rlvr.adapters import (
+    Adapter,
+    adapters_off,
+    load_adapter,
+    policy_weights,
+    save_adapter,
+    save_merged,
+    set_rates,
+)
 from rlvr.checkpoint import publish_checkpoint, step_folder
 from rlvr.config import OptimizerSection, Recipe, RunSection
 from rlvr.data import Row, render
@@ -93,16 +103,18 @@ class RLVRTrainer(GRPOTrainer):
         optimizer: OptimizerSection,
         run_dir: Path,
         mask: Mask | None,
+        adapter: Adapter | None,
         base: BaseWeights,
         guard: Guard,
         callbacks: list[Any],
     ) -> None:
         self.run, self.run_dir, self.mask, self.base, self.guard = run, run_dir, mask, base, guard
+        self.adapter = adapter
         self.precision = optimizer
         self.masked: MaskedAdamW | None = None
         # TRL would build a reference of its own for beta > 0; the base swapped in is that policy
         # exactly, but where ZeRO-3 has scattered the weights there is nothing to swap.
-        self.swaps = engine_name(args) != "DeepSpeed ZeRO-3"
+        self.swaps = adapter is not None or engine_name(args) != "DeepSpeed ZeRO-3"
         beta = args.beta
         args.beta = 0.0 if self.swaps else beta
         args.reward_weights = [call.weight for call in rewards]
@@ -117,10 +129,16 @@ class RLVRTrainer(GRPOTrainer):
         self.reference_beta = args.beta = beta
         # With the progress bar off, Trainer prints every log as a dict; the run has its own bar.
         self.remove_callback(PrinterCallback)
+        if adapter is not None and args.use_vllm and not adapter.is_control:
+            sampler: Any = self.vllm_generation
+            sampler._iter_named_params = self._sampler_weights
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.mask is None or self.optimizer is not None:
-            return super().create_optimizer(model)
+            fresh, optimizer = self.optimizer is None, super().create_optimizer(model)
+            if self.adapter is not None and fresh:
+                set_rates(self.adapter, optimizer)
+            return optimizer
         source = self.model if model is None else model
         if self.is_deepspeed_enabled:
             restrict_gradients(source, self.mask)
@@ -165,6 +183,8 @@ class RLVRTrainer(GRPOTrainer):
         self._write_rollouts()
         every = self.run.kl_every
         measure = bool(every) and self.state.global_step % every == 0
+        if self.adapter is not None and self.adapter.is_control:
+            measure = False  # its base weights are no longer the base policy's
         if self.beta != 0.0 or measure:
             reference = self._completion_logps(output, reference=True)
             if self.beta != 0.0:
@@ -188,8 +208,13 @@ class RLVRTrainer(GRPOTrainer):
 
         if not reference:
             return logps()
-        with self.base.swapped_in():
+        with self.base.swapped_in() if self.adapter is None else adapters_off(self.model):
             return logps()
+
+    def _sampler_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield what TRL's ``_iter_named_params`` does, without touching the policy."""
+        for name, weight in policy_weights(self.model):
+            yield self.vllm_generation._fix_param_name_to_vllm(name), weight
 
     def _measure_kl(self, output: dict[str, Any], reference: Tensor) -> None:
         """Log KL(policy || base) in nats per token, as the mean log ratio of the sampled tokens.
@@ -225,15 +250,24 @@ class RLVRTrainer(GRPOTrainer):
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Leave out TRL's card: ``recipe.json`` and ``provenance.json`` say it all."""
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        if self.adapter is None:
+            return super().save_model(output_dir, _internal_call)
+        save_adapter(self.adapter, Path(output_dir or str(self.args.output_dir)))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.adapter is None:
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        load_adapter(self.adapter, Path(resume_from_checkpoint))
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self.guard.check(self.state.global_step)
         super()._save_checkpoint(model, trial)
         step = self.state.global_step
         temporary = Path(self.args.output_dir) / f"checkpoint-{step}"
-        if runtime.is_main() and hasattr(self.model, "peft_config"):
-            state, plain = merged_state(self.model), self.model.get_base_model()
-            plain.save_pretrained(temporary / "merged", state_dict=state)
-            self._tokenizer.save_pretrained(temporary / "merged")
+        last = step >= self.state.max_steps
+        if self.adapter is not None and (last or self.run.merged == "every"):
+            save_merged(self.adapter, self._tokenizer, temporary)
         self.accelerator.wait_for_everyone()
         if runtime.is_main():
             final = step_folder(self.run_dir, step)

@@ -102,12 +102,6 @@ def test_fsdp_through_accelerate_is_refused_until_it_is_verified(write_recipe, m
     assert "FSDP" in capsys.readouterr().err
 
 
-def test_an_adapter_with_a_kl_term_under_zero_3_is_refused(write_recipe, zero_3_launched, capsys):
-    path = write_recipe(adapter={"builder": "pissa", "rank": 4}, trainer={"beta": 0.1})
-    assert train_main([str(path), "--check"]) == 2
-    assert "trainer.beta" in capsys.readouterr().err
-
-
 def test_the_check_says_that_states_are_dense_under_deepspeed(
     write_recipe, zero_3_launched, capsys
 ):

@@ -17,7 +17,7 @@ LAYERS = [
 ]
 FENCES = {
     "trl": {"trainer", "plan"},
-    "peft": {"adapters", "session"},
+    "peft": {"adapters"},
     "matplotlib": {"plots"},
     "math_verify": {"rewards"},
     "deepspeed": {"engines"},
