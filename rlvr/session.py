@@ -17,7 +17,7 @@ from rlvr.callbacks import (
 )
 from rlvr.checkpoint import fingerprint, write_json
 from rlvr.data import load_rows
-from rlvr.engines import engine_name, loading_whole
+from rlvr.engines import engine_dtype, engine_name, loading_whole
 from rlvr.guard import Guard
 from rlvr.masks import Mask, build_mask, check_base
 from rlvr.plan import Plan, batch_shape
@@ -59,7 +59,7 @@ def build_trainer(plan: Plan, run_dir: Path) -> RLVRTrainer:
         policy = load_policy(recipe.model, device)
     base_hash = fingerprint(policy.named_parameters())
     mask = _make_mask(plan, policy, base_hash, run_dir)
-    adapter = _make_trainable(plan, policy, base_hash, run_dir, args.seed)
+    adapter = _make_trainable(plan, policy, base_hash, run_dir, args)
     model = policy if adapter is None else adapter.model
     if recipe.run.deterministic:
         # Only now: finding a mask's threshold has no deterministic CUDA kernel, and needs none.
@@ -126,7 +126,7 @@ def _make_mask(plan: Plan, policy: PreTrainedModel, base_hash: str, run_dir: Pat
 
 
 def _make_trainable(
-    plan: Plan, policy: PreTrainedModel, base_hash: str, run_dir: Path, seed: int
+    plan: Plan, policy: PreTrainedModel, base_hash: str, run_dir: Path, args: Any
 ) -> Adapter | None:
     """Let what the recipe asks for receive gradients; return the adapter, if that is one."""
     recipe = plan.recipe
@@ -137,9 +137,10 @@ def _make_trainable(
         policy,
         recipe.adapter,
         list(plan.targets),
-        seed=seed,
+        seed=args.seed,
         base_hash=base_hash,
         run_dir=run_dir,
+        dtype=engine_dtype(args),
     )
     runtime.say(f"adapter at the start, initial factors {adapter.start['initial'][:12]}")
     runtime.say(describe(adapter.start["matrices"]))

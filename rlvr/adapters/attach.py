@@ -34,6 +34,7 @@ from rlvr.checkpoint import fingerprint
 from rlvr.schema import RecipeError, RunError
 
 TRAINED, START = "default", "start"
+ROWS = torch.contiguous_format
 INITIAL = "initial_adapter.safetensors"
 # The largest relative difference in logits at the start: rounding of the sums, in the dtype of W0.
 MAX_START_GAP = {torch.float32: 1e-5, torch.bfloat16: 5e-3}
@@ -61,11 +62,13 @@ def attach_adapter(
     seed: int = 0,
     base_hash: str = "",
     run_dir: Path | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Adapter:
     """Wrap ``model``, whose parameters are frozen, in the adapter that ``spec`` describes.
 
     The factors are computed by the main process, sent to the others, and stored in ``run_dir``; a
-    resumed run starts from the stored ones.
+    resumed run starts from the stored ones. ``dtype`` is that in which an engine will keep them:
+    rounded beforehand, the trained and the frozen ones stay equal in it.
 
     Raises:
         RecipeError: the policy would not start at the base policy or would train nothing.
@@ -80,7 +83,7 @@ def attach_adapter(
     weights = {target: model.get_parameter(target) for target in targets}
     wrapped: Any = get_peft_model(model, config)
     wrapped.eval()
-    make = _maker(method, weights, wrapped, seed)
+    make = _maker(method, weights, wrapped, seed, dtype)
     provenance = {"adapter": spec, "seed": seed, "base_weights": base_hash}
     tensors, rows = runtime.from_main(lambda: _initial(make, provenance, run_dir))
     _fill(wrapped, method, tensors)
@@ -113,22 +116,33 @@ def _relative(logits: Tensor, reference: Tensor) -> float:
 Make = Callable[[], tuple[dict[str, Tensor], dict[str, dict[str, Any]]]]
 
 
-def _maker(method: Method, weights: Mapping[str, Tensor], wrapped: Any, seed: int) -> Make:
+def start_of(method: Method, matrix: Matrix, seed: int) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Return the initial factors A and B of one matrix and what they hold of it.
+
+    They may be views of the matrix's decomposition: copy what outlives it.
+    """
+    assert method.factors is not None
+    first, second = method.factors(matrix, seed=seed)
+    return first, second, start_row(matrix, first, second, scaling_of(method.config))
+
+
+def _maker(
+    method: Method, weights: Mapping[str, Tensor], wrapped: Any, seed: int, dtype: torch.dtype
+) -> Make:
     """Return a function that computes the initial tensors and, of factors, their report."""
 
     def from_peft() -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
         return {n: p.detach().cpu() for n, p in wrapped.named_parameters() if p.requires_grad}, {}
 
     def from_factors() -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
-        assert method.factors is not None
         tensors, rows = {}, {}
         for target, weight in weights.items():
-            name, matrix = target.removesuffix(".weight"), Matrix(weight, target)
-            first, second = method.factors(matrix, seed=seed)
-            rows[name] = start_row(matrix, first, second, scaling_of(method.config))
-            # A copy: a view of its decomposition would keep that in memory.
-            tensors[f"{name}.A"] = first.cpu().clone()
-            tensors[f"{name}.B"] = second.cpu().clone()
+            name = target.removesuffix(".weight")
+            first, second, rows[name] = start_of(method, Matrix(weight, target), seed)
+            for factor, value in (("A", first), ("B", second)):
+                tensors[f"{name}.{factor}"] = (
+                    value.to("cpu", dtype).float().clone(memory_format=ROWS)
+                )
         return tensors, rows
 
     return from_peft if method.factors is None else from_factors

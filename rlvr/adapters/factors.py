@@ -75,8 +75,9 @@ def minor_column_factors(matrix: Matrix, *, rank: int) -> Factors:
 
 def qr_factors(matrix: Matrix, *, rank: int) -> Factors:
     """OLoRA: W0 = Q R; B the first r columns of Q, A the first r rows of R (arXiv 2406.01775)."""
-    basis, triangle = torch.linalg.qr(matrix.weight)
-    return triangle[:rank].contiguous(), basis[:, :rank].contiguous()
+    # The first r columns of Q depend on the first r columns of W0 alone.
+    basis = torch.linalg.qr(matrix.weight[:, :rank]).Q
+    return basis.T @ matrix.weight, basis
 
 
 def geometry_factors(matrix: Matrix, *, rank: int, density: float, svd: Svd) -> Factors:

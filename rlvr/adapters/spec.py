@@ -91,7 +91,7 @@ def _check_ranges(options: Mapping[str, Any], shapes: Mapping[str, Sequence[int]
     ranks = {"rank": options.get("rank"), "options.r": nested.get("r")}
     for key, rank in ranks.items():
         for name, shape in shapes.items():
-            if rank is not None and not 1 <= rank <= min(shape):
+            if isinstance(rank, int) and not 1 <= rank <= min(shape):
                 raise RecipeError(
                     f"adapter.{key}: {rank} is outside 1..{min(shape)}, the smallest dimension of "
                     f"{name} of shape {tuple(shape)}"
