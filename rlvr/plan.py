@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 from trl import GRPOConfig
 
 from rlvr import runtime
-from rlvr.adapters import check_adapter, parse_adapter, refuse_head
+from rlvr.adapters import check_adapter, check_section, parse_adapter, refuse_head
 from rlvr.config import EvalSection, OptimizerSection, Recipe
 from rlvr.data import parse_dataset
 from rlvr.masks import MaskSpec, check_files, check_spec, density_bounds, parse_spec
@@ -77,7 +77,7 @@ def check_recipe(recipe: Recipe) -> Plan:
         check_files(mask, targets)
     entries = 0
     if recipe.adapter is not None:
-        _check_adapted(recipe)
+        check_section(recipe)
         entries = check_adapter(recipe.adapter, model, targets)
     return Plan(recipe, mask, rewards, targets, also_train, count, entries)
 
@@ -108,25 +108,6 @@ def _check_trainer(recipe: Recipe) -> None:
     _check_reporters(values["report_to"])
     if recipe.mask is not None:
         _check_masked(recipe, values)
-
-
-def _check_adapted(recipe: Recipe) -> None:
-    """Refuse what would make the base weights of a run with an adapter another policy's."""
-    assert recipe.adapter is not None
-    if recipe.model.also_train:
-        raise RecipeError(
-            "model.also_train: an adapter leaves the base weights alone, which are its reference "
-            "and what its checkpoint is loaded on; set it to [] or train with a mask"
-        )
-    if recipe.trainer.get("beta") and recipe.adapter.get("sync") == "merge_unmerge":
-        raise RecipeError(
-            "trainer.beta: adapter.sync=merge_unmerge erodes the base weights, so the reference "
-            "cannot be had exactly; set beta to 0 or sync to exact"
-        )
-    if runtime.launched_fsdp():
-        raise RecipeError(
-            "adapter: a run under accelerate's FSDP is not verified yet; launch with DDP or ZeRO"
-        )
 
 
 def _check_sampling(values: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from rlvr.adapters.attach import Adapter, attach_adapter, set_rates
 from rlvr.adapters.export import load_adapter, save_adapter, save_merged
 from rlvr.adapters.methods import Method
 from rlvr.adapters.report import describe
-from rlvr.adapters.spec import check_adapter, parse_adapter, refuse_head
+from rlvr.adapters.spec import check_adapter, check_section, parse_adapter, refuse_head
 from rlvr.adapters.weights import adapters_off, base_weights, policy_weights
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "attach_adapter",
     "base_weights",
     "check_adapter",
+    "check_section",
     "describe",
     "load_adapter",
     "parse_adapter",

@@ -7,8 +7,9 @@ from peft import get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
+from rlvr import runtime
 from rlvr.adapters.methods import Method
-from rlvr.config import pop_name
+from rlvr.config import Recipe, pop_name
 from rlvr.registry import adapter
 from rlvr.schema import RecipeError
 from rlvr.targets import matches
@@ -24,6 +25,25 @@ def build_method(spec: dict[str, Any]) -> Method:
     """Return the method that a recipe's mapping describes, without targets."""
     name, options = parse_adapter(spec)
     return adapter.functions[name](**options)
+
+
+def check_section(recipe: Recipe) -> None:
+    """Refuse what would make the base weights of a run with an adapter another policy's."""
+    assert recipe.adapter is not None
+    if recipe.model.also_train:
+        raise RecipeError(
+            "model.also_train: an adapter leaves the base weights alone, which are its reference "
+            "and what its checkpoint is loaded on; set it to [] or train with a mask"
+        )
+    if recipe.trainer.get("beta") and recipe.adapter.get("sync") == "merge_unmerge":
+        raise RecipeError(
+            "trainer.beta: adapter.sync=merge_unmerge erodes the base weights, so the reference "
+            "cannot be had exactly; set beta to 0 or sync to exact"
+        )
+    if runtime.launched_fsdp():
+        raise RecipeError(
+            "adapter: a run under accelerate's FSDP is not verified yet; launch with DDP or ZeRO"
+        )
 
 
 def refuse_head(model: nn.Module, patterns: Sequence[str]) -> None:
