@@ -32,15 +32,15 @@ ENGINES = {
 }
 
 
-def launch(name: str, path: Path, *words: str) -> None:
-    """Train with `accelerate launch` on two gloo processes, in fp32."""
+def launch(name: str, path: Path, *words: str, mixed_precision: str = "no") -> None:
+    """Train with `accelerate launch` on two gloo processes, in fp32 if nothing else is said."""
     accelerate = [sys.executable, "-m", "accelerate.commands.launch"]
     options = ["--config_file", str(ROOT / f"launch/{name}.yaml"), "--num_processes", "2"]
     command = [
         *accelerate,
         *options,
         "--mixed_precision",
-        "no",
+        mixed_precision,
         "-m",
         "rlvr.train",
         str(path),
