@@ -64,7 +64,9 @@ class Guard:
             )
         moved = self._base.count_moved()
         self.has_moved = self.has_moved or moved > 0
-        self.metrics = {"mask_leak": 0.0, "moved": moved / max(1, self._base.count())}
+        self.metrics = {"moved": moved / max(1, self._base.count())}
+        if not self._exempt:
+            self.metrics["mask_leak"] = 0.0
 
     def require_movement(self, step: int, reason: str) -> None:
         """Raise where nothing that may move has moved by ``step``."""

@@ -130,8 +130,7 @@ class RLVRTrainer(GRPOTrainer):
         # With the progress bar off, Trainer prints every log as a dict; the run has its own bar.
         self.remove_callback(PrinterCallback)
         if adapter is not None and args.use_vllm and not adapter.is_control:
-            sampler: Any = self.vllm_generation
-            sampler._iter_named_params = self._sampler_weights
+            self._own_sampler(self.vllm_generation)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.mask is None or self.optimizer is not None:
@@ -211,10 +210,14 @@ class RLVRTrainer(GRPOTrainer):
         with self.base.swapped_in() if self.adapter is None else adapters_off(self.model):
             return logps()
 
-    def _sampler_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield what TRL's ``_iter_named_params`` does, without touching the policy."""
-        for name, weight in policy_weights(self.model):
-            yield self.vllm_generation._fix_param_name_to_vllm(name), weight
+    def _own_sampler(self, sampler: Any) -> None:
+        """Let TRL's ``VLLMGeneration`` push the dense weights without touching the policy."""
+
+        def weights() -> Iterator[tuple[str, Tensor]]:
+            for name, weight in policy_weights(self.model):
+                yield sampler._fix_param_name_to_vllm(name), weight
+
+        sampler._iter_named_params = weights
 
     def _measure_kl(self, output: dict[str, Any], reference: Tensor) -> None:
         """Log KL(policy || base) in nats per token, as the mean log ratio of the sampled tokens.

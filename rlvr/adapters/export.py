@@ -17,13 +17,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlvr import runtime
-from rlvr.adapters.attach import TRAINED, Adapter
+from rlvr.adapters.attach import START, TRAINED, Adapter
 from rlvr.adapters.spec import module_names
 from rlvr.adapters.weights import policy_weights, tuner_layers
 from rlvr.engines import whole
 from rlvr.schema import RunError
 
 WEIGHTS = "adapter_model.safetensors"
+ALONE = """The trained factors of an adapter that does not start at 0. Alone they are another
+policy: load `../lora` on the base instead, or this with `start` as a second adapter, both active.
+"""
 
 
 def save_adapter(adapter: Adapter, folder: Path) -> None:
@@ -39,6 +42,8 @@ def save_adapter(adapter: Adapter, folder: Path) -> None:
     if not runtime.is_main():
         return
     model.save_pretrained(folder / "adapter", state_dict=state, save_embedding_layers=False)
+    if START in model.peft_config:
+        (folder / "adapter" / "README.md").write_text(ALONE, encoding="utf-8")
     if is_plain_lora(model):
         _save_lora(model, state, folder / "lora")
 

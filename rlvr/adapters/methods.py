@@ -171,7 +171,7 @@ def peft(
     """Any other method of PEFT: the name of its configuration class and that class's options.
 
     ``sync: merge_unmerge`` is a control, never for use: it does to the base weights what TRL does
-    with vLLM, merging into them and unmerging again before each generation, and neither the start
-    nor the base weights are enforced, only reported.
+    with vLLM, merging into them and unmerging again before each step (completions are drawn from
+    the unmerged policy), and neither the start nor the base weights are enforced, only reported.
     """
     return Method(passthrough_config(method, options or {}), sync=sync)
