@@ -90,6 +90,14 @@ class GuardCallback(TrainerCallback):
         )
 
 
+class MergeUnmerge(TrainerCallback):
+    """The control ``adapter.sync: merge_unmerge``: what TRL does to push weights, without vLLM."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        kwargs["model"].merge_adapter()
+        kwargs["model"].unmerge_adapter()
+
+
 class MetricsCallback(TrainerCallback):
     """Appends each log to ``metrics.jsonl``, one row per logged step."""
 

@@ -102,6 +102,7 @@ class RunSection:
     ``rollouts``: rollouts of each step that are written to ``rollouts.jsonl``.
     ``deterministic``: the same recipe on the same machine ends in the same bits.
     ``checkpoint``: a checkpoint holds the weights, or the entries that differ from the base policy.
+    ``merged``: which checkpoints of a run with an adapter hold its dense weights too.
     """
 
     dir: str | None = None
@@ -109,6 +110,7 @@ class RunSection:
     rollouts: int = 8
     deterministic: bool = False
     checkpoint: Literal["full", "delta"] = "full"
+    merged: Literal["last", "every"] = "last"
 
 
 @dataclass(frozen=True)

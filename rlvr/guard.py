@@ -1,5 +1,7 @@
 """The guard of contract C1: what may not move did not, and something that may did."""
 
+from collections.abc import Collection
+
 from torch import Tensor, nn
 
 from rlvr.checkpoint import checksum
@@ -16,8 +18,15 @@ class Guard:
     Memory: 8 bytes per tensor. ``check`` runs after the first step, at every save and at the end.
     """
 
-    def __init__(self, model: nn.Module, mask: Mask | None, base: BaseWeights) -> None:
-        self._model, self._mask, self._base = model, mask, base
+    def __init__(
+        self,
+        model: nn.Module,
+        mask: Mask | None,
+        base: BaseWeights,
+        exempt: Collection[str] = (),
+    ) -> None:
+        """Watch ``model``, but for the parameters in ``exempt``, which only a control has."""
+        self._model, self._mask, self._base, self._exempt = model, mask, base, exempt
         self._expected = self._checksums()
         self.has_moved = False
         self.metrics: dict[str, float] = {}
@@ -34,6 +43,8 @@ class Guard:
         sums = {}
         reshard(self._model)
         for name, parameter in self._model.named_parameters():
+            if name in self._exempt:
+                continue
             if name in masked or not parameter.requires_grad:
                 with whole(parameter) as weight:
                     sums[name] = checksum(weight, self._frozen(name, weight))
@@ -56,7 +67,9 @@ class Guard:
             )
         moved = self._base.count_moved()
         self.has_moved = self.has_moved or moved > 0
-        self.metrics = {"mask_leak": 0.0, "moved": moved / max(1, self._base.count())}
+        self.metrics = {"moved": moved / max(1, self._base.count())}
+        if not self._exempt:
+            self.metrics["mask_leak"] = 0.0
 
     def require_movement(self, step: int, reason: str) -> None:
         """Raise where nothing that may move has moved by ``step``."""

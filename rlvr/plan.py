@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 from trl import GRPOConfig
 
 from rlvr import runtime
-from rlvr.adapters import check_adapter, parse_adapter
+from rlvr.adapters import check_adapter, check_section, parse_adapter, refuse_head
 from rlvr.config import EvalSection, OptimizerSection, Recipe
 from rlvr.data import parse_dataset
 from rlvr.masks import MaskSpec, check_files, check_spec, density_bounds, parse_spec
@@ -48,6 +48,7 @@ class Plan:
     targets: dict[str, tuple[int, int]]
     also_train: dict[str, tuple[int, ...]]
     num_parameters: int
+    adapter_entries: int = 0
 
     @property
     def beta(self) -> float:
@@ -67,17 +68,20 @@ def check_recipe(recipe: Recipe) -> Plan:
     _check_trainer(recipe)
     _check_optimizer(recipe)
     model = load_skeleton(recipe.model)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if recipe.adapter is not None:
+        refuse_head(model, recipe.model.targets)
     targets = resolve_targets(model, recipe.model.targets)
     also_train = resolve_also_train(model, recipe.model.also_train, targets)
     check_checkpoint(recipe, model)
     if mask is not None:
         check_spec(mask, targets)
         check_files(mask, targets)
+    entries = 0
     if recipe.adapter is not None:
-        check_adapter(recipe.adapter, targets)
-        _check_reference(recipe)
-    count = sum(parameter.numel() for parameter in model.parameters())
-    return Plan(recipe, mask, rewards, targets, also_train, count)
+        check_section(recipe)
+        entries = check_adapter(recipe.adapter, model, targets)
+    return Plan(recipe, mask, rewards, targets, also_train, count, entries)
 
 
 def _check_eval(section: EvalSection) -> None:
@@ -108,16 +112,6 @@ def _check_trainer(recipe: Recipe) -> None:
         _check_masked(recipe, values)
     if runtime.launched_fsdp():
         _check_fsdp(recipe)
-
-
-def _check_reference(recipe: Recipe) -> None:
-    """Refuse a KL term whose reference would not be the base policy."""
-    assert recipe.adapter is not None
-    if recipe.trainer.get("beta") and runtime.launched_zero_stage() == 3:
-        raise RecipeError(
-            f"trainer.beta: under ZeRO-3 the reference of {recipe.adapter['builder']!r} cannot be "
-            "had exactly; set it to 0 or launch with ZeRO-2 or DDP"
-        )
 
 
 def _check_sampling(values: Mapping[str, Any]) -> None:
@@ -247,8 +241,7 @@ def memory_lines(plan: Plan) -> list[str]:
     extra = sum(math.prod(shape) for shape in plan.also_train.values())
     entries = sum(rows * columns for rows, columns in plan.targets.values())
     if recipe.adapter is not None:
-        rank = recipe.adapter.get("rank", 0)
-        entries = rank * sum(sum(shape) for shape in plan.targets.values())
+        entries = plan.adapter_entries
     moving = extra + entries * (density_bounds(plan.mask)[1] if plan.mask else 1.0)
     gradients = f"{_megabytes(width * (entries + extra))}"
     if recipe.optimizer.free_gradients:
@@ -293,7 +286,7 @@ def describe(plan: Plan) -> str:
     if plan.mask is not None:
         lines.append(f"mask     {plan.mask.builder}, density {_percent(density_bounds(plan.mask))}")
     elif recipe.adapter is not None:
-        lines.append(f"adapter  {recipe.adapter}")
+        lines.append(f"adapter  {recipe.adapter}, {plan.adapter_entries:,} parameters")
     else:
         lines.append("mask     none: every entry of the targets may move")
     lines.append(f"rewards  {', '.join(f'{call.name} x {call.weight:g}' for call in plan.rewards)}")

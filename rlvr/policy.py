@@ -94,10 +94,10 @@ def choose_trainable(model: nn.Module, names: Sequence[str]) -> None:
 class BaseWeights:
     """The base policy, kept as the initial values of whatever may move.
 
-    Swapping them in gives the base policy's function exactly, for full and masked training and for
-    every adapter, PiSSA-like ones included, whose disabled adapter is *not* the base. Memory: one
-    copy of the trainable entries, where a second model would copy all of them, and the packed mask.
-    Of a sharded parameter each rank keeps the rows that it holds.
+    Swapping them in gives the base policy's function exactly, for full and masked training; of an
+    adapter, whose reference is the policy without it, they only tell what moved. Memory: one copy
+    of the trainable entries, where a second model would copy all of them, and the packed mask. Of a
+    sharded parameter each rank keeps the rows that it holds.
     """
 
     def __init__(self, model: nn.Module, mask: Mask | None) -> None:

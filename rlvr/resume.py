@@ -24,6 +24,7 @@ from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
 from rlvr import runtime
+from rlvr.adapters import Adapter, load_adapter, save_adapter
 from rlvr.checkpoint import read_weights
 from rlvr.config import Recipe
 from rlvr.delta import DELTA, check_base, discard_applied, policy_folder
@@ -88,6 +89,7 @@ class ExactResume(GRPOTrainer):
     args: Any
     engine: str
     masked: MaskedAdamW | None
+    adapter: Adapter | None
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         sampler: Any = super()._get_train_sampler(dataset)
@@ -116,6 +118,11 @@ class ExactResume(GRPOTrainer):
         self._step, self._buffered_inputs = state["step"], state["buffer"]
         self._metrics["train"] = defaultdict(list, state["metrics"])
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        if self.adapter is None:
+            return super().save_model(output_dir, _internal_call)
+        save_adapter(self.adapter, Path(output_dir or str(self.args.output_dir)))
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if state_dict is not None:
             # Gathered, a tied head shares no memory and would be stored beside its embedding.
@@ -134,6 +141,8 @@ class ExactResume(GRPOTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         checkpoint = Path(resume_from_checkpoint)
+        if self.adapter is not None:
+            return load_adapter(self.adapter, checkpoint)
         is_delta = (checkpoint / DELTA).is_file()
         whole = runtime.from_main(lambda: policy_folder(checkpoint)) if is_delta else checkpoint
         if self.engine == FSDP2 and self.masked is not None:

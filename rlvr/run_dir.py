@@ -16,6 +16,7 @@ EXTENSIBLE = {
     ("trainer", "save_steps"),
     ("trainer", "save_total_limit"),
     ("trainer", "report_to"),
+    ("run", "merged"),
     ("run", "dir"),
     ("run", "checkpoint"),
 }
@@ -74,6 +75,11 @@ def trained_policy(run_dir: Path) -> tuple[Path, int]:
     newest = newest_checkpoint(run_dir)
     if newest is None:
         raise RecipeError(f"{run_dir}: holds no complete checkpoint; train it first")
+    if (newest / "adapter").is_dir() and not (newest / "merged").is_dir():
+        raise RecipeError(
+            f"{newest}: holds an adapter without its dense weights; go on with the run to its end, "
+            "or resume it with run.merged=every"
+        )
     return policy_folder(newest), step_of(newest)
 
 

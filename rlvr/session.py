@@ -1,25 +1,25 @@
 """One training session: from a checked plan to a trained run directory."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import PreTrainedModel, set_seed
 
 from rlvr import __version__, runtime
-from rlvr.adapters import attach_adapter
-from rlvr.callbacks import Interrupt, MetricsCallback, ProgressCallback
+from rlvr.adapters import Adapter, attach_adapter, base_weights, describe
+from rlvr.callbacks import Interrupt, MergeUnmerge, MetricsCallback, ProgressCallback
 from rlvr.checkpoint import fingerprint, write_json
 from rlvr.data import load_rows
-from rlvr.engines import engine_name, loading_whole
+from rlvr.engines import engine_dtype, engine_name, loading_whole
 from rlvr.masks import Mask, build_mask, check_base
 from rlvr.plan import Plan
 from rlvr.policy import choose_trainable, load_policy, load_tokenizer
 from rlvr.resume import check_checkpoint
 from rlvr.rewards import check_columns
 from rlvr.run_dir import claim_run
-from rlvr.schema import RecipeError
+from rlvr.schema import RecipeError, RunError
 from rlvr.trainer import RLVRTrainer, training_arguments
 
 
@@ -34,6 +34,8 @@ def train(plan: Plan, run_dir: Path, checkpoint: Path | None) -> bool:
     trainer.add_callback(interrupt)
     with interrupt.caught():
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if trainer.adapter is not None:
+        _compare_base(trainer.adapter, run_dir)
     runtime.leave_group()  # what remains is the main process's alone
     return not interrupt.requested
 
@@ -53,18 +55,21 @@ def build_trainer(plan: Plan, run_dir: Path) -> RLVRTrainer:
         policy = load_policy(recipe.model, device)
     check_checkpoint(recipe, policy)
     # Under FSDP2 the other ranks may hold no values yet.
-    base_weights = runtime.from_main(lambda: fingerprint(policy.named_parameters()))
-    mask = _make_mask(plan, policy, base_weights, run_dir, args.device)
-    model, start_gap = _make_trainable(plan, policy, mask)
+    base_hash = runtime.from_main(lambda: fingerprint(policy.named_parameters()))
+    mask = _make_mask(plan, policy, base_hash, run_dir, args.device)
+    adapter = _make_trainable(plan, policy, base_hash, run_dir, args)
     if recipe.run.deterministic:
         # Only now: finding a mask's threshold has no deterministic CUDA kernel, and needs none.
         runtime.make_deterministic(args.seed)
     if runtime.is_main():
-        provenance = _provenance(args, base_weights, mask, start_gap)
+        provenance = _provenance(args, base_hash, mask, adapter)
         provenance["weights"] = _weights(plan)
         write_json(run_dir / "provenance.json", provenance)
+    callbacks: list[Any] = [MetricsCallback(run_dir), ProgressCallback()]
+    if adapter is not None and adapter.is_control and not args.use_vllm:
+        callbacks.append(MergeUnmerge())
     return RLVRTrainer(
-        model=model,
+        model=policy if adapter is None else adapter.model,
         args=args,
         rows=rows,
         rewards=plan.rewards,
@@ -74,7 +79,8 @@ def build_trainer(plan: Plan, run_dir: Path) -> RLVRTrainer:
         optimizer=recipe.optimizer,
         run_dir=run_dir,
         mask=mask,
-        callbacks=[MetricsCallback(run_dir), ProgressCallback()],
+        adapter=adapter,
+        callbacks=callbacks,
     )
 
 
@@ -88,16 +94,16 @@ def _require_world(args: Any) -> None:
 
 
 def _make_mask(
-    plan: Plan, policy: PreTrainedModel, base_weights: str, run_dir: Path, device: torch.device
+    plan: Plan, policy: PreTrainedModel, base_hash: str, run_dir: Path, device: torch.device
 ) -> Mask | None:
     if plan.mask is None:
         return None
     spec, path = plan.mask, run_dir / "mask.safetensors"
     parameters = dict(policy.named_parameters())
-    check_base(spec, base_weights)
+    check_base(spec, base_hash)
 
     def build() -> Mask:
-        provenance = {"spec": spec.to_dict(), "base_weights": base_weights}
+        provenance = {"spec": spec.to_dict(), "base_weights": base_hash}
         if path.is_file():
             # A resumed run keeps its mask: another machine's SVD may round a few entries away.
             kept = Mask.load(path)
@@ -116,17 +122,41 @@ def _make_mask(
 
 
 def _make_trainable(
-    plan: Plan, policy: PreTrainedModel, mask: Mask | None
-) -> tuple[PreTrainedModel | PeftModel, float]:
-    """Return the model whose trainable parameters the recipe asks for, and its start gap."""
-    if plan.recipe.adapter is not None:
-        model, gap = attach_adapter(policy, plan.recipe.adapter, list(plan.targets))
-        for name, parameter in policy.named_parameters():
-            if any(name.endswith(extra) for extra in plan.also_train):
-                parameter.requires_grad_(True)
-        return model, gap
-    choose_trainable(policy, [*plan.targets, *plan.also_train])
-    return policy, 0.0
+    plan: Plan, policy: PreTrainedModel, base_hash: str, run_dir: Path, args: Any
+) -> Adapter | None:
+    """Let what the recipe asks for receive gradients; return the adapter, if that is one."""
+    recipe = plan.recipe
+    if recipe.adapter is None:
+        choose_trainable(policy, [*plan.targets, *plan.also_train])
+        return None
+    adapter = attach_adapter(
+        policy,
+        recipe.adapter,
+        list(plan.targets),
+        seed=args.seed,
+        base_hash=base_hash,
+        run_dir=run_dir,
+        dtype=engine_dtype(args),
+    )
+    runtime.say(f"adapter at the start, initial factors {adapter.start['initial'][:12]}")
+    runtime.say(describe(adapter.start["matrices"]))
+    return adapter
+
+
+def _compare_base(adapter: Adapter, run_dir: Path) -> None:
+    """Write the hash of the base weights after the run beside the one before.
+
+    Raises:
+        RunError: they differ, so the adapter no longer belongs to the base policy.
+    """
+    after = fingerprint(base_weights(adapter.model))
+    path = run_dir / "provenance.json"
+    if not runtime.is_main():
+        return
+    provenance = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, {**provenance, "base_weights_after": after})
+    if after != provenance["base_weights"] and not adapter.is_control:
+        raise RunError("the base weights changed during the run; its adapter cannot be used")
 
 
 def _weights(plan: Plan) -> str:
@@ -139,10 +169,10 @@ def _weights(plan: Plan) -> str:
 
 
 def _provenance(
-    args: Any, base_weights: str, mask: Mask | None, start_gap: float
+    args: Any, base_hash: str, mask: Mask | None, adapter: Adapter | None
 ) -> dict[str, Any]:
     return {
-        "base_weights": base_weights,
+        "base_weights": base_hash,
         "rlvr": __version__,
         "git_commit": runtime.git_commit(),
         "versions": runtime.versions(),
@@ -152,5 +182,6 @@ def _provenance(
         "processes": args.world_size,
         "precision": "bf16 autocast" if args.bf16 else "fp16 autocast" if args.fp16 else "fp32",
         "seed": args.seed,
-        "start_logit_gap": start_gap,
+        "start_logit_gap": 0.0 if adapter is None else adapter.start["logit_gap"],
+        "adapter": None if adapter is None else adapter.start,
     }

@@ -6,9 +6,10 @@ own. A finished arm is kept, an interrupted one resumed, a failed one reported b
 
 import argparse
 import csv
+import statistics
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from rlvr.checkpoint import read_jsonl
 from rlvr.config import apply_overrides, merge, read_recipe, read_yaml, resolve_recipe
 from rlvr.schema import RecipeError, check_value, unknown_key
 
+KEYS = ("base", "arms", "seeds", "dir")
 CURVES = {
     "reward": "reward, mean over completions",
     "kl_to_base": "KL to base (nats per token)",
     "entropy": "entropy (nats per token)",
 }
+# Quantiles of Student's t for 95 % at 1, 2, ... degrees of freedom; the last for any more.
+T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 COLUMNS = {
     "arm": "arm",
     "density": "density",
@@ -38,14 +42,18 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Study:
-    """A study file, checked: ``arms`` maps each arm's name to its whole recipe."""
+    """A study file, checked: ``arms`` maps each run's name to its whole recipe.
+
+    An arm under several seeds is one run for each; ``seeds`` maps such an arm to its runs.
+    """
 
     folder: Path
     arms: dict[str, dict[str, Any]]
+    seeds: dict[str, list[str]] = field(default_factory=dict)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("study", help="YAML study: base, arms, and optionally dir")
+    parser.add_argument("study", help="YAML study: base, arms, optionally seeds and dir")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     parser.add_argument("--report-only", action="store_true", help="train nothing; table and plots")
 
@@ -54,13 +62,21 @@ def load_study(path: Path, overrides: list[str]) -> Study:
     """Read a study and check that every arm of it is a recipe."""
     content = read_yaml(path)
     for key in content:
-        if key not in ("base", "arms", "dir"):
-            raise unknown_key(str(key), ("base", "arms", "dir"), str(path))
+        if key not in KEYS:
+            raise unknown_key(str(key), KEYS, str(path))
     arms = check_value(content.get("arms"), dict[str, dict], f"{path}: arms")
     if not arms:
         raise RecipeError(f"{path}: arms is empty; name at least one")
     base = read_recipe(path.parent / check_value(content.get("base"), str, f"{path}: base"))
     folder = Path(content.get("dir", f"runs/{path.resolve().parent.name}/{path.stem}"))
+    seeds = check_value(content.get("seeds", []), list[int], f"{path}: seeds")
+    runs = {name: [f"{name}, seed {seed}" for seed in seeds] for name in arms}
+    if seeds:
+        arms = {
+            run: merge(change, {"trainer": {"seed": seed}})
+            for name, change in arms.items()
+            for run, seed in zip(runs[name], seeds, strict=True)
+        }
     recipes = {}
     for name, change in arms.items():
         recipe = apply_overrides(merge(base, change), overrides)
@@ -70,7 +86,7 @@ def load_study(path: Path, overrides: list[str]) -> Study:
         except RecipeError as error:
             raise RecipeError(f"{path}: arm {name!r}: {error}") from error
         recipes[name] = recipe
-    return Study(folder, recipes)
+    return Study(folder, recipes, runs if seeds else {})
 
 
 def run(options: argparse.Namespace) -> int:
@@ -176,14 +192,42 @@ def report(study: Study) -> str:
     }
     if accuracies:
         plot_accuracy(accuracies, study.folder / "accuracy.png", title=study.folder.name)
+    if study.seeds:
+        table += "\n\n" + over_seeds(study, summaries)
+        (study.folder / "table.md").write_text(table + "\n", encoding="utf-8")
     return f"\n{table}\n\ntable and figures: {study.folder}"
 
 
-def markdown_table(rows: list[dict[str, str]]) -> str:
-    """Return ``rows`` under ``COLUMNS`` as an aligned Markdown table."""
-    cells = [list(COLUMNS.values())]
-    cells += [[row.get(key, "-") for key in COLUMNS] for row in rows]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
+def over_seeds(study: Study, summaries: dict[str, dict[str, Any]]) -> str:
+    """Return the table of arms: the mean over the finished seeds and its 95 % t-interval."""
+    rows = []
+    for arm, runs in study.seeds.items():
+        done = [summaries[run] for run in runs if "accuracy_after" in summaries.get(run, {})]
+        row = {"arm": arm, "seeds": f"{len(done)} of {len(runs)}"}
+        if done:
+            after = [100 * summary["accuracy_after"]["mean"] for summary in done]
+            row["after"] = mean_over_seeds(after, 1)
+            row["kl"] = mean_over_seeds([summary["kl_to_base"]["mean"] for summary in done], 4)
+        rows.append(row)
+    columns = {"arm": "arm", "seeds": "seeds", "after": "accuracy after (95 %, t)", "kl": "KL"}
+    return markdown_table(rows, columns)
+
+
+def mean_over_seeds(values: list[float], digits: int) -> str:
+    """Return mean and 95 % Student t-interval of one value per seed, as text."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return f"{mean:.{digits}f} [-]"
+    quantile = T_95[min(len(values) - 1, len(T_95)) - 1]
+    half = quantile * statistics.stdev(values) / len(values) ** 0.5
+    return f"{mean:.{digits}f} [{mean - half:.{digits}f}, {mean + half:.{digits}f}]"
+
+
+def markdown_table(rows: list[dict[str, str]], columns: dict[str, str] = COLUMNS) -> str:
+    """Return ``rows`` under the titles of ``columns`` as an aligned Markdown table."""
+    cells = [list(columns.values())]
+    cells += [[row.get(key, "-") for key in columns] for row in rows]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(columns))]
     lines = [
         "| "
         + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))

@@ -3,8 +3,9 @@
 How it deviates from TRL 1.16:
 
 1. ``create_optimizer`` returns a ``MaskedAdamW`` where the recipe has a mask.
-2. The reference of the KL term is the base policy, had by swapping the base values in. TRL would
-   load a second model, or, for an adapter, disable it, which is another policy under PiSSA.
+2. The reference of the KL term is the base policy, had by swapping the base values in, or by
+   switching off an adapter, which never writes to them. TRL would load a second model, or attach
+   the adapter's initialisation once more.
 3. The KL to the base is measured every ``run.kl_every`` steps even where beta is 0.
 4. Gradients that the optimizer frees are clipped, and their norm logged, by the optimizer.
 5. A checkpoint is checked for leaks, written under a temporary name, and then renamed; its weights
@@ -12,12 +13,13 @@ How it deviates from TRL 1.16:
 6. A run goes on from a checkpoint of any step as if it had never stopped (``rlvr.resume``).
 7. Under FSDP2 the optimizer and the base policy are bound to the shards as soon as they exist, and
    generation keeps all ranks in step.
+8. The sampler gets an adapter's dense weights computed beside the policy; TRL merges and unmerges.
 """
 
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from transformers import PrinterCallback
 from trl import GRPOConfig
 
 from rlvr import runtime
-from rlvr.adapters import merged_state
+from rlvr.adapters import Adapter, adapters_off, policy_weights, save_merged, set_rates
 from rlvr.callbacks import GuardCallback
 from rlvr.checkpoint import publish_checkpoint, step_folder
 from rlvr.config import ModelSection, OptimizerSection, Recipe, RunSection
@@ -99,15 +101,16 @@ class RLVRTrainer(ExactResume):
         optimizer: OptimizerSection,
         run_dir: Path,
         mask: Mask | None,
+        adapter: Adapter | None,
         callbacks: list[Any],
     ) -> None:
-        self.run, self.run_dir, self.mask = run, run_dir, mask
+        self.run, self.run_dir, self.mask, self.adapter = run, run_dir, mask, adapter
         self.source, self.precision = source, optimizer
         self.masked: MaskedAdamW | None = None
         # TRL would build a reference of its own for beta > 0; the base swapped in is that policy
         # exactly, but where ZeRO-3 has scattered the weights there is nothing to swap.
         self.engine = engine_name(args)
-        self.swaps = self.engine != "DeepSpeed ZeRO-3"
+        self.swaps = adapter is not None or self.engine != "DeepSpeed ZeRO-3"
         beta = args.beta
         args.beta = 0.0 if self.swaps else beta
         args.reward_weights = [call.weight for call in rewards]
@@ -122,6 +125,8 @@ class RLVRTrainer(ExactResume):
         self.reference_beta = self.beta = args.beta = beta
         # With the progress bar off, Trainer prints every log as a dict; the run has its own bar.
         self.remove_callback(PrinterCallback)
+        if adapter is not None and args.use_vllm and not adapter.is_control:
+            self._own_sampler(self.vllm_generation)
         require_engine(self.accelerator)
         if self.engine != FSDP2:
             self._keep_base()
@@ -129,7 +134,9 @@ class RLVRTrainer(ExactResume):
     def _keep_base(self) -> None:
         """Remember the base policy, of the whole parameters or of this rank's shards of them."""
         self.base = BaseWeights(self.model, self.mask)
-        self.guard = Guard(self.model, self.mask, self.base)
+        control = self.adapter is not None and self.adapter.is_control
+        exempt = [name for name, _ in self.model.named_parameters()] if control else ()
+        self.guard = Guard(self.model, self.mask, self.base, exempt)
         self.add_callback(GuardCallback(self.guard))
 
     def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
@@ -144,7 +151,10 @@ class RLVRTrainer(ExactResume):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.mask is None or self.optimizer is not None:
-            return super().create_optimizer(model)
+            fresh, optimizer = self.optimizer is None, super().create_optimizer(model)
+            if self.adapter is not None and fresh:
+                set_rates(self.adapter, optimizer)
+            return optimizer
         source = self.model if model is None else model
         if self.is_deepspeed_enabled:
             restrict_gradients(source, self.mask)
@@ -189,6 +199,8 @@ class RLVRTrainer(ExactResume):
         self._write_rollouts()
         every = self.run.kl_every
         measure = bool(every) and self.state.global_step % every == 0
+        if self.adapter is not None and self.adapter.is_control:
+            measure = False  # its base weights are no longer the base policy's
         if self.beta != 0.0 or measure:
             reference = self._completion_logps(output, reference=True)
             if self.beta != 0.0:
@@ -212,8 +224,17 @@ class RLVRTrainer(ExactResume):
 
         if not reference:
             return logps()
-        with self.base.swapped_in():
+        with self.base.swapped_in() if self.adapter is None else adapters_off(self.model):
             return logps()
+
+    def _own_sampler(self, sampler: Any) -> None:
+        """Let TRL's ``VLLMGeneration`` push the dense weights without touching the policy."""
+
+        def weights() -> Iterator[tuple[str, Tensor]]:
+            for name, weight in policy_weights(self.model):
+                yield sampler._fix_param_name_to_vllm(name), weight
+
+        sampler._iter_named_params = weights
 
     def _measure_kl(self, output: dict[str, Any], reference: Tensor) -> None:
         """Log KL(policy || base) in nats per token, as the mean log ratio of the sampled tokens.
@@ -257,10 +278,9 @@ class RLVRTrainer(ExactResume):
             shutil.rmtree(temporary)  # what a killed run left of this step
         self.accelerator.wait_for_everyone()
         super()._save_checkpoint(model, trial)
-        if runtime.is_main() and hasattr(self.model, "peft_config"):
-            state, plain = merged_state(self.model), self.model.get_base_model()
-            plain.save_pretrained(temporary / "merged", state_dict=state)
-            self._tokenizer.save_pretrained(temporary / "merged")
+        last = step >= self.state.max_steps
+        if self.adapter is not None and (last or self.run.merged == "every"):
+            save_merged(self.adapter, self._tokenizer, temporary)
         self.accelerator.wait_for_everyone()
         if runtime.is_main():
             if self.run.checkpoint == "delta":

@@ -59,6 +59,86 @@ CASES = {
         ["adapter.rank", "65", "k_proj"],
     ),
     "adapter rank 0": ({"adapter": {"builder": "pissa", "rank": 0}}, ["adapter.rank", "0"]),
+    "adapter rank 0 of PEFT's": (
+        {"adapter": {"builder": "peft", "method": "LoraConfig", "options": {"r": 0}}},
+        ["adapter.options.r", "0"],
+    ),
+    "dropout of a start that is not 0": (
+        {"adapter": {"builder": "pissa", "rank": 4, "dropout": 0.05}},
+        ["adapter.dropout", "pissa", "another policy than the base"],
+    ),
+    "dropout above 1": (
+        {"adapter": {"builder": "lora", "rank": 4, "dropout": 1.5}},
+        ["adapter.dropout", "1.5"],
+    ),
+    "alpha below 0": (
+        {"adapter": {"builder": "lora", "rank": 4, "alpha": -1}},
+        ["adapter.alpha", "-1"],
+    ),
+    "ratio 0": ({"adapter": {"builder": "lora_plus", "rank": 4, "ratio": 0}}, ["adapter.ratio"]),
+    "GeoRA of everything": (
+        {"adapter": {"builder": "geora", "rank": 4, "density": 1.0}},
+        ["adapter.density", "1.0"],
+    ),
+    "adapter on the head": (
+        {"adapter": {"builder": "lora", "rank": 4}, "model": {"targets": ["linear", "lm_head"]}},
+        ["model.targets", "lm_head", "never be trained"],
+    ),
+    "adapter on an unknown target": (
+        {"adapter": {"builder": "lora", "rank": 4}, "model": {"targets": ["qkv_proj"]}},
+        ["model.targets", "qkv_proj", "q_proj"],
+    ),
+    "adapter and whole parameters": (
+        {"adapter": {"builder": "lora", "rank": 4}, "model": {"also_train": ["norm"]}},
+        ["model.also_train", "base weights"],
+    ),
+    "unknown method of PEFT": (
+        {"adapter": {"builder": "peft", "method": "VerraConfig"}},
+        ["adapter.method", "did you mean 'VeraConfig'"],
+    ),
+    "method that needs calls": (
+        {"adapter": {"builder": "peft", "method": "AdaLoraConfig"}},
+        ["adapter.method", "AdaLoraConfig", "training loop"],
+    ),
+    "unknown option of PEFT": (
+        {"adapter": {"builder": "peft", "method": "LoraConfig", "options": {"rank": 4}}},
+        ["adapter.options", "rank"],
+    ),
+    "wrong type for PEFT": (
+        {"adapter": {"builder": "peft", "method": "LoraConfig", "options": {"r": "4"}}},
+        ["adapter.options.r", "expected int"],
+    ),
+    "targets through a side door": (
+        {
+            "adapter": {
+                "builder": "peft",
+                "method": "LoraConfig",
+                "options": {"target_modules": ["lm_head"]},
+            }
+        },
+        ["adapter.options.target_modules", "model.targets"],
+    ),
+    "biases through a side door": (
+        {"adapter": {"builder": "peft", "method": "LoraConfig", "options": {"bias": "all"}}},
+        ["adapter.options.bias", "'none'"],
+    ),
+    "blocks that do not fit": (
+        {
+            "adapter": {
+                "builder": "peft",
+                "method": "BOFTConfig",
+                "options": {"boft_block_size": 7, "boft_block_num": 0},
+            }
+        },
+        ["adapter", "does not fit"],
+    ),
+    "a reference that erodes": (
+        {
+            "adapter": {"builder": "peft", "method": "LoraConfig", "sync": "merge_unmerge"},
+            "trainer": {"beta": 0.1},
+        },
+        ["trainer.beta", "merge_unmerge"],
+    ),
     "no target": ({"model": {"targets": ["qkv_proj"]}}, ["model.targets", "qkv_proj", "q_proj"]),
     "missing model": (
         {"model": {"path": "/nowhere/model"}},

@@ -162,12 +162,6 @@ def test_weights_that_fsdp_would_widen_are_refused(write_recipe, fsdp_launched, 
     assert "model.dtype" in capsys.readouterr().err
 
 
-def test_an_adapter_with_a_kl_term_under_zero_3_is_refused(write_recipe, zero_3_launched, capsys):
-    path = write_recipe(adapter={"builder": "pissa", "rank": 4}, trainer={"beta": 0.1})
-    assert train_main([str(path), "--check"]) == 2
-    assert "trainer.beta" in capsys.readouterr().err
-
-
 def test_the_check_says_that_states_are_dense_under_deepspeed(
     write_recipe, zero_3_launched, capsys
 ):

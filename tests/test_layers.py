@@ -18,7 +18,7 @@ LAYERS = [
 ]
 FENCES = {
     "trl": {"trainer", "resume", "plan"},
-    "peft": {"adapters", "session"},
+    "peft": {"adapters"},
     "matplotlib": {"plots"},
     "math_verify": {"rewards"},
     "deepspeed": {"engines"},

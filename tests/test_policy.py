@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlvr.adapters import attach_adapter, merged_state
+from rlvr.adapters import adapters_off, attach_adapter, policy_weights
 from rlvr.checkpoint import checksum
 from rlvr.config import ModelSection
 from rlvr.guard import Guard
@@ -74,26 +74,25 @@ def test_base_weights_hold_only_what_may_move(policy, mask):
 @pytest.mark.parametrize("builder", ["lora", "pissa"])
 def test_the_reference_of_an_adapter_is_the_base_policy(policy, builder):
     before = logits(policy)
-    wrapped, gap = attach_adapter(
-        policy, {"builder": builder, "rank": 8}, list(linear_weights(policy))
-    )
-    base = BaseWeights(wrapped, None)
+    adapter = attach_adapter(policy, {"builder": builder, "rank": 8}, list(linear_weights(policy)))
+    wrapped = adapter.model
     disturb(wrapped)
-    assert gap < 1e-5
+    assert adapter.start["logit_gap"] < 1e-5
     assert not torch.allclose(logits(wrapped), before, atol=1e-2)
-    with base.swapped_in():
-        torch.testing.assert_close(logits(wrapped), before, atol=1e-4, rtol=1e-5)
+    with adapters_off(wrapped):
+        assert torch.equal(logits(wrapped), before)
 
 
 @pytest.mark.parametrize("builder", ["lora", "pissa"])
 def test_merging_is_the_wrapped_function_and_leaves_the_wrapped_weights(policy, builder):
-    wrapped, _ = attach_adapter(
+    wrapped = attach_adapter(
         policy, {"builder": builder, "rank": 8}, list(linear_weights(policy))
-    )
+    ).model
     disturb(wrapped)
     expected = logits(wrapped)
     plain = load_policy(ModelSection(str(POLICY))).eval()
-    missing, unexpected = plain.load_state_dict(merged_state(wrapped), strict=False)
+    state = {name: weight.clone() for name, weight in policy_weights(wrapped)}
+    missing, unexpected = plain.load_state_dict(state, strict=False)
     assert missing in ([], ["lm_head.weight"]) and not unexpected
     torch.testing.assert_close(logits(plain), expected, atol=1e-4, rtol=1e-4)
     assert torch.equal(logits(wrapped), expected)

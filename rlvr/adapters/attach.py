@@ -1,0 +1,292 @@
+r"""Attaching an adapter so that the policy starts as the base policy (contract C2).
+
+The base weights are never written to. A method whose factors do not start at 0 gets two stock PEFT
+adapters, both active: the trained one, A and B, and a frozen one, A0 and -B0, so that
+
+.. math:: W = W_0 + s (B A - B_0 A_0),
+
+whose gradients with respect to A and B are those of the published method, which keeps
+:math:`W_0 - s B_0 A_0` in the base instead. The base policy, and so the reference, is then the
+policy with its adapters switched off, whatever the method.
+"""
+
+import copy
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rlvr import runtime
+from rlvr.adapters.factors import Matrix
+from rlvr.adapters.methods import Method, scaling_of
+from rlvr.adapters.report import start_row, summarise
+from rlvr.adapters.spec import build_method, is_trained, module_names
+from rlvr.adapters.weights import adapters_off, merged_layer, tuner_layers
+from rlvr.checkpoint import fingerprint
+from rlvr.schema import RecipeError, RunError
+
+TRAINED, START = "default", "start"
+ROWS = torch.contiguous_format
+INITIAL = "initial_adapter.safetensors"
+# The largest relative difference in logits at the start: rounding of the sums, in the dtype of W0.
+MAX_START_GAP = {torch.float32: 1e-5, torch.bfloat16: 5e-3}
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A policy with its adapter. ``start`` is what a run's provenance says of it."""
+
+    model: PeftModel
+    method: Method
+    start: dict[str, Any]
+
+    @property
+    def is_control(self) -> bool:
+        """Tell whether the base weights are merged into and unmerged, as a control."""
+        return self.method.sync == "merge_unmerge"
+
+
+def attach_adapter(
+    model: PreTrainedModel,
+    spec: dict[str, Any],
+    targets: Sequence[str],
+    *,
+    seed: int = 0,
+    base_hash: str = "",
+    run_dir: Path | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Adapter:
+    """Wrap ``model``, whose parameters are frozen, in the adapter that ``spec`` describes.
+
+    The factors are computed by the main process, sent to the others, and stored in ``run_dir``; a
+    resumed run starts from the stored ones. ``dtype`` is that in which an engine will keep them:
+    rounded beforehand, the trained and the frozen ones stay equal in it.
+
+    Raises:
+        RecipeError: the policy would not start at the base policy or would train nothing.
+        RunError: the stored factors are damaged or belong to other base weights.
+    """
+    name = spec["builder"]
+    method = build_method(spec)
+    config: Any = method.config
+    config.target_modules = module_names(targets)
+    model.eval()
+    before = _probe(model)
+    weights = {target: model.get_parameter(target) for target in targets}
+    wrapped: Any = get_peft_model(model, config)
+    wrapped.eval()
+    make = _maker(method, weights, wrapped, seed, dtype)
+    provenance = {"adapter": spec, "seed": seed, "base_weights": base_hash}
+    tensors, rows = runtime.from_main(lambda: _initial(make, provenance, run_dir))
+    _fill(wrapped, method, tensors)
+    for key, parameter in wrapped.named_parameters():
+        if not is_trained(method, key):
+            parameter.requires_grad_(False)
+    # Where rank 0 alone loads the weights (FSDP2), the other ranks have none to compare yet.
+    gap = runtime.from_main(lambda: _relative(_probe(wrapped), before))
+    start = {"builder": name, "initial": fingerprint(tensors.items()), "logit_gap": gap}
+    start["matrices"] = summarise(rows, _trained(wrapped))
+    adapter = Adapter(wrapped, method, start)
+    if adapter.is_control:
+        start["control"] = "merges into the base weights and unmerges, as TRL does; not for use"
+    else:
+        _require_base(adapter, before, name)
+    return adapter
+
+
+@torch.no_grad()
+def _probe(model: Any) -> Tensor:
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(model.config.vocab_size, (2, 16), generator=generator).to(device)
+    return model(input_ids=tokens).logits.float()
+
+
+def _relative(logits: Tensor, reference: Tensor) -> float:
+    return float((logits - reference).abs().max() / reference.abs().max())
+
+
+Make = Callable[[], tuple[dict[str, Tensor], dict[str, dict[str, Any]]]]
+
+
+def start_of(method: Method, matrix: Matrix, seed: int) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Return the initial factors A and B of one matrix and what they hold of it.
+
+    They may be views of the matrix's decomposition: copy what outlives it.
+    """
+    assert method.factors is not None
+    first, second = method.factors(matrix, seed=seed)
+    return first, second, start_row(matrix, first, second, scaling_of(method.config))
+
+
+def _maker(
+    method: Method, weights: Mapping[str, Tensor], wrapped: Any, seed: int, dtype: torch.dtype
+) -> Make:
+    """Return a function that computes the initial tensors and, of factors, their report."""
+
+    def from_peft() -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+        return {n: p.detach().cpu() for n, p in wrapped.named_parameters() if p.requires_grad}, {}
+
+    def from_factors() -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+        tensors, rows = {}, {}
+        for target, weight in weights.items():
+            name = target.removesuffix(".weight")
+            first, second, rows[name] = start_of(method, Matrix(weight, target), seed)
+            for factor, value in (("A", first), ("B", second)):
+                tensors[f"{name}.{factor}"] = (
+                    value.to("cpu", dtype).float().clone(memory_format=ROWS)
+                )
+        return tensors, rows
+
+    return from_peft if method.factors is None else from_factors
+
+
+def _initial(
+    make: Make, provenance: dict[str, Any], run_dir: Path | None
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    """Return the stored initial tensors of the run, or make and store them."""
+    path = None if run_dir is None else run_dir / INITIAL
+    if path is not None and path.is_file():
+        return _stored(path, provenance)
+    tensors, rows = make()
+    if path is not None:
+        about = {**provenance, "report": rows, "sha256": fingerprint(tensors.items())}
+        metadata = {key: json.dumps(value, sort_keys=True) for key, value in about.items()}
+        temporary = path.with_name(f".{path.name}")
+        save_file(tensors, temporary, metadata=metadata)
+        temporary.replace(path)
+    return tensors, rows
+
+
+def _stored(
+    path: Path, provenance: dict[str, Any]
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            about = {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
+    except Exception as error:  # noqa: BLE001  (safetensors' own error has no public name)
+        raise RunError(f"{path} cannot be read: {error}; start the run again") from error
+    if about.get("sha256") != fingerprint(tensors.items()):
+        raise RunError(f"{path} is not as it was written; start the run again")
+    for key, value in provenance.items():
+        if about.get(key) != value:
+            raise RunError(
+                f"{path} was made with another {key} ({about.get(key)}, now {value}); resume with "
+                "what the run was started with"
+            )
+    return tensors, about["report"]
+
+
+@torch.no_grad()
+def _fill(wrapped: Any, method: Method, tensors: dict[str, Tensor]) -> None:
+    """Write the initial tensors into the adapter, and into the frozen start if it needs one."""
+    if method.factors is None:
+        parameters = dict(wrapped.named_parameters())
+        for name, value in tensors.items():
+            parameters[name].copy_(value)
+        return
+    if method.subtracts_start:
+        wrapped.add_adapter(START, copy.deepcopy(method.config))
+        wrapped.base_model.set_adapter([TRAINED, START])
+    for name, layer in tuner_layers(wrapped).items():
+        first, second = tensors[f"{name}.A"], tensors[f"{name}.B"]
+        _set(layer, TRAINED, first, second)
+        if method.subtracts_start:
+            _set(layer, START, first, -second)
+            for factor in ("lora_A", "lora_B"):
+                getattr(layer, factor)[START].requires_grad_(False)
+        if getattr(method.config, "use_dora", False):
+            _set_magnitude(layer)
+
+
+def _set(layer: Any, adapter: str, first: Tensor, second: Tensor) -> None:
+    for module, value in ((layer.lora_A, first), (layer.lora_B, second)):
+        weight = module[adapter].weight
+        # Not copy_: PEFT may have made it in bfloat16, and the factors are float32.
+        weight.data = value.to(weight.device, copy=True)
+
+
+def _set_magnitude(layer: Any) -> None:
+    # PEFT takes the norms in the dtype of the base weights, in which m / ||W0|| is not 1.
+    magnitude = layer.lora_magnitude_vector[TRAINED]
+    magnitude.weight.data = torch.linalg.norm(layer.get_base_layer().weight.float(), dim=1)
+
+
+def _trained(wrapped: Any) -> dict[str, int]:
+    return {
+        name: sum(p.numel() for p in layer.parameters() if p.requires_grad)
+        for name, layer in tuner_layers(wrapped).items()
+        if isinstance(layer, nn.Module)
+    }
+
+
+def _require_base(adapter: Adapter, before: Tensor, name: str) -> None:
+    """Raise unless the policy starts at the base policy and the base weights are all frozen."""
+    model, gap = adapter.model, adapter.start["logit_gap"]
+    prefix = str(model.base_model.prefix)
+    trained = [key for key, parameter in model.named_parameters() if parameter.requires_grad]
+    if not trained:
+        raise RecipeError(f"adapter: {name!r} trains nothing, every parameter is frozen")
+    outside = [key for key in trained if prefix not in key]
+    if outside:
+        raise RecipeError(
+            f"adapter: {name!r} trains {outside[0]!r}, which is a base weight; the reference would "
+            "move with it"
+        )
+    dtype = next(iter(model.get_base_model().parameters())).dtype
+    allowed = MAX_START_GAP[dtype]
+    if not gap <= allowed:
+        raise RecipeError(
+            f"adapter: {name!r} starts {gap:.1e} (relative, in logits) away from the base policy, "
+            f"above {allowed:.0e}; choose an initialisation that starts at the base, such as "
+            "{builder: lora} or {builder: pissa}"
+        )
+    with adapters_off(model):
+        if not runtime.from_main(lambda: torch.equal(_probe(model), before)):
+            raise RecipeError(
+                f"adapter: {name!r} writes to the base weights, so the base policy is lost as the "
+                "reference; choose a builder such as {builder: pissa}, which leaves them alone"
+            )
+    _require_dense(adapter, name)
+
+
+def _require_dense(adapter: Adapter, name: str) -> None:
+    """Raise where the policy's dense weights cannot be had, as samplers and exports need them."""
+    layer: Any = next(iter(tuner_layers(adapter.model).values()), None)
+    if layer is None:
+        raise RecipeError(f"adapter: {name!r} wraps no target matrix")
+    try:
+        merged_layer(layer)
+    except Exception as error:  # noqa: BLE001  (whatever a method of PEFT's raises)
+        raise RecipeError(
+            f"adapter: {name!r} cannot be merged into dense weights: {error!r}"
+        ) from error
+
+
+def set_rates(adapter: Adapter, optimizer: torch.optim.Optimizer) -> None:
+    """Let ``optimizer``, before its first step, train the factors B at the method's own rate.
+
+    Raises:
+        RunError: the optimizer trains nothing of the policy.
+    """
+    trained = {id(p): n for n, p in adapter.model.named_parameters() if p.requires_grad}
+    held = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    if not trained.keys() & set(held):
+        raise RunError("the optimizer holds no parameter that is trained; the run would do nothing")
+    if adapter.method.lr_ratio == 1.0:
+        return
+    for group in list(optimizer.param_groups):
+        fast = [p for p in group["params"] if ".lora_B." in trained[id(p)]]
+        if fast:
+            group["params"] = [p for p in group["params"] if ".lora_B." not in trained[id(p)]]
+            rate = group["lr"] * adapter.method.lr_ratio
+            optimizer.add_param_group({**group, "params": fast, "lr": rate})

@@ -1,0 +1,300 @@
+"""Adapters on the pocket policy: the start, what samplers get, the base weights, the factors."""
+
+import copy
+import inspect
+import json
+import sys
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from trl.generation.vllm_generation import VLLMGeneration
+
+from rlvr.adapters import Adapter, adapters_off, attach_adapter, base_weights, policy_weights
+from rlvr.adapters.factors import Matrix, geometry_factors, minor_factors, principal_factors
+from rlvr.adapters.spec import build_method
+from rlvr.checkpoint import fingerprint
+from rlvr.config import ModelSection
+from rlvr.masks import build_mask, parse_spec
+from rlvr.policy import load_policy
+from rlvr.registry import adapter as registry
+from rlvr.schema import RecipeError, RunError
+from rlvr.targets import linear_weights
+
+POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
+TOKENS = torch.arange(5, 21).view(2, 8)
+LOW_RANK = [name for name in registry.functions if name != "peft"]
+NONZERO = ["pissa", "milora", "olora", "geora"]
+PASSED = {
+    "VeraConfig": {"r": 4},
+    "IA3Config": {"feedforward_modules": []},
+    "OFTConfig": {"r": 2, "oft_block_size": 0},
+    "LoHaConfig": {"r": 4},
+}
+
+
+def load(dtype: str = "float32"):
+    return load_policy(ModelSection(str(POLICY), dtype=dtype)).eval()  # type: ignore[arg-type]
+
+
+def attach(spec: dict, dtype: str = "float32", layer: str = "", **options) -> Adapter:
+    policy = load(dtype)
+    targets = [name for name in linear_weights(policy) if layer in name]
+    return attach_adapter(policy, spec, targets, **options)
+
+
+@torch.no_grad()
+def logits(model) -> Tensor:
+    return model(input_ids=TOKENS).logits.float()
+
+
+def relative(first: Tensor, second: Tensor) -> float:
+    return float((first - second).abs().max() / second.abs().max())
+
+
+@torch.no_grad()
+def disturb(model, size: float = 0.02) -> None:
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.add_(size * torch.randn_like(parameter))
+
+
+@pytest.fixture(scope="module")
+def rerounding() -> float:
+    """The gap of PEFT's PiSSA on a bf16 base: each target matrix is rounded once more."""
+    policy = load("bfloat16")
+    before, modules = logits(policy), [n.removesuffix(".weight") for n in linear_weights(policy)]
+    config = peft.LoraConfig(r=8, lora_alpha=8, init_lora_weights="pissa", target_modules=modules)
+    return relative(logits(peft.get_peft_model(policy, config)), before)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("builder", LOW_RANK)
+def test_the_policy_starts_at_the_base_and_is_the_base_when_switched_off(
+    builder, dtype, rerounding
+):
+    before = logits(load(dtype))
+    adapter = attach({"builder": builder, "rank": 8, "alpha": 16.0}, dtype)
+    allowed = 1e-5 if dtype == "float32" else rerounding
+    assert relative(logits(adapter.model), before) <= allowed
+    disturb(adapter.model)
+    assert relative(logits(adapter.model), before) > 1e-3
+    trained = [p.requires_grad for p in adapter.model.parameters()]
+    with adapters_off(adapter.model):
+        assert torch.equal(logits(adapter.model), before)
+    assert [p.requires_grad for p in adapter.model.parameters()] == trained
+
+
+@pytest.mark.parametrize("builder", LOW_RANK)
+def test_two_hundred_pushes_leave_a_bf16_base_bit_for_bit(builder):
+    adapter = attach({"builder": builder, "rank": 32, "alpha": 64.0}, "bfloat16", "layers.1.")
+    base = {name: weight.clone() for name, weight in base_weights(adapter.model)}
+    assert fingerprint(base.items()) == fingerprint(load("bfloat16").named_parameters())
+    disturb(adapter.model)
+    before = logits(adapter.model)
+    first = {name: weight.clone() for name, weight in policy_weights(adapter.model)}
+    for _ in range(199):
+        for _ in policy_weights(adapter.model):
+            pass
+    last = dict(policy_weights(adapter.model))
+    assert fingerprint(base_weights(adapter.model)) == fingerprint(base.items())
+    assert first.keys() == last.keys() == base.keys()
+    assert all(torch.equal(first[name], last[name]) for name in first)
+    assert all(first[name].dtype == torch.bfloat16 for name in first)
+    assert torch.equal(logits(adapter.model), before)
+
+
+@pytest.mark.parametrize("builder", LOW_RANK)
+def test_what_is_pushed_is_the_update_in_float32_rounded_once(builder):
+    adapter = attach({"builder": builder, "rank": 8, "alpha": 16.0}, "bfloat16", "layers.0.")
+    pushed = {name: weight.clone() for name, weight in policy_weights(adapter.model)}
+    for name, weight in base_weights(adapter.model):
+        assert torch.equal(pushed[name], weight), name
+    disturb(adapter.model)
+    name = "model.layers.0.mlp.up_proj"
+    layer = adapter.model.get_base_model().get_submodule(name)
+    pushed = {name: weight.clone() for name, weight in policy_weights(adapter.model)}
+    delta = sum(layer.get_delta_weight(key).double() for key in layer.active_adapters)
+    wanted = layer.get_base_layer().weight.double() + delta
+    if builder == "dora":
+        magnitude = layer.lora_magnitude_vector["default"].weight.double()
+        wanted *= (magnitude / wanted.norm(dim=1)).unsqueeze(1)
+    error = (pushed[f"{name}.weight"].double() - wanted).abs() / wanted.abs()
+    # half an ulp of bfloat16, and the rounding of float32 before
+    assert float(error.detach().max()) < 2**-8 + 1e-5
+
+
+def test_merging_in_place_is_what_erodes_a_bf16_base():
+    """The control of the two tests above: they could fail."""
+    spec = {"builder": "peft", "method": "LoraConfig", "sync": "merge_unmerge"}
+    options = {"r": 32, "lora_alpha": 64, "init_lora_weights": "pissa"}
+    adapter = attach({**spec, "options": options}, "bfloat16", "layers.1.")
+    assert adapter.is_control and "not for use" in adapter.start["control"]
+    assert adapter.start["logit_gap"] > 1e-3
+    base = {name: weight.clone() for name, weight in base_weights(adapter.model)}
+    adapter.model.merge_adapter()
+    adapter.model.unmerge_adapter()
+    now = dict(base_weights(adapter.model))
+    name = "model.layers.1.mlp.up_proj.weight"
+    assert float((now[name] - base[name]).norm() / base[name].norm()) > 1e-4
+
+
+def test_trl_pushes_what_the_instance_iterates():
+    """A canary: the trainer replaces this method of TRL's on the instance."""
+    assert not inspect.signature(VLLMGeneration._iter_named_params).parameters.keys() - {"self"}
+    assert "self._iter_named_params()" in inspect.getsource(VLLMGeneration.sync_weights)
+    assert VLLMGeneration._fix_param_name_to_vllm(None, "a.b") == "a.b"  # type: ignore[arg-type]
+
+
+def test_factors_are_what_the_papers_define():
+    torch.manual_seed(0)
+    matrix = Matrix(torch.randn(96, 40), "w")
+    left, values, right_t = torch.linalg.svd(matrix.weight, full_matrices=False)
+    triplets = left[:, :, None] * values[None, :, None] * right_t[None]
+    first, second = principal_factors(matrix, rank=5, scaling=2.0, svd="exact")
+    close = {"rtol": 1e-4, "atol": 1e-4}
+    torch.testing.assert_close(2.0 * second @ first, triplets[:, :5].sum(1), **close)
+    torch.testing.assert_close(second.norm(dim=0), first.norm(dim=1), **close)
+    first, second = minor_factors(matrix, rank=5, scaling=2.0)
+    torch.testing.assert_close(2.0 * second @ first, triplets[:, -5:].sum(1), **close)
+    weight = {"w": matrix.weight}
+    masks = [
+        build_mask(parse_spec(spec), weight.items(), {})["w"]
+        for spec in (
+            {"builder": "off_principal", "rank": 5, "density": 0.2},
+            {"builder": "low_magnitude", "density": 0.2},
+        )
+    ]
+    inside = torch.linalg.svd(matrix.weight * (masks[0] | masks[1]), full_matrices=False)
+    wanted = (inside.U[:, :5] * inside.S[:5]) @ inside.Vh[:5]
+    first, second = geometry_factors(matrix, rank=5, density=0.2, svd="exact")
+    torch.testing.assert_close(second @ first, wanted, **close)
+
+
+@pytest.mark.parametrize("builder", ["pissa", "olora"])
+def test_gradients_are_those_of_the_published_method(builder):
+    """PEFT's own initialisation edits the base instead, in float32 without a visible rounding."""
+    policy = load()
+    modules = [name.removesuffix(".weight") for name in linear_weights(policy)]
+    config = peft.LoraConfig(r=8, lora_alpha=8, init_lora_weights=builder, target_modules=modules)
+    published = peft.get_peft_model(policy, config)
+    options = {"svd": "exact"} if builder == "pissa" else {}
+    ours = attach({"builder": builder, "rank": 8, **options}).model
+    for model in (published, ours):
+        model(input_ids=TOKENS, labels=TOKENS).loss.backward()
+    theirs, checked = dict(published.named_parameters()), 0
+    for name, parameter in ours.named_parameters():
+        if ".start." in name:
+            assert not parameter.requires_grad and parameter.grad is None
+        elif parameter.requires_grad:
+            # a pair of singular vectors has either sign
+            gradient, wanted = parameter.grad.abs(), theirs[name].grad.abs()
+            assert relative(gradient, wanted) < 1e-3, name
+            checked += 1
+    assert checked == 56
+
+
+def test_mica_trains_a_alone_and_lora_plus_trains_b_faster():
+    model = attach({"builder": "mica", "rank": 4}).model
+    trained = {name.split(".")[-3] for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"lora_A"}
+    assert build_method({"builder": "lora_plus", "rank": 4}).lr_ratio == 16.0
+
+
+@pytest.mark.parametrize("method", PASSED)
+def test_any_method_of_peft_passes_through(method):
+    adapter = attach({"builder": "peft", "method": method, "options": PASSED[method]})
+    before = logits(adapter.model)
+    disturb(adapter.model, 0.1)
+    after = logits(adapter.model)
+    plain = load()
+    state = {name: weight.clone() for name, weight in policy_weights(adapter.model)}
+    plain.load_state_dict(state, strict=False)
+    assert relative(after, before) > 1e-3
+    assert relative(logits(plain), after) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options", "words"),
+    [
+        ("float32", {"r": 8, "init_lora_weights": "pissa"}, "writes to the base weights"),
+        ("bfloat16", {"r": 8, "init_lora_weights": "pissa"}, "away from the base policy"),
+        ("float32", {"r": 8, "init_lora_weights": False}, "away from the base policy"),
+    ],
+)
+def test_a_start_that_is_not_the_base_is_refused(dtype, options, words):
+    spec = {"builder": "peft", "method": "LoraConfig", "options": options}
+    with pytest.raises(RecipeError, match=words):
+        attach(spec, dtype)
+
+
+def test_an_adapter_that_trains_nothing_is_refused(tmp_path, monkeypatch):
+    plugin = (
+        "import dataclasses\n"
+        "from rlvr.adapters.methods import Method, lora\n"
+        "from rlvr.registry import adapter\n"
+        "@adapter\n"
+        "def frozen_lora(*, rank: int) -> Method:\n"
+        "    return dataclasses.replace(lora(rank=rank), trains=())\n"
+    )
+    (tmp_path / "frozen_plugin.py").write_text(plugin)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    __import__("frozen_plugin")
+    try:
+        with pytest.raises(RecipeError, match="trains nothing"):
+            attach({"builder": "frozen_lora", "rank": 4})
+    finally:
+        del registry.functions["frozen_lora"], sys.modules["frozen_plugin"]
+
+
+@pytest.mark.parametrize("builder", LOW_RANK)
+def test_a_start_is_the_same_whatever_was_drawn_before(builder):
+    spec = {"builder": builder, "rank": 4}
+    first = attach(spec, layer="layers.2.", seed=3).start["initial"]
+    torch.manual_seed(17)
+    assert attach(spec, layer="layers.2.", seed=3).start["initial"] == first
+    if build_method(spec).factors.__class__.__name__ == "partial":
+        assert attach(spec, layer="layers.2.", seed=4).start["initial"] != first
+
+
+def test_stored_factors_are_used_again_and_damage_is_an_error(tmp_path):
+    spec, options = {"builder": "pissa", "rank": 4}, {"run_dir": tmp_path, "base_hash": "x"}
+    first = attach(spec, **options).start
+    path = tmp_path / "initial_adapter.safetensors"
+    written = path.stat().st_mtime_ns
+    assert attach(spec, **options).start == first and path.stat().st_mtime_ns == written
+    with pytest.raises(RunError, match="base_weights"):
+        attach(spec, run_dir=tmp_path, base_hash="y")
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    assert json.loads(metadata["sha256"]) == first["initial"]
+    changed = copy.deepcopy(tensors)
+    next(iter(changed.values()))[0, 0] += 1e-3
+    save_file(changed, path, metadata=metadata)
+    with pytest.raises(RunError, match="not as it was written"):
+        attach(spec, **options)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(RunError, match="cannot be read"):
+        attach(spec, **options)
+
+
+def test_the_report_tells_the_initialisations_apart():
+    reports = {
+        name: attach({"builder": name, "rank": 8}).start["matrices"]
+        for name in ("lora", "pissa", "milora", "geora", "mica")
+    }
+    kind = "up_proj"
+    rows = {name: report[kind] for name, report in reports.items()}
+    assert rows["pissa"]["overlap"] == pytest.approx(1.0, abs=1e-4)
+    assert rows["milora"]["overlap"] == pytest.approx(0.0, abs=1e-4)
+    assert rows["mica"]["overlap"] == pytest.approx(0.0, abs=1e-4)
+    assert rows["geora"]["overlap"] < 0.1 and rows["lora"]["overlap"] is None
+    assert rows["pissa"]["share"] > rows["geora"]["share"] > rows["milora"]["share"] > 0
+    assert rows["lora"]["share"] == rows["mica"]["share"] == 0
+    assert rows["mica"]["trainable"] < rows["lora"]["trainable"] == 4 * 8 * (128 + 512)
