@@ -54,6 +54,11 @@ class Plan:
     def beta(self) -> float:
         return float(self.recipe.trainer.get("beta", 0.0))
 
+    @property
+    def max_steps(self) -> int:
+        """The step at which the run ends; -1 where its epochs say so."""
+        return int(self.recipe.trainer.get("max_steps", -1))
+
 
 def check_recipe(recipe: Recipe) -> Plan:
     """Check every section against the registries and the model's shapes; load no weights."""

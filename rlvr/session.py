@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, set_seed
 from rlvr import __version__, runtime
 from rlvr.adapters import Adapter, attach_adapter, base_weights, describe
 from rlvr.callbacks import Interrupt, MergeUnmerge, MetricsCallback, ProgressCallback
-from rlvr.checkpoint import fingerprint, write_json
+from rlvr.checkpoint import fingerprint, step_of, write_json
 from rlvr.data import load_rows
 from rlvr.engines import engine_dtype, engine_name, loading_whole
 from rlvr.masks import Mask, build_mask, check_base
@@ -29,6 +29,8 @@ def train(plan: Plan, run_dir: Path, checkpoint: Path | None) -> bool:
     Raises:
         RunError: an entry outside the mask moved, or nothing moved at all.
     """
+    if checkpoint is not None and 0 < plan.max_steps <= step_of(checkpoint):
+        return True  # killed after its last checkpoint; Trainer would take one step more
     trainer = build_trainer(plan, run_dir)
     interrupt = Interrupt()
     trainer.add_callback(interrupt)

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 from conftest import POLICY
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from rlvr.checkpoint import checkpoints, damage, step_folder
@@ -108,8 +108,6 @@ def test_a_damaged_delta_falls_back_and_a_stale_policy_is_made_anew(train, tmp_p
     assert step == 2
     other = dict(weights(folder))
     other["model.norm.weight"] += 1
-    from safetensors.torch import save_file
-
     save_file(other, folder / "model.safetensors")
     assert weights(trained_policy(run_dir)[0])["model.norm.weight"].equal(
         other["model.norm.weight"] - 1
@@ -120,6 +118,19 @@ def test_a_damaged_delta_falls_back_and_a_stale_policy_is_made_anew(train, tmp_p
     assert newest_checkpoint(run_dir) == step_folder(run_dir, 1)
     assert trained_policy(run_dir)[1] == 1
     assert "step-000002 is damaged (policy.delta" in capsys.readouterr().out
+
+
+def test_what_a_killed_save_left_is_in_no_checkpoint(train, write_recipe):
+    trainer = {"max_steps": 2, "save_steps": 1}
+    run_dir = train(mask=RANDOM, trainer={**trainer, "max_steps": 1}, run=DELTA)
+    left = run_dir / "checkpoints" / "checkpoint-2"
+    left.mkdir()
+    for name in ("policy.delta", "model.safetensors", "generation-00001-of-00002.pt"):
+        (left / name).write_text("half")
+    path = write_recipe(mask=RANDOM, trainer=trainer, run=DELTA)
+    assert train_main([str(path), "--resume"]) == 0
+    names = [{path.name for path in folder.iterdir()} for folder in checkpoints(run_dir)]
+    assert names[0] == names[1] and not left.exists()
 
 
 def test_a_base_that_is_gone_or_another_is_named(train, tmp_path):
@@ -156,8 +167,6 @@ def test_what_no_delta_can_hold_is_refused_by_the_check(
         write_recipe, capsys, mask=RANDOM, model={"path": str(wide), "dtype": "bfloat16"}
     )
     assert "run.checkpoint" in error and "float32" in error and "model.dtype" in error
-    from safetensors.torch import save_file
-
     head = weights(tied)["model.embed_tokens.weight"].clone()
     save_file({**weights(tied), "lm_head.weight": head}, tied / "model.safetensors")
     error = refused(write_recipe, capsys, mask=RANDOM, model={"path": str(tied)})

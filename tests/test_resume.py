@@ -3,8 +3,10 @@
 import pytest
 import torch
 from safetensors.torch import load_file
+from trl.trainer.utils import RepeatSampler
 
 from rlvr.checkpoint import checkpoints, read_jsonl
+from rlvr.resume import EpochOrder
 from rlvr.train import main as train_main
 
 SAFE = {"builder": "safe", "rank": 8, "principal_density": 0.5, "low_density": 0.5}
@@ -49,3 +51,25 @@ def test_a_run_stopped_at_any_step_goes_on_in_the_same_bits(train, write_recipe,
         assert [row["step"] for row in rows(whole)] == [1, 2, 3, 4, 5, 6]
         for row, expected in zip(rows(stopped), rows(whole), strict=True):
             assert row == expected
+
+
+def test_the_prompts_of_any_epoch_are_those_that_trl_would_draw():
+    def sampler() -> RepeatSampler:
+        return RepeatSampler(range(7), mini_repeat_count=2, batch_size=3, repeat_count=2, seed=5)
+
+    one = sampler()
+    epochs = [list(one) for _ in range(4)]
+    assert epochs[0] != epochs[1]
+    for number in (2, 0, 3):
+        order = EpochOrder(sampler(), 5, lambda number=number: number)
+        assert list(order) == list(order) == epochs[number] and len(order) == len(epochs[number])
+
+
+def test_resuming_a_finished_run_takes_no_step(train, write_recipe):
+    run_dir = train(mask=SAFE, trainer={"max_steps": 1})
+    (run_dir / "summary.json").unlink()
+    before = weights(run_dir)
+    assert train_main([str(write_recipe(mask=SAFE, trainer={"max_steps": 1})), "--resume"]) == 0
+    assert [path.name for path in checkpoints(run_dir)] == ["step-000001"]
+    assert all(torch.equal(before[name], weight) for name, weight in weights(run_dir).items())
+    assert (run_dir / "summary.json").is_file()
