@@ -7,26 +7,26 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rlvr.rewards import python_tests
+from rlvr.rewards import Verdict, python_tests
 from rlvr.rewards.sandbox import Limits, missing_protections, require, run_script
 from rlvr.schema import RecipeError
 
 MODE = "best_effort" if missing_protections() else "required"
 confined = pytest.mark.skipif(bool(missing_protections()), reason=str(missing_protections()))
-DEADLINE, SLACK = 1.0, 2.5  # seconds; the slack is the start and end of a sandbox on a busy machine
+DEADLINE, SLACK = 0.7, 4.0  # seconds; the slack is the start and end of a sandbox on a busy machine
 ECHO = [{"stdin": "3\n", "stdout": "3"}]
 ADD = ["assert add(1, 2) == 3", "assert add(-1, 1) == 0"]
 
 
-def judge(program: str, tests: list, **options):
+def judge(program: str, tests: Any, seconds: float = 5.0) -> Verdict:
     completion = f"<think>hm</think>\n```python\n{program}\n```\n"
-    options = {"seconds": DEADLINE, "sandbox": MODE, **options}
     start = time.monotonic()
-    (verdict,) = python_tests([completion], [tests], **options)
-    assert time.monotonic() - start < DEADLINE + SLACK
+    (verdict,) = python_tests([completion], [tests], seconds=seconds, sandbox=MODE)
+    assert time.monotonic() - start < seconds + SLACK
     return verdict
 
 
@@ -56,7 +56,7 @@ HOSTILE = {
     "prints to stderr": "import sys\nwhile True: sys.stderr.write('3' * (1 << 20))",
     "exits at once": "import os\nprint(3, flush=True)\nos._exit(1)",
     "kills its group": "import os, signal\nprint(3, flush=True)\nos.killpg(0, signal.SIGKILL)",
-    "kills everything": "import os, signal\nprint(3, flush=True)\nos.kill(-1, 9)\nos.kill(1, 9)\n1/0",
+    "kills everything": "import os, signal\nprint(3, flush=True)\nos.kill(-1, 9)\nos.kill(1, 9)",
     "writes outside": "open('/usr/lib/x', 'w')\nprint(3)",
     "writes at home": "open('/root/x', 'w')\nprint(3)",
     "fills the disk": "f = open('/tmp/x', 'wb')\nwhile True: f.write(b'0' * (1 << 20))",
@@ -64,9 +64,9 @@ HOSTILE = {
     "vm socket": "import socket\nsocket.socket(socket.AF_VSOCK)\nprint(3)",
     "raw socket": "import socket\nsocket.socket(socket.AF_PACKET, socket.SOCK_RAW)\nprint(3)",
     "new namespace": "import ctypes\nassert ctypes.CDLL(None).unshare(0x10000000) == 0\nprint(3)",
-    "traces its parent": "import ctypes\nassert ctypes.CDLL(None).ptrace(16, 1, 0, 0) == 0\nprint(3)",
+    "traces its parent": "import ctypes\nctypes.CDLL(None).ptrace(16, 1, 0, 0) and 1 / 0\nprint(3)",
     "becomes root": "import os\nos.setuid(0)\nprint(3)",
-    "shared memory": "import ctypes\nassert ctypes.CDLL(None).shmget(0, 1 << 20, 896) >= 0\nprint(3)",
+    "shared memory": "import ctypes\nassert ctypes.CDLL(None).shmget(0, 4096, 896) >= 0\nprint(3)",
     "many files": "x = [open('/dev/null') for _ in range(1000)]\nprint(3)",
     "syntax": "print(3",
     "null byte": "print(3)\0",
@@ -76,7 +76,7 @@ HOSTILE = {
 @confined
 @pytest.mark.parametrize("program", HOSTILE.values(), ids=HOSTILE.keys())
 def test_a_hostile_script_is_wrong_and_over_in_time(program):
-    verdict = judge(program, ECHO)
+    verdict = judge(program, ECHO, DEADLINE)
     assert verdict.status == "wrong", verdict
 
 
@@ -97,7 +97,7 @@ def test_a_bounded_fork_bomb_leaves_nothing():
         "print(3, flush=True)\n"
         "time.sleep(30)\n"
     )
-    assert judge(bomb, ECHO).status == "wrong"
+    assert judge(bomb, ECHO, DEADLINE).status == "wrong"
     assert not marked("rlvr-bomb")
 
 
@@ -134,7 +134,8 @@ def test_a_program_sees_neither_files_nor_processes_nor_the_environment(tmp_path
     monkeypatch.setenv("RLVR_SECRET", "12345")
     program = f"""
 import os, glob
-seen = [p for p in ({str(secret)!r}, '/etc/passwd', '/proc/1', '/work', '/home') if os.path.exists(p)]
+places = ({str(secret)!r}, '/etc/passwd', '/proc/1', '/home')
+seen = [place for place in places if os.path.exists(place)]
 descriptors = []
 for number in range(3, 256):
     try: os.fstat(number)
@@ -200,7 +201,7 @@ FORGED = {
 
 @pytest.mark.parametrize("program", FORGED.values(), ids=FORGED.keys())
 def test_only_the_right_value_passes_an_assertion(program):
-    assert judge(program, ADD).status == "wrong"
+    assert judge(program, ADD, DEADLINE).status == "wrong"
 
 
 @pytest.mark.parametrize(
@@ -249,7 +250,7 @@ if __name__ == "__main__":
         "assert count('aab') == {'a': 2, 'b': 1}",
         "assert pairs() == {(1, 2): {3}, None: frozenset([b'x', 1j])}",
         "assert list(evens()) == [0, 2, 4]",
-        "try:\n    fail()\n    assert False\nexcept ValueError as error:\n    assert str(error) == 'no'",
+        "try:\n    fail()\n    assert False\nexcept ValueError as e:\n    assert str(e) == 'no'",
         "s = Stack()\ns.push(1).push((2, 3))\nassert len(s) == 2 and s.items == [1, (2, 3)]",
         "def check(candidate):\n    assert candidate(1) > 3\n\ncheck(area)",
     ]
@@ -266,7 +267,7 @@ FORMS = [
     ({"inputs": [[1, 2]], "outputs": [3], "fn_name": "add"}, "def add(a, b): return a + b"),
     ('[{"stdin": "1", "stdout": "a \\nb\\n\\n"}]', "print('a')\nprint('b')"),
     ("assert add(1, 2) == 3", "def add(a, b): return a + b"),
-    ([{"stdin": None, "stdout": "x", "extra": 1}, "assert y == 2 or True"], "y = 2\nprint('x')"),
+    ([{"stdin": None, "stdout": "x", "extra": 1}, "assert y == 2"], "y = 2\nprint('x')"),
 ]
 
 
@@ -324,7 +325,7 @@ except RecipeError as error:
 require("best_effort", "rewards[0]")
 for source in ("print(5)", "import socket; socket.socket(); print(6)"):
     print(run_script(source, "", Limits(), "best_effort").output)
-orphan = "import os, time\\nif os.fork() == 0:\\n os.setsid()\\n if os.fork() == 0: time.sleep(60)\\n"
+orphan = "import os, time\\nif os.fork() == 0:\\n os.setsid()\\n os.fork()\\n time.sleep(60)\\n"
 print(run_script(orphan + "print(7)", "", Limits(), "best_effort").end)
 print(run_script("print(8)", "", Limits(), "required").end)
 """

@@ -103,7 +103,7 @@ def validate(request: dict[str, Any]) -> dict[str, Any]:
         schema = json.loads(schema) if isinstance(schema, str) else schema
         if not isinstance(schema, dict | bool):
             raise Invalid(f"a schema is an object, not {type(schema).__name__}")
-        kind = validator_for(schema, jsonschema.Draft202012Validator)
+        kind: Any = validator_for(schema, jsonschema.Draft202012Validator)
         kind.check_schema(schema)
     except (ValueError, RecursionError, jsonschema.SchemaError) as error:
         return {"status": "gold_unparsable", "detail": f"schema: {_line(error)}"}

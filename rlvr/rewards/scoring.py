@@ -1,7 +1,8 @@
 """Score with a library that may hang or crash: in worker processes that are killed at a deadline.
 
 A worker is ``python -c "from rlvr.rewards.scoring import serve; serve()"``: a JSON request a line
-in, a JSON reply a line out. The kernel's timer ends a worker that overruns, even where the library
+in, a JSON reply a line out. It can read files, but neither write one nor start or signal a program
+nor reach the network, since some libraries evaluate what they are given. The kernel's timer ends a worker that overruns, even where the library
 holds the interpreter's lock, and even where the parent is gone.
 """
 
@@ -21,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from typing import Any
 
+from rlvr.rewards.jail.privileges import confine
 from rlvr.rewards.sandbox import cores
 
 START_SECONDS = 120.0  # a worker imports the library that it scores with
@@ -160,6 +162,7 @@ def serve() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    confine()
     score: Callable[[Any], Any] = getattr(import_module(module), name)
     replies.write(b"true\n")
     replies.flush()

@@ -13,42 +13,26 @@ import platform
 import resource
 import shutil
 import signal
-import struct
 import sys
 import tempfile
 import time
 
 import harness
-from privileges import become, call, drop_capabilities, filter_calls
+from privileges import (
+    ISOLATED,
+    become,
+    call,
+    drop_capabilities,
+    filter_calls,
+    leave_namespaces,
+    make_read_only,
+    map_user,
+)
 
-NEW_USER, NEW_NS, NEW_PID, NEW_NET = 0x10000000, 0x00020000, 0x20000000, 0x40000000
-NEW_IPC, NEW_UTS = 0x08000000, 0x04000000
-ISOLATED = NEW_NS | NEW_PID | NEW_NET | NEW_IPC | NEW_UTS
-MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
+MS_NOSUID, MS_NODEV, MS_BIND, MS_REC = 2, 4, 4096, 16384
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-MNT_DETACH, AT_RECURSIVE, MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID = 2, 0x8000, 1, 2
-MOUNT_SETATTR, PIVOT_ROOT = 442, {"x86_64": 155, "aarch64": 41}
+MNT_DETACH, PIVOT_ROOT = 2, {"x86_64": 155, "aarch64": 41}
 FIRST_UID = 0x70000000  # users that no system has: one for each sandbox that root starts
-
-
-def leave_namespaces() -> bool:
-    """Enter new namespaces; true with a user namespace, OSError where the kernel refuses."""
-    if os.geteuid() == 0:
-        try:
-            call("unshare", ISOLATED)
-            return False
-        except OSError:
-            pass  # root without its capabilities, as in a container: as any other user
-    call("unshare", NEW_USER | ISOLATED)
-    return True
-
-
-def map_user(uid: int, gid: int) -> None:
-    """Call the user of a new user namespace 1000 there."""
-    maps = {"setgroups": "deny", "uid_map": f"1000 {uid} 1", "gid_map": f"1000 {gid} 1"}
-    for name, text in maps.items():
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(text)
 
 
 def library_folders() -> list[str]:
@@ -63,7 +47,6 @@ def library_folders() -> list[str]:
 
 def build_root(megabytes: int) -> None:
     """Replace the file system by read-only libraries, three devices and an empty ``/tmp``."""
-    call("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
     devices = ("/dev/null", "/dev/zero", "/dev/urandom")
     sources = [(path, os.open(path, os.O_PATH)) for path in (*library_folders(), *devices)]
     options = b"size=4m,nr_inodes=4096,mode=755"
@@ -84,8 +67,7 @@ def build_root(megabytes: int) -> None:
     os.chdir("/")
     call("umount2", b"/old", MNT_DETACH)
     os.rmdir("/old")
-    read_only = struct.pack("QQQQ", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, 0, 0, 0)
-    call("syscall", MOUNT_SETATTR, -100, b"/", AT_RECURSIVE, read_only, len(read_only))
+    make_read_only()
     options = f"size={megabytes}m,nr_inodes=4096,mode=777".encode()
     call("mount", b"tmpfs", b"/tmp", b"tmpfs", MS_NOSUID | MS_NODEV, options)
     os.chdir("/tmp")
@@ -133,7 +115,7 @@ class Jail:
         uid, gid = os.geteuid(), os.getegid()
 
         def leave() -> None:
-            self.mapped = leave_namespaces()
+            self.mapped = leave_namespaces(ISOLATED)
 
         self.alone = self.attempt("namespaces", leave)
         if self.mapped:
