@@ -22,6 +22,9 @@ FENCES = {
     "math_verify": {"rewards"},
     "deepspeed": {"engines"},
     "vllm": {"eval"},
+    "jsonschema": {"rewards"},
+    "reasoning_gym": {"rewards", "data"},
+    "pyarrow": {"data"},
 }
 
 

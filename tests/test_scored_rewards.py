@@ -154,9 +154,7 @@ def entries(task: str, size: int = 5) -> list[dict]:
     return list(package.create_dataset(task, size=size, seed=1))
 
 
-@pytest.mark.parametrize(
-    "task", ["countdown", "leg_counting", "basic_arithmetic", "spell_backward"]
-)
+@pytest.mark.parametrize("task", ["countdown", "leg_counting", "spell_backward"])
 def test_the_answers_of_a_task_score_themselves_and_others_do_not(task):
     rows = entries(task)
     golds = [f"<think>x</think><answer>{row['answer']}</answer>" for row in rows]

@@ -1,8 +1,5 @@
 """``reasoning_gym``: any task of the package reasoning-gym, judged by the task's own scorer."""
 
-import functools
-import json
-import math
 from importlib.util import find_spec
 from typing import Any
 
@@ -12,7 +9,7 @@ from rlvr.rewards.text import boxes, conclusion, last_tagged
 from rlvr.rewards.verdict import Verdict
 from rlvr.schema import RecipeError
 
-_SCORER = "rlvr.rewards.reasoning_gym:score"
+_SCORER = "rlvr.rewards.gym_scorer:score"
 
 
 @reward
@@ -84,27 +81,3 @@ def find_answer(text: str) -> str | Verdict:
         content = found[-1][1]
         return Verdict("unparsable", detail="an open box") if content is None else content.strip()
     return text.strip() or Verdict("unparsable", detail="no answer")
-
-
-@functools.cache
-def _task(name: str) -> Any:
-    import reasoning_gym as package
-
-    return package.create_dataset(name, size=1, seed=0)
-
-
-def score(request: dict[str, Any]) -> dict[str, Any]:
-    """Return ``{score}`` of an answer by the entry's task, or why not; runs in a worker."""
-    entry = dict(request["entry"])
-    about = entry["metadata"]
-    try:
-        entry["metadata"] = json.loads(about) if isinstance(about, str) else about
-        task = _task(entry["metadata"]["source_dataset"])
-    except Exception as error:  # the package raises whatever its tasks raise
-        text = f"metadata: {type(error).__name__}: {error}"
-        return {"gold": text[:300]}
-    try:
-        value = float(task.score_answer(answer=request["answer"], entry=entry))
-    except Exception as error:
-        return {"raised": f"{type(error).__name__}: {error}"[:300]}
-    return {"score": value if math.isfinite(value) else 0.0}

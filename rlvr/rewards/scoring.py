@@ -2,8 +2,9 @@
 
 A worker is ``python -c "from rlvr.rewards.scoring import serve; serve()"``: a JSON request a line
 in, a JSON reply a line out. It can read files, but neither write one nor start or signal a program
-nor reach the network, since some libraries evaluate what they are given. The kernel's timer ends a worker that overruns, even where the library
-holds the interpreter's lock, and even where the parent is gone.
+nor reach the network, since some libraries evaluate what they are given. The kernel's timer ends a
+worker that overruns, even where the library holds the interpreter's lock, and even where the parent
+is gone.
 """
 
 import atexit
@@ -162,8 +163,8 @@ def serve() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    confine()
     score: Callable[[Any], Any] = getattr(import_module(module), name)
+    confine()
     replies.write(b"true\n")
     replies.flush()
     for line in sys.stdin.buffer:
