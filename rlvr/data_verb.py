@@ -51,7 +51,8 @@ def run(options: argparse.Namespace) -> int:
         return _run_recipe(options)
     spec = apply_overrides({"name": options.target}, options.overrides)
     data = parse_dataset(spec, "data")
-    calls = [parse_reward({"name": options.reward}, "--reward")] if options.validate else []
+    named = [parse_reward({"name": options.reward}, "--reward")] if options.validate else []
+    calls = [call for call in named if is_verifier(call)]
     tokenizer = _tokenizer(ModelSection(options.model)) if options.model else None
     return _report(data, "data", calls, tokenizer, options)
 
@@ -131,7 +132,7 @@ def _write(out: Path, loaded: Loaded) -> None:
 def _validate(calls: Sequence[RewardCall], rows: Sequence[Any], where: str) -> int:
     """Say which gold answers do not score themselves; return their number."""
     if not calls:
-        raise RecipeError(f"{where}: no reward of the recipe judges right and wrong; add one")
+        raise RecipeError(f"{where}: no reward here judges right and wrong; name one that does")
     check_columns(calls, rows[0])
     failures = 0
     for call in calls:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rlvr.data.rows import Loaded, Row
 from rlvr.schema import RecipeError
 
 _WORD = re.compile(r"\w+")
+SHORT = 8  # words of a benchmark problem that is looked for inside a longer one
 
 
 def normalise(text: str) -> str:
@@ -86,8 +88,9 @@ def require_distinct(rows: Iterable[Row], where: str) -> None:
     """Raise where two rows have one id: reports and pass rates name rows by it."""
     problems: dict[str, str] = {}
     for row in rows:
-        other = problems.setdefault(row["id"], row["problem"])
-        if other is not row["problem"]:
+        other = problems.get(row["id"])
+        problems[row["id"]] = row["problem"]
+        if other is not None:
             same = normalise(other) == normalise(row["problem"])
             fix = "deduplicate: true drops one" if same else "name another column in columns.id"
             raise RecipeError(f"{where}: two rows have the id {row['id']!r}; {fix}")
@@ -97,30 +100,51 @@ def drop_overlaps(loaded: Loaded, benchmarks: dict[str, list[str]], ngram: int) 
     """Drop the rows that share a problem, or ``ngram`` words in a row, with a benchmark.
 
     Words are compared in lower case, without punctuation and signs (Brown et al. 2020, appendix C,
-    with 13 words). Shared phrases of the trade, such as "where m and n are relatively prime
-    positive integers, find m + n", are no overlap: an n-gram counts where at most one problem of
-    each benchmark has it.
+    with 13 words); a shorter problem of at least ``SHORT`` words is found as a whole. A phrase that
+    several problems of a benchmark share ("where m and n are relatively prime positive integers,
+    find m + n") is no overlap, unless the row shares half of such a problem.
     """
     for name, problems in benchmarks.items():
-        texts = {normalise(problem) for problem in problems}
-        owners: dict[tuple[str, ...], int] = {}
-        for index, problem in enumerate(problems):
-            for gram in set(ngrams(problem, ngram)):
-                owners[gram] = -1 if gram in owners else index
-
-        def is_clean(
-            row: Row, texts: set[str] = texts, owners: dict[tuple[str, ...], int] = owners
-        ) -> bool:
-            if normalise(row["problem"]) in texts:
-                return False
-            return all(owners.get(gram, -1) < 0 for gram in ngrams(row["problem"], ngram))
-
-        keep_where(loaded, f"overlaps {name}", is_clean)
+        index = _Benchmark(problems, ngram)
+        keep_where(loaded, f"overlaps {name}", lambda row, index=index: not index.shares(row))
 
 
-def ngrams(text: str, length: int) -> Iterable[tuple[str, ...]]:
+class _Benchmark:
+    """The n-grams of a benchmark's problems, and whose they are."""
+
+    def __init__(self, problems: list[str], ngram: int) -> None:
+        self.texts = {normalise(problem) for problem in problems}
+        self.owners: dict[tuple[str, ...], set[int]] = {}
+        self.sizes: list[int] = []
+        self.lengths = {ngram}
+        for index, text in enumerate(sorted(self.texts)):
+            words = words_of(text)
+            length = ngram if len(words) >= ngram else max(len(words), SHORT)
+            self.lengths.add(length)
+            grams = set(ngrams(words, length))
+            self.sizes.append(len(grams))
+            for gram in grams:
+                self.owners.setdefault(gram, set()).add(index)
+
+    def shares(self, row: Row) -> bool:
+        if normalise(row["problem"]) in self.texts:
+            return True
+        words, shared = words_of(row["problem"]), Counter()
+        for length in self.lengths:
+            for gram in set(ngrams(words, length)):
+                owners = self.owners.get(gram, ())
+                if len(owners) == 1:
+                    return True
+                shared.update(owners)
+        return any(2 * count >= self.sizes[index] for index, count in shared.items())
+
+
+def words_of(text: str) -> list[str]:
+    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+def ngrams(words: list[str], length: int) -> Iterable[tuple[str, ...]]:
     """Return every ``length`` words in a row."""
-    words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
     return zip(*(words[start:] for start in range(length)), strict=False)
 
 

@@ -114,7 +114,7 @@ def _to_row(record: Mapping[str, Any], reading: Reading, source: str, where: str
         answer=answer,
         source=origin if isinstance(origin, str) and origin else source,
     )
-    return Row(**{**rest, **found, **schema})
+    return Row(**{**schema, **rest, **found, **schema})
 
 
 def problem_text(value: Any) -> str:
