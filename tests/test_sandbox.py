@@ -149,6 +149,25 @@ print(seen, dict(os.environ), descriptors, os.listdir('/tmp'), os.getuid() != 0,
     assert outcome.output == b"[] {} [] ['a'] True True\n", outcome
 
 
+def test_a_program_cannot_report_its_own_end_whatever_descriptors_are_open():
+    forge = """
+import os
+for number in range(3, 1024):
+    try: os.write(number, b'{"exit": 0, "missing": []}\\n')
+    except OSError: continue
+print(3, flush=True)
+os._exit(1)
+"""
+    opened = [os.open("/dev/null", os.O_RDONLY) for _ in range(300)]
+    try:
+        assert judge(forge, ECHO).status == "wrong"
+        assert judge("print(3)", ECHO).status == "correct"
+        assert judge("def add(a, b): return a + b", ADD).status == "correct"
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
 def test_output_is_cut_while_it_is_read():
     outcome = run_script("while True: print('3' * (1 << 20))", "", Limits(5.0), MODE)
     assert outcome.end == "output" and len(outcome.output) == Limits().output_bytes
@@ -291,6 +310,9 @@ def test_rows_without_usable_tests_are_said_so(tests):
     [
         ("```python\nprint(3)\n```", "correct"),
         ("```\nprint(3)\n```\n```text\nprint(4)\n```", "correct"),
+        ("1. So:\n   ```python\n   if 1:\n       print(3)\n   ```", "correct"),
+        ("```python\r\nprint(3)\r\n```\r\n", "correct"),
+        ('````python\nx = """\n```\n"""\nprint(3)\n````', "correct"),
         ("```python\nprint(3)\n```\n```python\nprint(4)\n```", "wrong"),
         ("```python\nprint(3)\n```\n```python\nprint(3)", "unparsable"),
         ("print(3)", "unparsable"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from dataclasses import dataclass
 
 from rlvr.rewards.verdict import Verdict
@@ -45,6 +46,8 @@ def fenced_blocks(text: str) -> list[Block] | None:
             opened = match
         elif not language and fence[0] == opened[1][0] and len(fence) >= len(opened[1]):
             body = text[opened.end() + 1 : match.start()]
+            if opened[0][0] in " \t":  # a block inside a list is indented as a whole
+                body = textwrap.dedent(body)
             blocks.append(Block(opened[2].lower(), body))
             opened = None
     return None if opened else blocks

@@ -20,8 +20,10 @@ import time
 import harness
 from privileges import (
     ISOLATED,
+    MOUNT_ATTR_RDONLY,
     become,
     call,
+    change_mount,
     drop_capabilities,
     filter_calls,
     leave_namespaces,
@@ -51,6 +53,9 @@ def build_root(megabytes: int) -> None:
     sources = [(path, os.open(path, os.O_PATH)) for path in (*library_folders(), *devices)]
     options = b"size=4m,nr_inodes=4096,mode=755"
     call("mount", b"tmpfs", b"/tmp", b"tmpfs", MS_NOSUID | MS_NODEV, options)
+    os.makedirs("/tmp/tmp")
+    options = f"size={megabytes}m,nr_inodes=4096,mode=777".encode()
+    call("mount", b"tmpfs", b"/tmp/tmp", b"tmpfs", MS_NOSUID | MS_NODEV, options)
     for path, descriptor in sources:
         target = f"/tmp{path}"
         if path in devices:
@@ -61,15 +66,13 @@ def build_root(megabytes: int) -> None:
         source = f"/proc/self/fd/{descriptor}".encode()
         call("mount", source, target.encode(), None, MS_BIND | MS_REC, None)
         os.close(descriptor)
-    os.makedirs("/tmp/tmp")
     os.makedirs("/tmp/old")
     call("syscall", PIVOT_ROOT[platform.machine()], b"/tmp", b"/tmp/old")
     os.chdir("/")
     call("umount2", b"/old", MNT_DETACH)
     os.rmdir("/old")
     make_read_only()
-    options = f"size={megabytes}m,nr_inodes=4096,mode=777".encode()
-    call("mount", b"tmpfs", b"/tmp", b"tmpfs", MS_NOSUID | MS_NODEV, options)
+    change_mount(b"/tmp", allow=MOUNT_ATTR_RDONLY)
     os.chdir("/tmp")
 
 
@@ -171,8 +174,7 @@ class Jail:
             self.report(missing=self.missing)
             if self.missing and job["required"]:
                 os._exit(1)
-            for number in set(range(3, 256)) - set(job["keep"]):
-                close(number)
+            keep_only({0, 1, 2, *job["keep"]})
             sys.path.pop(0)  # the folder of this file
             code = harness.main(job["program"])
         except BaseException as error:
@@ -180,11 +182,11 @@ class Jail:
         os._exit(code)
 
 
-def close(descriptor: int) -> None:
-    try:
-        os.close(descriptor)
-    except OSError:
-        pass
+def keep_only(descriptors: set[int]) -> None:
+    """Close every other descriptor, above all that of the reports."""
+    ordered = sorted(descriptors)
+    for low, high in zip(ordered, [*ordered[1:], 1 << 20], strict=True):
+        os.closerange(low + 1, high)
 
 
 def wait(child: int, deadline: float) -> int | str:

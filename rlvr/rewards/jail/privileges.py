@@ -97,10 +97,15 @@ def map_user(uid: int, gid: int) -> None:
             file.write(text)
 
 
+def change_mount(path: bytes, *, forbid: int = 0, allow: int = 0, flags: int = 0) -> None:
+    """Set and clear attributes of the mount at ``path``."""
+    content = struct.pack("QQQQ", forbid, allow, 0, 0)
+    call("syscall", MOUNT_SETATTR, -100, path, flags, content, len(content))
+
+
 def make_read_only() -> None:
     """Make every mount of this mount namespace read-only."""
-    content = struct.pack("QQQQ", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, 0, 0, 0)
-    call("syscall", MOUNT_SETATTR, -100, b"/", AT_RECURSIVE, content, len(content))
+    change_mount(b"/", forbid=MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, flags=AT_RECURSIVE)
 
 
 def confine() -> None:
