@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import SMALL
 
 from rlvr.cli import main
 from rlvr.registry import reward
 from rlvr.train import main as train_main
 
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
+VERIFIER = SMALL["rewards"][0]["name"]
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 COUNTDOWN = [
     {"id": "a", "problem": "Make 6.", "answer": "1+2+3", "numbers": [1, 2, 3], "target": 6},
@@ -82,15 +84,15 @@ def test_mistakes_are_one_line(words, error, capsys):
 def test_a_recipe_is_shown_through_its_chat_template_and_validated(write_recipe, capsys):
     recipe = write_recipe(
         data={"prefill": "<think>\n"},
-        rewards=[{"name": "arithmetic"}, {"name": "format"}],
+        rewards=[{"name": VERIFIER}, {"name": "format"}],
         eval={
             "data": {"name": "pocket", "split": "test", "size": 8},
-            "verifier": {"name": "arithmetic"},
+            "verifier": {"name": VERIFIER},
         },
     )
     assert data(str(recipe), "data.size=16", "--validate") == 0
     shown = capsys.readouterr().out
-    assert "data: 16 of 16 gold answers score themselves (arithmetic)" in shown
+    assert f"data: 16 of 16 gold answers score themselves ({VERIFIER})" in shown
     assert "eval.data: 8 of 8 gold answers" in shown
     assert shown.count("<|user|>") == 6 and shown.count("<think>\n") == 3
 
@@ -106,7 +108,7 @@ def test_every_form_of_a_gold_is_what_its_reward_reads(tmp_path):
         "choice": {"answer": "C"},
         "countdown": COUNTDOWN[0],
         "json_schema": {"answer": "[1]", "schema": {"type": "array"}},
-        "arithmetic": {"answer": "-4"},
+        VERIFIER: {"answer": "-4"},
         "python_tests": {"answer": "def f(): return 1", "tests": ["assert f() == 1"]},
     }
     for name, row in rows.items():
@@ -122,7 +124,7 @@ def test_a_run_trains_on_prompts_and_rewards_of_its_recipe(write_recipe, tmp_pat
     ]
     path = write_recipe(
         rewards=[
-            {"name": "arithmetic"},
+            {"name": VERIFIER},
             {"name": "format", "weight": 0.5, "opening": "prompt"},
             {"name": "overlong", "max_length": 32, "buffer": 16},
             {"name": "repetition", "ngram": 3},
@@ -142,7 +144,7 @@ def test_a_run_trains_on_prompts_and_rewards_of_its_recipe(write_recipe, tmp_pat
     lines = (tmp_path / "recipe" / "rollouts.jsonl").read_text().splitlines()
     rollouts = [json.loads(line) for line in lines]
     assert rollouts and all(
-        set(r["rewards"]) == {"arithmetic", "format", "overlong", "repetition"} for r in rollouts
+        set(r["rewards"]) == {VERIFIER, "format", "overlong", "repetition"} for r in rollouts
     )
     assert all("<think>" not in rollout["prompt"] for rollout in rollouts)
 
