@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 from rlvr import __version__, runtime
 from rlvr.schema import RecipeError, RunError
@@ -13,7 +14,9 @@ VERBS = {
     "study": "a base recipe x arms into runs, one table and figures",
     "delta": "two checkpoints into a sparse file that applies and reverts bit for bit",
     "mask": "a mask as a file: build it from a checkpoint, or show it",
+    "data": "a dataset into the one row schema: counted, filtered, checked",
 }
+MODULES = {"data": "data_verb"}  # of a verb that shares its name with a package of features
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,10 +24,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"rlvr {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, summary in VERBS.items():
-        module = import_module(f"rlvr.{name}")
+        module = _module(name)
         module.add_arguments(verbs.add_parser(name, help=summary, description=module.__doc__))
     options = parse(parser, arguments)
-    return guarded(import_module(f"rlvr.{options.verb}").run, options)
+    return guarded(_module(options.verb).run, options)
+
+
+def _module(verb: str) -> Any:
+    return import_module(f"rlvr.{MODULES.get(verb, verb)}")
 
 
 def parse(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:

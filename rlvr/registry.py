@@ -19,6 +19,7 @@ class Registry:
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.functions: dict[str, Callable] = {}
+        self.checks: dict[str, Callable[[dict[str, Any], str], None]] = {}
 
     def __call__(self, function: Function) -> Function:
         """Register ``function`` under its own name; use as a decorator."""
@@ -27,6 +28,19 @@ class Registry:
             raise RecipeError(f"{self.kind} {name!r} is registered twice; rename one of them")
         self.functions[name] = function
         return function
+
+    def checks_options(self, name: str) -> Callable[[Function], Function]:
+        """Register a function of (options, where) that refuses values of ``name``'s options.
+
+        It runs when a recipe is checked, before anything is loaded; what a type cannot say belongs
+        there.
+        """
+
+        def register(function: Function) -> Function:
+            self.checks[name] = function
+            return function
+
+        return register
 
     def get(self, name: str, where: str) -> Callable:
         if name not in self.functions:
@@ -41,7 +55,10 @@ class Registry:
         converters: Converters = NO_CONVERTERS,
     ) -> dict[str, Any]:
         """Return the checked options of entry ``name``, defaults filled in."""
-        return check_options(self.get(name, where), options, where, converters)
+        checked = check_options(self.get(name, where), options, where, converters)
+        if name in self.checks:
+            self.checks[name](checked, where)
+        return checked
 
 
 mask_builder = Registry("mask builder")

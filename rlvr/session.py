@@ -1,6 +1,7 @@
 """One training session: from a checked plan to a trained run directory."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,20 @@ from rlvr import __version__, runtime
 from rlvr.adapters import Adapter, attach_adapter, base_weights, describe
 from rlvr.callbacks import Interrupt, MergeUnmerge, MetricsCallback, ProgressCallback
 from rlvr.checkpoint import fingerprint, step_of, write_json
-from rlvr.data import load_rows
+from rlvr.data import DataSpec, Row, load_prepared, parse_dataset, plain_columns, with_prefill
 from rlvr.engines import engine_dtype, engine_name, loading_whole
 from rlvr.masks import Mask, build_mask, check_base
 from rlvr.plan import Plan
 from rlvr.policy import choose_trainable, load_policy, load_tokenizer
 from rlvr.resume import check_checkpoint
 from rlvr.rewards import check_columns
+from rlvr.rewards.gold import unparsable_golds
 from rlvr.run_dir import claim_run
 from rlvr.schema import RecipeError, RunError
 from rlvr.trainer import RLVRTrainer, training_arguments
+
+# What TRL hands to a reward beside the columns of the dataset.
+TRAINER_COLUMNS = {"completion_ids": []}
 
 
 def train(plan: Plan, run_dir: Path, checkpoint: Path | None) -> bool:
@@ -50,9 +55,9 @@ def build_trainer(plan: Plan, run_dir: Path) -> RLVRTrainer:
     set_seed(args.seed)
     if runtime.is_main():
         claim_run(run_dir, recipe)
-    rows = load_rows(recipe.data, "data")
-    check_columns(plan.rewards, rows[0])
-    tokenizer = load_tokenizer(recipe.model)
+    data = parse_dataset(recipe.data, "data")
+    tokenizer = with_prefill(load_tokenizer(recipe.model), data.shared["prefill"], "data")
+    rows = _load_rows(plan, data, tokenizer)
     with loading_whole(args) as device:
         policy = load_policy(recipe.model, device)
     check_checkpoint(recipe, policy)
@@ -84,6 +89,19 @@ def build_trainer(plan: Plan, run_dir: Path) -> RLVRTrainer:
         adapter=adapter,
         callbacks=callbacks,
     )
+
+
+def _load_rows(plan: Plan, data: DataSpec, tokenizer: Any) -> list[Row]:
+    """Return the rows with their prompts and the columns that the rewards read."""
+    loaded = load_prepared(
+        data, "data", tokenizer=tokenizer, unparsable=partial(unparsable_golds, plan.rewards)
+    )
+    for reason, ids in loaded.dropped.items():
+        runtime.say(f"data     dropped {len(ids)} rows, {reason}: {', '.join(ids[:5])}")
+    columns = {column for call in plan.rewards for column in call.columns}
+    rows = plain_columns(loaded.rows, columns)
+    check_columns(plan.rewards, {**rows[0], **TRAINER_COLUMNS})
+    return [Row(**{**row, "prompt": data.render(row["problem"])}) for row in rows]
 
 
 def _require_world(args: Any) -> None:

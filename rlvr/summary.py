@@ -14,14 +14,14 @@ from torch import Tensor
 from rlvr import runtime
 from rlvr.checkpoint import read_jsonl, read_weight, read_weights, write_json
 from rlvr.config import EvalSection, ModelSection
-from rlvr.data import load_rows, render
+from rlvr.data import load_prepared, parse_dataset, with_prefill
 from rlvr.delta import discard_applied
 from rlvr.eval import EvalResult, EvalSettings, evaluate, token_kl
 from rlvr.geometry.metrics import update_sparsity
 from rlvr.masks import Mask
 from rlvr.plan import Plan
 from rlvr.policy import checkpoint_folder, load_policy, load_tokenizer
-from rlvr.rewards import parse_reward
+from rlvr.rewards import check_columns, parse_reward
 from rlvr.run_dir import trained_policy
 
 
@@ -81,13 +81,18 @@ def evaluate_run(
     section: ModelSection, settings: EvalSection, run_dir: Path, folder: Path
 ) -> dict[str, Any]:
     """Evaluate base and trained policy on the same problems, and the KL between them."""
-    tokenizer = load_tokenizer(section)
-    rows = load_rows(settings.data, "eval.data")
+    data = parse_dataset(settings.data, "eval.data")
+    tokenizer = with_prefill(load_tokenizer(section), data.shared["prefill"], "eval.data")
+    rows = load_prepared(data, "eval.data", tokenizer=tokenizer).rows
     call = parse_reward(settings.verifier, "eval.verifier")
     device = runtime.default_device()
 
+    check_columns([call], rows[0])
+    copies = settings.samples
+    columns = {name: [row[name] for row in rows for _ in range(copies)] for name in call.columns}
+
     def judge(completions: list[str], answers: list[str]) -> list[float | None]:
-        return call(completions, {"answer": answers})
+        return call(completions, columns)
 
     sampling = EvalSettings(
         **{f.name: getattr(settings, f.name) for f in dataclasses.fields(EvalSettings)}
@@ -99,14 +104,14 @@ def evaluate_run(
     }
     for name, policy in policies.items():
         results[name] = evaluate(
-            policy, tokenizer, rows, render=render, verifier=judge, settings=sampling
+            policy, tokenizer, rows, render=data.render, verifier=judge, settings=sampling
         )
         results[name].write(run_dir / "eval", name)
     kl = token_kl(
         policies["final"],
         policies["base"],
         tokenizer,
-        [render(row["problem"]) for row in rows],
+        [data.render(row["problem"]) for row in rows],
         results["final"].completions,
         batch_size=settings.batch_size,
     )

@@ -7,7 +7,7 @@ import rlvr
 
 PACKAGE = Path(rlvr.__file__).parent
 LAYERS = [
-    {"cli", "train", "study", "mask"},
+    {"cli", "train", "study", "mask", "data_verb"},
     {"session", "summary"},
     {"trainer", "resume", "callbacks", "plan", "guard", "plots"},
     {"policy", "adapters", "optim", "rewards", "eval", "data", "geometry"},
@@ -23,6 +23,9 @@ FENCES = {
     "math_verify": {"rewards"},
     "deepspeed": {"engines"},
     "vllm": {"eval"},
+    "jsonschema": {"rewards"},
+    "reasoning_gym": {"rewards", "data"},
+    "pyarrow": {"data"},
 }
 
 

@@ -1,5 +1,20 @@
 """Datasets in the one row schema: ``id, problem, answer, source``. Importing registers them."""
 
-from rlvr.data.datasets import Row, load_rows, parse_dataset, render
+from rlvr.data import presets
+from rlvr.data.prepare import DataSpec, load_prepared, load_rows, parse_dataset
+from rlvr.data.prompts import generation_prompt, render, with_prefill
+from rlvr.data.rows import Loaded, Row, plain_columns
 
-__all__ = ["Row", "load_rows", "parse_dataset", "render"]
+__all__ = [
+    "DataSpec",
+    "Loaded",
+    "Row",
+    "generation_prompt",
+    "load_prepared",
+    "load_rows",
+    "parse_dataset",
+    "plain_columns",
+    "presets",
+    "render",
+    "with_prefill",
+]

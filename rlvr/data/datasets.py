@@ -1,24 +1,15 @@
-"""Datasets that a recipe can name, in one row schema, and how a problem becomes a prompt."""
+"""Datasets that a recipe can name, in one row schema."""
 
-import hashlib
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
-from rlvr.config import pop_name
 from rlvr.data import pocket as pocket_task
+from rlvr.data.rows import Extract, Loaded, Reading, Row, read_records
 from rlvr.registry import dataset
 from rlvr.schema import RecipeError
-
-
-class Row(TypedDict):
-    """One problem: ``answer`` is the gold answer as text, ``source`` says where it is from."""
-
-    id: str
-    problem: str
-    answer: str
-    source: str
 
 
 @dataset
@@ -37,47 +28,132 @@ def pocket(*, split: Literal["train", "test"], size: int, seed: int = 0) -> list
 
 
 @dataset
-def jsonl(*, path: str, size: int | None = None) -> list[Row]:
-    """Rows of a local file with ``problem`` and ``answer`` on each line; the first ``size``."""
+def jsonl(
+    *,
+    path: str,
+    size: int | None = None,
+    columns: dict[str, str] | None = None,
+    extract: Extract = "auto",
+    keep: dict[str, list[Any]] | None = None,
+) -> Loaded:
+    """Rows of a local file with one JSON object on each line; the first ``size``."""
+    reading = Reading(columns or {}, extract, keep or {})
+    return read_records(_lines(local_file(path)), reading, Path(path).name, size, path)
+
+
+@dataset
+def parquet(
+    *,
+    path: str,
+    size: int | None = None,
+    columns: dict[str, str] | None = None,
+    extract: Extract = "auto",
+    keep: dict[str, list[Any]] | None = None,
+) -> Loaded:
+    """Rows of a local parquet file; the first ``size``."""
+    reading = Reading(columns or {}, extract, keep or {})
+    return read_records(_parquet_rows(local_file(path)), reading, Path(path).name, size, path)
+
+
+@dataset
+def hub(
+    *,
+    path: str,
+    split: str = "train",
+    config: str | None = None,
+    revision: str | None = None,
+    size: int | None = None,
+    columns: dict[str, str] | None = None,
+    extract: Extract = "auto",
+    keep: dict[str, list[Any]] | None = None,
+) -> Loaded:
+    """Rows of a Hugging Face dataset by its name, or of a local folder of one."""
+    reading = Reading(columns or {}, extract, keep or {})
+    records = hub_rows(path, split, config, revision)
+    return read_records(records, reading, f"{path}/{split}", size, f"data.path: {path}")
+
+
+@dataset
+def reasoning_gym(*, task: str, size: int, seed: int = 0) -> list[Row]:
+    """Problems of a task of the package reasoning-gym, for the reward of the same name."""
+    try:
+        import reasoning_gym as package
+    except ImportError as error:
+        raise RecipeError(
+            "data: the package reasoning-gym is missing; pip install reasoning-gym"
+        ) from error
+    try:
+        entries = package.create_dataset(task, size=size, seed=seed)
+    except ValueError as error:
+        raise RecipeError(f"data.task: {error}") from error
+    rows = []
+    for number, entry in enumerate(entries):
+        metadata = json.dumps(entry["metadata"], default=str)
+        row = Row(
+            id=f"{task}/{seed}/{number}",
+            problem=entry["question"],
+            answer=str(entry["answer"]),
+            source=f"reasoning_gym/{task}",
+        )
+        rows.append({**row, "metadata": metadata})
+    return rows
+
+
+def local_file(path: str) -> Path:
     file = Path(path)
     if not file.is_file():
         raise RecipeError(f"data.path: {path} does not exist; check the path")
-    rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    return file
+
+
+def read_local(path: str) -> Iterator[tuple[str, Any]]:
+    """Yield the records of a local ``.parquet`` or JSONL file, with a name for messages."""
+    file = local_file(path)
+    return _parquet_rows(file) if file.suffix == ".parquet" else _lines(file)
+
+
+def _lines(file: Path) -> Iterator[tuple[str, Any]]:
+    with open(file, encoding="utf-8-sig", newline="\n") as lines:
         try:
-            content = json.loads(line)
-            problem, answer = str(content["problem"]), str(content["answer"])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise RecipeError(
-                f"{path}, line {number}: expected an object with 'problem' and 'answer' ({error})"
-            ) from error
-        default_id = hashlib.sha256(problem.encode()).hexdigest()[:16]
-        row_id = str(content.get("id", default_id))
-        rows.append(Row(id=row_id, problem=problem, answer=answer, source=file.name))
-        if len(rows) == size:
-            break
-    return rows
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield f"line {number}", json.loads(line)
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"{file}: not UTF-8 ({error}); convert the file") from error
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise RecipeError(f"{file}, line {number}: not JSON ({error})") from error
 
 
-def parse_dataset(spec: dict[str, Any], where: str) -> tuple[str, dict[str, Any]]:
-    """Check ``{name: ..., **options}`` and return the dataset's name and its options."""
-    name, options = pop_name(spec, "name", where)
-    checked = dataset.check(name, options, where)
-    size = checked.get("size")
-    if isinstance(size, int) and size < 1:
-        raise RecipeError(f"{where}.size: must be at least 1, got {size}")
-    return name, checked
+def _parquet_rows(file: Path) -> Iterator[tuple[str, Any]]:
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    number = 0
+    try:
+        with ParquetFile(file) as opened:
+            for batch in opened.iter_batches():
+                for record in batch.to_pylist():
+                    yield f"row {number}", record
+                    number += 1
+    except (pyarrow.ArrowException, OSError) as error:
+        raise RecipeError(f"{file}: not a readable parquet file ({error})") from error
 
 
-def load_rows(spec: dict[str, Any], where: str) -> list[Row]:
-    """Return the rows that ``spec`` names, in a deterministic order."""
-    name, options = parse_dataset(spec, where)
-    rows = dataset.functions[name](**options)
-    if not rows:
-        raise RecipeError(f"{where}: dataset {name!r} has no rows")
-    return rows
+def hub_rows(
+    path: str, split: str, config: str | None, revision: str | None
+) -> Iterator[tuple[str, Any]]:
+    """Yield the records of a Hugging Face dataset, with a name for messages."""
+    import datasets
 
-
-def render(problem: str) -> list[dict[str, str]]:
-    """Return the chat messages of a prompt; the policy's own chat template does the rest."""
-    return [{"role": "user", "content": problem}]
+    datasets.disable_progress_bars()
+    try:
+        found = datasets.load_dataset(path, config, split=split, revision=revision)
+    except (ValueError, OSError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RecipeError(
+            f"data: cannot load the dataset {path!r} (config {config}, split {split!r}, revision "
+            f"{revision}): {first}. Check these names, or read a local copy with name: parquet or "
+            "jsonl"
+        ) from error
+    for number, record in enumerate(found):
+        yield f"row {number}", record

@@ -2,5 +2,29 @@
 
 from rlvr.rewards.arithmetic import arithmetic
 from rlvr.rewards.calls import RewardCall, check_columns, parse_reward, parse_rewards
+from rlvr.rewards.choice import choice
+from rlvr.rewards.countdown import countdown
+from rlvr.rewards.json_schema import json_schema
+from rlvr.rewards.lengths import length, overlong, repetition
+from rlvr.rewards.python_tests import python_tests
+from rlvr.rewards.reasoning_gym import reasoning_gym
+from rlvr.rewards.structure import format
+from rlvr.rewards.verdict import Verdict
 
-__all__ = ["RewardCall", "arithmetic", "check_columns", "parse_reward", "parse_rewards"]
+__all__ = [
+    "RewardCall",
+    "Verdict",
+    "arithmetic",
+    "check_columns",
+    "choice",
+    "countdown",
+    "format",
+    "json_schema",
+    "length",
+    "overlong",
+    "parse_reward",
+    "parse_rewards",
+    "python_tests",
+    "reasoning_gym",
+    "repetition",
+]

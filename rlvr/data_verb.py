@@ -1,0 +1,147 @@
+"""``rlvr data TARGET``: a recipe's data, or a named dataset, into the one row schema.
+
+Prints how many rows are kept, which are dropped and why, and three prompts as the policy reads
+them. ``--validate`` asks the reward about every row's own gold answer.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlvr import runtime
+from rlvr.checkpoint import write_json
+from rlvr.config import ModelSection, apply_overrides, load_recipe
+from rlvr.data import (
+    DataSpec,
+    Loaded,
+    generation_prompt,
+    load_prepared,
+    parse_dataset,
+    with_prefill,
+)
+from rlvr.registry import import_plugins
+from rlvr.rewards import RewardCall, check_columns, parse_reward, parse_rewards
+from rlvr.rewards.gold import gold_verdicts, is_verifier, unparsable_golds
+from rlvr.schema import RecipeError
+
+SHOWN_IDS, SHOWN_PROMPTS = 20, 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", help="YAML recipe, or the name of a dataset")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="section.key=value of a recipe, or an option of the dataset",
+    )
+    parser.add_argument("--validate", action="store_true", help="every gold must score itself")
+    parser.add_argument("--out", type=Path, help="write the rows, one JSON object a line")
+    parser.add_argument("--model", help="policy whose chat template shows the prompts of a dataset")
+    parser.add_argument("--reward", default="math", help="what validates a dataset (math)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Show, check and write the rows; return 1 where a gold answer does not score itself."""
+    runtime.prepare_environment()
+    if Path(options.target).suffix in (".yaml", ".yml"):
+        return _run_recipe(options)
+    spec = apply_overrides({"name": options.target}, options.overrides)
+    data = parse_dataset(spec, "data")
+    named = [parse_reward({"name": options.reward}, "--reward")] if options.validate else []
+    calls = [call for call in named if is_verifier(call)]
+    tokenizer = _tokenizer(ModelSection(options.model)) if options.model else None
+    return _report(data, "data", calls, tokenizer, options)
+
+
+def _run_recipe(options: argparse.Namespace) -> int:
+    recipe = load_recipe(options.target, options.overrides)
+    import_plugins(recipe.plugins)
+    calls = [call for call in parse_rewards(recipe.rewards) if is_verifier(call)]
+    sections = [("data", recipe.data, calls)]
+    if recipe.eval is not None:
+        verifier = parse_reward(recipe.eval.verifier, "eval.verifier")
+        sections.append(("eval.data", recipe.eval.data, [verifier]))
+    checked = [(name, parse_dataset(spec, name), found) for name, spec, found in sections]
+    tokenizer = _tokenizer(recipe.model)
+    return max(_report(data, name, found, tokenizer, options) for name, data, found in checked)
+
+
+def _tokenizer(section: ModelSection) -> Any:
+    from rlvr.policy import load_tokenizer
+
+    return load_tokenizer(section)
+
+
+def _report(
+    data: DataSpec,
+    where: str,
+    calls: list[RewardCall],
+    tokenizer: Any,
+    options: argparse.Namespace,
+) -> int:
+    if tokenizer is not None:
+        tokenizer = with_prefill(tokenizer, data.shared["prefill"], where)
+    loaded = load_prepared(
+        data, where, tokenizer=tokenizer, unparsable=lambda rows: unparsable_golds(calls, rows)
+    )
+    dropped = sum(map(len, loaded.dropped.values()))
+    runtime.say(f"{where}: {data.name}, {len(loaded.rows)} rows kept, {dropped} dropped")
+    for reason, ids in loaded.dropped.items():
+        more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
+        runtime.say(f"  dropped {len(ids)}, {reason}: {', '.join(ids[:SHOWN_IDS])}{more}")
+    for row in loaded.rows[:SHOWN_PROMPTS]:
+        messages = data.render(row["problem"])
+        if tokenizer is None:
+            text = "\n".join(f"{turn['role']}: {turn['content']}" for turn in messages)
+        else:
+            text = generation_prompt(tokenizer, messages)
+        runtime.say(f"--- prompt of {row['id']} (answer {row['answer']!r})\n{text}")
+    runtime.say("---")
+    if options.out is not None and where == "data":
+        _write(options.out, loaded)
+    failures = _validate(calls, loaded.rows, where) if options.validate else 0
+    return 1 if failures else 0
+
+
+def _write(out: Path, loaded: Loaded) -> None:
+    """Write the rows, and the ids that were dropped beside them; whole files or none."""
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "w", encoding="utf-8") as file:
+            for row in loaded.rows:
+                file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, out)
+    except (OSError, UnicodeEncodeError) as error:
+        raise RecipeError(f"--out {out}: {error}; nothing was written") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    runtime.say(f"{out}: {len(loaded.rows)} rows")
+    if loaded.dropped:
+        beside = out.with_name(f"{out.name}.dropped.json")
+        write_json(beside, loaded.dropped)
+        runtime.say(f"{beside}: the ids that were dropped, by reason")
+
+
+def _validate(calls: Sequence[RewardCall], rows: Sequence[Any], where: str) -> int:
+    """Say which gold answers do not score themselves; return their number."""
+    if not calls:
+        raise RecipeError(f"{where}: no reward here judges right and wrong; name one that does")
+    check_columns(calls, rows[0])
+    failures = 0
+    for call in calls:
+        verdicts = gold_verdicts(call, rows)
+        wrong = [(r, v) for r, v in zip(rows, verdicts, strict=True) if v.status != "correct"]
+        for row, verdict in wrong:
+            detail = f" ({verdict.detail})" if verdict.detail else ""
+            runtime.say(f"{where}: {row['id']}: {row['answer']!r} is {verdict.status}{detail}")
+        right = len(rows) - len(wrong)
+        runtime.say(f"{where}: {right} of {len(rows)} gold answers score themselves ({call.name})")
+        failures += len(wrong)
+    return failures

@@ -1,0 +1,83 @@
+"""``choice``: the letter of a multiple-choice answer."""
+
+import re
+
+from rlvr.registry import reward
+from rlvr.rewards.text import boxes, conclusion
+from rlvr.rewards.verdict import Verdict
+
+# An explicit answer: "The answer is (B).", "**Answer:** B", "<answer>B</answer>".
+_ANCHOR = re.compile(r"<answer>|\b(?:answer|choice|option)\b[ \t*_]*(?::|\bis\b)", re.IGNORECASE)
+_OPENING = r"(?:[\s*_$:(\[{]|\\(?:text|textbf|mathrm|mathbf|boxed)\b)"
+_LETTER = re.compile(rf"{_OPENING}{{0,16}}([A-Z])(?![\w'’])([*_$)\]}}]{{0,8}})")
+_END = re.compile(r"\s*(?:[.,:;)\]}\n]|</answer>|$)|[ \t]*\n")
+_MORE = re.compile(r"[\s.,;:/&|]*(?:(?:or|and)\b)?[\s(*_$\[]*[A-Z](?![\w'’])")
+_GOLD = re.compile(r"\s*\(?([A-Za-z])\)?\.?\s*")
+_WINDOW = 64  # characters after an anchor in which the letter and its neighbours stand
+
+
+@reward
+def choice(
+    completions: list[str],
+    answer: list[str],
+    *,
+    letters: str = "ABCDEFGHIJ",
+    require_think: bool = False,
+    correct: float = 1.0,
+    wrong: float = 0.0,
+) -> list[Verdict]:
+    """Judge the last explicit answer after the thoughts against the gold letter.
+
+    An explicit answer is a ``\\boxed{B}``, "the answer is (B)", "Answer: B", "<answer>B</answer>",
+    or a conclusion that is the letter alone. It is one capital letter of ``letters``: "A or B" is
+    no answer, nor is a letter that is a word of its sentence ("the answer is A bird").
+    """
+    return [
+        _judge(text, gold, letters, require_think)
+        for text, gold in zip(completions, answer, strict=True)
+    ]
+
+
+def _judge(completion: str, gold: str, letters: str, require_think: bool) -> Verdict:
+    match = _GOLD.fullmatch(str(gold)[:_WINDOW])
+    if match is None or match[1].upper() not in letters:
+        return Verdict("gold_unparsable", detail=f"the gold answer is no letter of {letters}")
+    rest = conclusion(completion, require_think)
+    if isinstance(rest, Verdict):
+        return rest
+    found = find_letter(rest)
+    if found is None or found not in letters:
+        return Verdict("unparsable", answer=found, detail="no single letter as the last answer")
+    status = "correct" if found == match[1].upper() else "wrong"
+    return Verdict(status, answer=found)
+
+
+def find_letter(text: str) -> str | None:
+    """Return the letter of the last explicit answer; None where there is none or it is not one."""
+    bare = re.fullmatch(r"\W{0,4}([A-Z])\W{0,4}", text.strip()[:16])
+    if bare and len(text.strip()) <= 16:
+        return bare[1]
+    found: list[tuple[int, str | None]] = []
+    for start, content in boxes(text):
+        found.append((start, None if content is None else _whole(content)))
+    for anchor in _ANCHOR.finditer(text):
+        window = text[anchor.end() : anchor.end() + _WINDOW]
+        letter = _LETTER.match(window)
+        if letter is None:
+            if anchor[0].lower() == "<answer>":
+                found.append((anchor.start(), None))
+            continue
+        after = window[letter.end() :]
+        if _MORE.match(after):
+            found.append((anchor.start(), None))
+        elif set(letter[2]) & set(")]}") or _END.match(after):
+            found.append((anchor.start(), letter[1]))
+    return max(found, key=lambda item: item[0])[1] if found else None
+
+
+def _whole(content: str) -> str | None:
+    letter = _LETTER.match(content.strip()[:_WINDOW])
+    if letter is None:
+        return None
+    rest = content.strip()[letter.end() :]
+    return letter[1] if re.fullmatch(r"[\s.)\]}*_$]{0,8}", rest) else None

@@ -1,0 +1,1 @@
+"""The child side of the sandbox: a program of its own, run as ``python jail JOB CONTROL``."""

@@ -1,0 +1,83 @@
+"""``reasoning_gym``: any task of the package reasoning-gym, judged by the task's own scorer."""
+
+from importlib.util import find_spec
+from typing import Any
+
+from rlvr.registry import reward
+from rlvr.rewards.scoring import Crash, Overrun, pool
+from rlvr.rewards.text import boxes, conclusion, last_tagged
+from rlvr.rewards.verdict import Verdict
+from rlvr.schema import RecipeError
+
+_SCORER = "rlvr.rewards.gym_scorer:score"
+
+
+@reward
+def reasoning_gym(
+    completions: list[str],
+    problem: list[str],
+    answer: list[str],
+    metadata: list[Any],
+    *,
+    threshold: float = 0.99,
+    seconds: float = 5.0,
+    require_think: bool = False,
+    correct: float = 1.0,
+    wrong: float = 0.0,
+) -> list[Verdict]:
+    """Judge a completion correct where its task's scorer gives at least ``threshold`` in [0, 1].
+
+    ``metadata`` is the entry's own (an object or its JSON), whose ``source_dataset`` names the
+    task. The answer is the last ``<answer>`` or ``\\boxed{}`` after the thoughts, or else the whole
+    conclusion. A scorer that needs longer than ``seconds`` is killed.
+    """
+    verdicts: list[Verdict | str] = []
+    requests = []
+    columns = zip(completions, problem, answer, metadata, strict=True)
+    for completion, question, gold, about in columns:
+        rest = conclusion(completion, require_think)
+        found = rest if isinstance(rest, Verdict) else find_answer(rest)
+        verdicts.append(found)
+        if not isinstance(found, Verdict):
+            entry = {"question": question, "answer": gold, "metadata": about}
+            requests.append({"answer": found, "entry": entry})
+    replies = iter(pool(_SCORER).ask_all(requests, seconds) if requests else [])
+    return [
+        found if isinstance(found, Verdict) else _verdict(found, next(replies), threshold)
+        for found in verdicts
+    ]
+
+
+@reward.checks_options("reasoning_gym")
+def _check(options: dict[str, Any], where: str) -> None:
+    if find_spec("reasoning_gym") is None:
+        raise RecipeError(
+            f"{where}: the package reasoning-gym is missing; pip install 'rlvr[rewards]'"
+        )
+    if not 0 < options["threshold"] <= 1:
+        raise RecipeError(f"{where}.threshold: must be in (0, 1], got {options['threshold']}")
+
+
+def _verdict(answer: str, reply: Any, threshold: float) -> Verdict:
+    shown = answer[:1000]
+    if isinstance(reply, Overrun):
+        return Verdict("timeout", answer=shown, detail="the scorer passed the deadline")
+    if isinstance(reply, Crash):
+        return Verdict("crashed", answer=shown, detail=f"the scorer: {reply}")
+    if "gold" in reply:
+        return Verdict("gold_unparsable", detail=reply["gold"])
+    if "raised" in reply:
+        return Verdict("wrong", answer=shown, detail=f"the scorer raised {reply['raised']}")
+    status = "correct" if reply["score"] >= threshold else "wrong"
+    return Verdict(status, answer=shown, detail=f"score {reply['score']:g}")
+
+
+def find_answer(text: str) -> str | Verdict:
+    """Return the answer of a conclusion, as text."""
+    tagged, found = last_tagged(text), boxes(text)
+    if tagged is not None:
+        return tagged.strip()
+    if found:
+        content = found[-1][1]
+        return Verdict("unparsable", detail="an open box") if content is None else content.strip()
+    return text.strip() or Verdict("unparsable", detail="no answer")
