@@ -1,0 +1,22 @@
+"""What a verifier says about one completion."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Status = Literal[
+    "correct", "wrong", "unparsable", "gold_unparsable", "timeout", "crashed", "truncated"
+]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One judgement: a status, and what led to it.
+
+    ``reward`` is None where the status alone decides and the recipe's scaling gives the number;
+    ``answer`` is the answer found in the completion; ``detail`` says in one line why.
+    """
+
+    status: Status
+    reward: float | None = None
+    answer: str | None = None
+    detail: str = ""
