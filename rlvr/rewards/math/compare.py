@@ -1,0 +1,352 @@
+"""Whether two trees are one answer: by the form they have, down to numbers."""
+
+from fractions import Fraction
+from typing import Any
+
+from rlvr.rewards.math.atoms import Node
+from rlvr.rewards.math.exact import Undefined, exact
+from rlvr.rewards.math.numeric import equal, values, agree
+from rlvr.rewards.math.sets import FLIPPED, INEQUALITIES, looks_like_set, names_of, same_set
+from rlvr.rewards.math.text import words
+from rlvr.rewards.math.units import same_quantity
+
+MAX_ITEMS = 60
+_HUNDRED = ("num", Fraction(100))
+_MINUS = ("num", Fraction(-1))
+
+
+def substitute(node: Any, name: str, new: Node) -> Any:
+    """Return the tree with every name ``name`` replaced."""
+    if isinstance(node, tuple):
+        if node == ("sym", name):
+            return new
+        return tuple(substitute(part, name, new) for part in node)
+    if isinstance(node, list):
+        return [substitute(part, name, new) for part in node]
+    return node
+
+
+def _has_sign(node: Any) -> bool:
+    if isinstance(node, tuple):
+        return bool(node) and (node[0] == "pm" or any(_has_sign(part) for part in node))
+    return isinstance(node, list) and any(_has_sign(part) for part in node)
+
+
+def _signed(node: Any, sign: int) -> Any:
+    if isinstance(node, tuple):
+        if node and node[0] == "pm":
+            inner = _signed(node[2], sign)
+            return inner if node[1] * sign > 0 else ("neg", inner)
+        return tuple(_signed(part, sign) for part in node)
+    if isinstance(node, list):
+        return [_signed(part, sign) for part in node]
+    return node
+
+
+def both_signs(items: list[Node]) -> list[Node]:
+    """Return the items with each ``a \\pm b`` replaced by its two values."""
+    result = []
+    for item in items:
+        result += [_signed(item, 1), _signed(item, -1)] if _has_sign(item) else [item]
+    return result
+
+
+def _nameable(node: Node) -> bool:
+    """Return whether ``node`` can be the name of a quantity, as the left side of ``f(x) = 2x``."""
+    kind = node[0]
+    if kind in ("sym", "sub", "call", "text"):
+        return True
+    if kind in ("mul", "ratio"):
+        return all(_nameable(item) for item in node[1])
+    if kind in ("div", "unit", "paren", "pm"):
+        return all(_nameable(item) for item in node[1:] if isinstance(item, tuple))
+    if kind == "fn":
+        return node[1] in ("abs", "sin", "cos", "tan", "min", "max") and _nameable(node[2][0])
+    return kind == "br" and all(_nameable(item) for item in node[3])
+
+
+def named(node: Node) -> tuple[Node | None, Node | None]:
+    """Return (name, value) of ``name = ... = value``; the value is None for a false chain.
+
+    A tree that is no such chain is its own value without a name.
+    """
+    if node[0] != "rel" or set(node[2]) - {"=", "~"}:
+        return None, node
+    sides, operators = list(node[1]), list(node[2])
+    if "~" in operators:
+        sides = sides[: operators.index("~") + 1]
+        if len(sides) == 1:
+            return None, sides[0]
+    constants = [side for side in sides if not names_of(side) and _is_scalar(side)]
+    if any(not equal(constants[0], side) for side in constants[1:]):
+        return None, None
+    if len(constants) == len(sides):
+        return None, sides[0]
+    if _nameable(sides[0]):
+        return sides[0], sides[-1]
+    if _nameable(sides[-1]) and len(sides) == 2 and not names_of(sides[0]):
+        return sides[-1], sides[0]
+    return None, node if len(sides) == len(node[1]) else ("rel", sides, operators[: len(sides) - 1])
+
+
+def _is_scalar(node: Node) -> bool:
+    return node[0] not in ("br", "set", "seq", "op", "build", "matrix", "rel", "numbers", "text")
+
+
+def same(gold: Node, answer: Node) -> bool:
+    """Return whether ``answer`` is the answer ``gold``."""
+    if gold == answer:
+        return not _undefined(gold)
+    if gold[0] == "paren" or answer[0] == "paren":
+        return same(*(node[1] if node[0] == "paren" else node for node in (gold, answer)))
+    if _approximation(gold):
+        return any(same(side, answer) for side in gold[1]) or same(gold[1][0], answer)
+    if "seq" in (gold[0], answer[0]) or _has_sign(gold) or _has_sign(answer):
+        return _same_lists(gold, answer)
+    if "rel" in (gold[0], answer[0]):
+        return _same_relations(gold, answer)
+    if looks_like_set(gold) or looks_like_set(answer):
+        return _same_sets(gold, answer)
+    if "matrix" in (gold[0], answer[0]):
+        return _same_matrices(gold, answer)
+    if "br" in (gold[0], answer[0]):
+        return _same_tuples(gold, answer)
+    return _same_scalars(gold, answer)
+
+
+def _undefined(node: Node) -> bool:
+    """Return whether a constant has no finite value; infinity itself is an answer."""
+    try:
+        exact(node)
+    except Undefined:
+        return True
+    return False
+
+
+def _approximation(node: Node) -> bool:
+    return node[0] == "rel" and "~" in node[2] and not _nameable(node[1][0])
+
+
+def _matched(gold: list[Node], answer: list[Node]) -> bool:
+    """Return whether the items are the same in some order."""
+    if len(gold) != len(answer) or len(gold) > MAX_ITEMS:
+        return False
+    left = list(answer)
+    for item in gold:
+        place = next((i for i, other in enumerate(left) if same(item, other)), None)
+        if place is None:
+            return False
+        left.pop(place)
+    return True
+
+
+def _is_domain(node: Node) -> bool:
+    return node[0] == "rel" and node[2] == ["in"] and node[1][1][0] == "numbers"
+
+
+def _items(node: Node) -> list[Node]:
+    listed = node[2] if node[0] == "seq" else node[1] if node[0] == "set" else [node]
+    name, held = named(node)
+    if name is not None and held is not None and held[0] in ("set", "seq"):
+        listed = held[-1]
+    return both_signs(listed)
+
+
+def _same_lists(gold: Node, answer: Node) -> bool:
+    """Compare where one side lists several items, in any order; names pair them where given."""
+    if looks_like_set(gold) or looks_like_set(answer):
+        judged = same_set(gold, answer)
+        if judged is not None:
+            return judged
+    if "br" in (gold[0], answer[0]):
+        items = [node[3] if node[0] == "br" else _items(node) for node in (gold, answer)]
+        brackets = [node[1:3] for node in (gold, answer) if node[0] == "br"]
+        if any(pair != ("(", ")") for pair in brackets) or len(items[0]) != len(items[1]):
+            return False
+        return all(same(g, a) for g, a in zip(*items, strict=True))
+    left, right = _items(gold), _items(answer)
+    if len(left) != len(right):
+        left, right = ([n for n in side if not _is_domain(n)] for side in (left, right))
+    if len(left) != len(right):
+        return False
+    keys = [[named(item)[0] for item in side] for side in (left, right)]
+    if None not in keys[0] + keys[1] and len({str(key) for key in keys[0]}) == len(left):
+        places = {str(key): item for key, item in zip(keys[1], right, strict=True)}
+        if set(places) == {str(key) for key in keys[0]}:
+            return all(same(g, places[str(k)]) for k, g in zip(keys[0], left, strict=True))
+    return _matched(left, right)
+
+
+def _same_relations(gold: Node, answer: Node) -> bool:
+    gold_name, gold_value = named(gold)
+    name, given = named(answer)
+    if gold_value is None or given is None:
+        return False
+    if gold_name is not None and name is not None:
+        given = _renamed(gold_name, name, given)
+        if gold_value[0] != "rel" and given[0] != "rel" and same(gold_value, given):
+            return True
+        return _same_equations(gold, answer)
+    if gold_name is not None or name is not None:
+        if "rel" not in (gold_value[0], given[0]):
+            return same(gold_value, given)
+        if gold[0] == answer[0] == "rel" and gold[2] == answer[2] == ["="]:
+            return _same_equations(gold, answer)
+        return same(gold_value, given) if (gold_value, given) != (gold, answer) else False
+    if (gold_value, given) != (gold, answer):
+        return same(gold_value, given)
+    if looks_like_set(gold) or looks_like_set(answer):
+        return _same_sets(gold, answer)
+    if gold[0] != answer[0]:
+        return False
+    return _same_equations(gold, answer)
+
+
+def _renamed(gold_name: Node, name: Node, given: Node) -> Node:
+    """Return the answer's value with the argument of its function named as in the gold answer."""
+    if gold_name[0] == name[0] == "call" and len(gold_name[2]) == len(name[2]):
+        for old, new in zip(name[2], gold_name[2], strict=True):
+            if old[0] == new[0] == "sym" and old != new:
+                given = substitute(given, old[1], new)
+    return given
+
+
+def _difference(node: Node) -> Node:
+    return ("add", [node[1][0], ("mul", [_MINUS, node[1][1]])])
+
+
+def _same_equations(gold: Node, answer: Node) -> bool:
+    """Return whether one relation is the other times a constant, positive for an inequality."""
+    if len(gold[2]) != len(answer[2]):
+        return False
+    if len(gold[2]) > 1:
+        if gold[2] == answer[2]:
+            return all(same(g, a) for g, a in zip(gold[1], answer[1], strict=True))
+        turned = [FLIPPED.get(op, op) for op in answer[2][::-1]]
+        sides = zip(gold[1], answer[1][::-1], strict=True)
+        return gold[2] == turned and all(same(g, a) for g, a in sides)
+    op, other = gold[2][0], answer[2][0]
+    flip = -1 if op in FLIPPED and FLIPPED[op] == other else 1
+    if op != other and flip == 1:
+        return False
+    if op not in INEQUALITIES | {"="} or not all(_is_scalar(s) for s in gold[1] + answer[1]):
+        return all(same(g, a) for g, a in zip(gold[1], answer[1], strict=True))
+    ratios = []
+    for seed, kind in ((0, "positive"), (1, "positive"), (2, "integer"), (3, "integer")):
+        try:
+            (left, right), at = values([_difference(gold), _difference(answer)], seed, kind)
+        except Undefined:
+            continue
+        if agree(left, 0, at) or agree(right, 0, at):
+            continue
+        ratios.append((right / left, at))
+        sign = at.context.re(right / left) * flip
+        if op in FLIPPED and sign <= 0:
+            return False
+    if len(ratios) < 2:
+        return False
+    first = ratios[0][0]
+    return all(at.context.mag(abs(ratio - first)) < -60 for ratio, at in ratios[1:])
+
+
+def _same_sets(gold: Node, answer: Node) -> bool:
+    if gold[0] == answer[0] == "build" and gold[1][0] == answer[1][0] == "sym":
+        new = ("sym", "element of the set")
+        gold, answer = (substitute(node, node[1][1], new) for node in (gold, answer))
+    judged = same_set(gold, answer)
+    if judged is not None:
+        return judged
+    sides = []
+    for node in (gold, answer):
+        inside = node[0] == "rel" and node[2] == ["in"]
+        sides.append(node[1][1] if inside else node)
+    gold, answer = sides
+    if gold[0] == "set" or answer[0] == "set":
+        return (
+            _matched(_items(gold), _items(answer)) if _listed(gold) and _listed(answer) else False
+        )
+    if gold[0] == answer[0] == "rel":
+        return _same_equations(gold, answer)
+    if gold[0] == answer[0] == "br":
+        return _same_tuples(gold, answer)
+    if gold[0] == answer[0] == "op":
+        return gold[1] == answer[1] and _matched(list(gold[2:]), list(answer[2:]))
+    if gold[0] == answer[0] == "build":
+        return same(gold[1], answer[1]) and same(gold[2], answer[2])
+    return gold == answer
+
+
+def _listed(node: Node) -> bool:
+    return node[0] in ("set", "seq") or _is_scalar(node)
+
+
+def _same_tuples(gold: Node, answer: Node) -> bool:
+    if gold[0] != answer[0] or len(gold[3]) != len(answer[3]):
+        return False
+    if len(gold[3]) == 2 and gold[1:3] != answer[1:3]:
+        return False
+    return all(same(g, a) for g, a in zip(gold[3], answer[3], strict=True))
+
+
+def _same_matrices(gold: Node, answer: Node) -> bool:
+    rows = []
+    for node in (gold, answer):
+        if node[0] == "matrix":
+            rows.append(node[1])
+        elif node[0] == "br":
+            nested = all(item[0] == "br" for item in node[3])
+            rows.append([i[3] if nested else [i] for i in node[3]])
+        else:
+            return False
+    if [len(row) for row in rows[0]] != [len(row) for row in rows[1]]:
+        return False
+    pairs = zip(sum(rows[0], []), sum(rows[1], []), strict=True)
+    return all(same(g, a) for g, a in pairs)
+
+
+def _same_scalars(gold: Node, answer: Node) -> bool:
+    """Compare two numbers or expressions, where a percent sign, degrees or a unit may be left out."""
+    if gold[0] == answer[0] == "text":
+        return words(gold[1]) == words(answer[1])
+    if "unit" in (gold[0], answer[0]):
+        return same_quantity(gold, answer, same)
+    for mark in ("pct", "deg"):
+        if (gold[0] == mark) != (answer[0] == mark):
+            bare = [node[1] if node[0] == mark else node for node in (gold, answer)]
+            return equal(*bare) or equal(gold, answer)
+    if gold[0] == answer[0] == "based":
+        return int(gold[1], gold[2]) == int(answer[1], answer[2])
+    if "based" in (gold[0], answer[0]):
+        return False
+    if "ratio" in (gold[0], answer[0]):
+        return _same_ratios(gold, answer)
+    try:
+        return equal(gold, answer) or _congruent(gold, answer)
+    except (Undefined, ValueError):
+        return False
+
+
+def _same_ratios(gold: Node, answer: Node) -> bool:
+    if gold[0] != answer[0]:
+        return equal(gold, answer)
+    left, right = gold[1], answer[1]
+    if len(left) != len(right):
+        return False
+    if all(equal(g, a) for g, a in zip(left, right, strict=True)):
+        return True
+    cross = [
+        (("mul", [left[0], a]), ("mul", [right[0], g])) for g, a in zip(left, right, strict=True)
+    ]
+    zero = ("num", Fraction(0))
+    return not any(equal(part, zero) for part in left + right) and all(equal(*c) for c in cross)
+
+
+def _congruent(gold: Node, answer: Node) -> bool:
+    """Return whether two trees beyond evaluation are built alike from equal parts."""
+    if gold[0] != answer[0] or len(gold) != len(answer) or gold[0] in ("num", "sym", "const"):
+        return gold == answer and gold[0] != "const"
+    if gold[0] in ("pow", "div"):
+        return all(same(g, a) for g, a in zip(gold[1:], answer[1:], strict=True)) and not (
+            _undefined(gold)
+        )
+    return False
