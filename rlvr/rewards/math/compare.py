@@ -5,7 +5,7 @@ from typing import Any
 
 from rlvr.rewards.math.atoms import Node
 from rlvr.rewards.math.exact import Undefined, exact
-from rlvr.rewards.math.numeric import equal, values, agree
+from rlvr.rewards.math.numeric import agree, equal, values
 from rlvr.rewards.math.sets import FLIPPED, INEQUALITIES, looks_like_set, names_of, same_set
 from rlvr.rewards.math.text import words
 from rlvr.rewards.math.units import same_quantity
@@ -65,28 +65,27 @@ def _nameable(node: Node) -> bool:
     return kind == "br" and all(_nameable(item) for item in node[3])
 
 
-def named(node: Node) -> tuple[Node | None, Node | None]:
-    """Return (name, value) of ``name = ... = value``; the value is None for a false chain.
+def named(node: Node) -> tuple[Node | None, Node]:
+    """Return (name, value) of ``name = ... = value``: the last side before an approximation.
 
     A tree that is no such chain is its own value without a name.
     """
     if node[0] != "rel" or set(node[2]) - {"=", "~"}:
         return None, node
-    sides, operators = list(node[1]), list(node[2])
+    sides, operators = node[1], node[2]
+    if operators[0] == "~" and _nameable(sides[0]):
+        return sides[0], sides[1]
     if "~" in operators:
         sides = sides[: operators.index("~") + 1]
         if len(sides) == 1:
             return None, sides[0]
-    constants = [side for side in sides if not names_of(side) and _is_scalar(side)]
-    if any(not equal(constants[0], side) for side in constants[1:]):
-        return None, None
-    if len(constants) == len(sides):
-        return None, sides[0]
     if _nameable(sides[0]):
         return sides[0], sides[-1]
-    if _nameable(sides[-1]) and len(sides) == 2 and not names_of(sides[0]):
-        return sides[-1], sides[0]
-    return None, node if len(sides) == len(node[1]) else ("rel", sides, operators[: len(sides) - 1])
+    if all(not names_of(side) and _is_scalar(side) for side in sides):
+        return None, sides[-1]
+    if len(sides) == 2 and _nameable(sides[1]) and not names_of(sides[0]):
+        return sides[1], sides[0]
+    return None, node if sides is node[1] else ("rel", sides, operators[: len(sides) - 1])
 
 
 def _is_scalar(node: Node) -> bool:
@@ -147,7 +146,7 @@ def _is_domain(node: Node) -> bool:
 def _items(node: Node) -> list[Node]:
     listed = node[2] if node[0] == "seq" else node[1] if node[0] == "set" else [node]
     name, held = named(node)
-    if name is not None and held is not None and held[0] in ("set", "seq"):
+    if name is not None and held[0] in ("set", "seq"):
         listed = held[-1]
     return both_signs(listed)
 
@@ -180,8 +179,6 @@ def _same_lists(gold: Node, answer: Node) -> bool:
 def _same_relations(gold: Node, answer: Node) -> bool:
     gold_name, gold_value = named(gold)
     name, given = named(answer)
-    if gold_value is None or given is None:
-        return False
     if gold_name is not None and name is not None:
         given = _renamed(gold_name, name, given)
         if gold_value[0] != "rel" and given[0] != "rel" and same(gold_value, given):
@@ -221,10 +218,10 @@ def _same_equations(gold: Node, answer: Node) -> bool:
         return False
     if len(gold[2]) > 1:
         if gold[2] == answer[2]:
-            return all(same(g, a) for g, a in zip(gold[1], answer[1], strict=True))
+            return all(_alike(g, a) for g, a in zip(gold[1], answer[1], strict=True))
         turned = [FLIPPED.get(op, op) for op in answer[2][::-1]]
         sides = zip(gold[1], answer[1][::-1], strict=True)
-        return gold[2] == turned and all(same(g, a) for g, a in sides)
+        return gold[2] == turned and all(_alike(g, a) for g, a in sides)
     op, other = gold[2][0], answer[2][0]
     flip = -1 if op in FLIPPED and FLIPPED[op] == other else 1
     if op != other and flip == 1:
@@ -247,6 +244,18 @@ def _same_equations(gold: Node, answer: Node) -> bool:
         return False
     first = ratios[0][0]
     return all(at.context.mag(abs(ratio - first)) < -60 for ratio, at in ratios[1:])
+
+
+def _alike(gold: Node, answer: Node) -> bool:
+    """Return whether two sides of a chain are the same function of equal arguments, or equal.
+
+    A chain of constants puts given expressions in order: it names them, so that ``sin(2 pi/5)``
+    and ``sin(3 pi/5)`` are two of them though they are equal.
+    """
+    if gold[0] == answer[0] == "fn" and gold[1] == answer[1]:
+        pairs = zip(gold[2], answer[2], strict=False)
+        return len(gold[2]) == len(answer[2]) and all(same(g, a) for g, a in pairs)
+    return same(gold, answer)
 
 
 def _same_sets(gold: Node, answer: Node) -> bool:

@@ -6,20 +6,13 @@ sentence, or a text that is nothing but an expression.
 """
 
 import re
-from typing import Literal, NamedTuple
+from typing import Literal
 
+from rlvr.rewards.math.freeform import Found, announced_last, final_answer
 from rlvr.rewards.math.lexer import balanced
 
 Extract = Literal["boxed", "auto"]
 TAIL = 4_000  # characters at the end in which an answer without a box is looked for
-
-
-class Found(NamedTuple):
-    """The answer's text, or why there is none; ``loose`` where words stand around it."""
-
-    text: str | None
-    reason: str = ""
-    loose: bool = False
 
 
 _BOX = re.compile(r"\\f?boxed(?![a-zA-Z])")
@@ -104,10 +97,10 @@ def extract(response: str, how: Extract) -> Found:
     if text is None:
         return Found(None, "the thoughts are not closed")
     found = boxed(text)
+    if how == "auto" and found is not None and found.text is not None:
+        found = announced_last(text[-TAIL:]) or found
     if found is not None:
         return found
     if how == "boxed":
         return Found(None, "no box")
-    from rlvr.rewards.math.freeform import final_answer
-
     return final_answer(text[-TAIL:] if len(text) > TAIL else text, whole=len(text) <= TAIL)

@@ -5,8 +5,16 @@ equals sign or a closing word of the last sentence, or be all there is.
 """
 
 import re
+from typing import NamedTuple
 
-from rlvr.rewards.math.extract import Found
+
+class Found(NamedTuple):
+    """The answer's text, or why there is none; ``loose`` where words stand around it."""
+
+    text: str | None
+    reason: str = ""
+    loose: bool = False
+
 
 _ANNOUNCED = re.compile(
     r"(?:final\s+answer\s+is|answer\s+is|answer\s*(?:\**\s*)?:|answer\s*=|result\s+is|solution\s+is"
@@ -29,7 +37,7 @@ _MATHS = re.compile(r"\$\$?([^$]{1,400})\$\$?|\\\((.{1,400}?)\\\)|\\\[(.{1,400}?
 _BOLD = re.compile(r"\*\*([^*\n]{1,100})\*\*")
 _SENTENCE = re.compile(r"(?<=[.!?。！？।])(?:\s+|(?<=[。！？।]))|\n+")
 _EQUALS = re.compile(
-    r"(?:=|:|：|\bis|\best|\bist|\bes|\bsont|是|为|為|هو|هي|=\s*\$)\s*(?=[-−]?[$€£]?[0-9.])"
+    r"(?:=|:|：|\bis|\bit'?s|\best|\bist|\bes|\bsont|是|为|為|هو|هي|=\s*\$)\s*(?=[-−]?[$€£]?[0-9.])"
 )
 _LETTER = re.compile(r"\s*\**\(?([A-J])\)?(?![A-Za-z'’])")
 
@@ -42,6 +50,9 @@ def final_answer(text: str, *, whole: bool) -> Found:
         return Found(line, loose=True) if line.strip() else Found(None, "nothing follows ####")
     if whole and is_expression(text):
         return Found(text.strip())
+    letter = re.match(r"\s*([A-J])(?=[^\x00-\x7f]|\s+[^\x00-\x7f])", text)
+    if whole and letter and len(text) < 40:
+        return Found(letter.group(1))
     announced = list(_ANNOUNCED.finditer(text))
     if announced:
         found = _after(text[announced[-1].end() :])
@@ -53,6 +64,15 @@ def final_answer(text: str, *, whole: bool) -> Found:
         if found is not None:
             return Found(found, loose=True)
     return Found(None, "no box and no announced answer")
+
+
+def announced_last(text: str) -> Found | None:
+    """Return the answer that a text announces as its final one, after every box."""
+    place = text.lower().rfind("final answer is")
+    if place < 0 or re.search(r"\\f?boxed", text[place:]):
+        return None
+    found = _after(text[place + len("final answer is") :])
+    return Found(found, loose=True) if found else None
 
 
 def is_expression(text: str) -> bool:

@@ -204,6 +204,10 @@ def _function(name: str, values: list[Any], at: Point) -> Any:
         return at.note(ctx.factorial(number) if name == "factorial" else ctx.fac2(number))
     if name in ("min", "max") and all(ctx.im(item) == 0 for item in values):
         return min(values) if name == "min" else max(values)
+    if name == "mod" and all(ctx.im(item) == 0 for item in values):
+        if _negligible(values[1], at):
+            raise Undefined("modulo 0")
+        return ctx.fmod(number, values[1])
     if name in ("gcd", "lcm") and all(ctx.isint(item) for item in values):
         return ctx.mpf(getattr(math, name)(*(int(item) for item in values)))
     raise Undefined(f"{name} is not evaluated")

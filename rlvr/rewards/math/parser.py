@@ -127,6 +127,9 @@ class Parser(Atoms):
             elif self.at("/"):
                 self.take()
                 factors = [("div", self.product(factors), self.signed())]
+            elif self.at("bmod", "mod", "pmod"):
+                modulus = self.piece() if self.take().value == "pmod" else self.signed()
+                factors = [("fn", "mod", [self.product(factors), modulus])]
             elif self.peek().kind == "text":
                 if self.is_condition():
                     break
@@ -134,7 +137,7 @@ class Parser(Atoms):
             elif self.starts():
                 fraction = self.mixed(factors)
                 if fraction is not None:
-                    factors[-1] = fraction
+                    factors[-1] = self.postfix(fraction)
                     continue
                 factors.append(self.power())
             else:

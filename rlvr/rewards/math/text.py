@@ -46,14 +46,14 @@ _REWRITES = [
     (re.compile(r"(?<!\\)\\[()\[\]]|\$\$?"), " "),
     (re.compile(r"\{,\}|,\\!\s*|\\,\s*,\s*\\,"), ","),
     (re.compile(r"\\(?:left|right|[bB]igg?[lrm]?|middle)(?![a-zA-Z])\s*\.?"), ""),
-    (re.compile(r"\\(?:displaystyle|textstyle|limits|nolimits|bf|rm|it|hfill|nobreak)\b"), " "),
+    (re.compile(r"\\(?:displaystyle|textstyle|limits|nolimits|bf|rm|it|sf|hfill|nobreak)\b"), " "),
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
     (re.compile(r"\\[dt]binom(?![a-zA-Z])"), r"\\binom"),
     (re.compile(r"(?<=[0-9])\\[, ;:](?=[0-9]{3}(?![0-9]))"), ","),
     (re.compile(r"(?<![0-9.])([0-9]{1,3}) (?=[0-9]{3}(?![0-9]))"), r"\1,"),
     (re.compile(r"(?<=,[0-9]{3}) (?=[0-9]{3}(?![0-9]))"), ","),
     (re.compile(r"(?<!\\)\\!"), ""),
-    (re.compile(r"(?<!\\)\\[,;: >]|\\q?quad(?![a-zA-Z])|~|\\hspace\*?\{[^{}]*\}|\\mathstrut"), " "),
+    (re.compile(r"(?<!\\)\\[,;: >]|\\q?quad|~|\\hspace\*?\{[^{}]*\}|\\mathstrut"), " "),
     (re.compile(r"\\(?:phantom|label|tag|hline|noindent|boldsymbol(?=\\))(?:\{[^{}]*\})?"), " "),
 ]  # fmt: skip
 _CURRENCY = re.compile(r"\\\$|\\text(?:dollar|euro)s?\b|\\pounds\b|\\euro\b")
