@@ -104,7 +104,8 @@ class Atoms(ABC):
         token = self.peek()
         if token.kind == "num":
             self.take()
-            return number(token.value)
+            repeats = "." in token.value and self.at("overline", "dot")
+            return self.repeating(token.value) if repeats else number(token.value)
         if token.kind == "const":
             self.take()
             return ("const", token.value)
@@ -132,6 +133,20 @@ class Atoms(ABC):
             return self.absolute()
         raise Unreadable(f"unexpected {token.value!r}" if token.kind != "end" else "it breaks off")
 
+    def repeating(self, digits: str) -> Node:
+        """Return ``0.1\\overline{6}`` exactly, as 0.1 + 6/90."""
+        self.take()
+        period = self.take()
+        if period.value == "{":
+            period = self.take()
+            self.expect("}")
+        if period.kind != "num" or not period.value.isdigit():
+            raise Unreadable("a period that is no digits")
+        places = len(digits.partition(".")[2])
+        nines = 10 ** len(period.value) - 1
+        tail = Fraction(int(period.value), nines * 10**places)
+        return ("num", number(digits)[1] + tail)
+
     def bracket(self) -> Node:
         opening = self.take().value
         items, joint = self.inside()
@@ -151,11 +166,15 @@ class Atoms(ABC):
         return ("br", opening, closing, items)
 
     def braced(self) -> Node:
-        """Return a group in invisible braces; several items in them are a set in plain text."""
+        """Return a group in invisible braces, or a plain-text ``{x | x < 3}``."""
+        if self.builds():
+            return self.curly("}")
         node = self.group()
-        if node[0] == "seq":
-            return ("set", node[2])
         return node
+
+    def builds(self) -> bool:
+        """Return whether a plain brace opens a set-builder: a bar or colon after one name."""
+        return self.peek(1).kind == "name" and self.peek(2).value in ("|", ":")
 
     def curly(self, closing: str) -> Node:
         """Return ``{1, 2}`` or ``{x | x < 3}``."""
@@ -248,6 +267,8 @@ class Atoms(ABC):
             return ("sym", "dots")
         if name in DECORATIONS:
             inner = self.piece()
+            if name in ("overline", "overrightarrow") and inner[0] == "mul":
+                return inner
             return inner if name == "boxed" else ("sub", inner, ("text", name))
         raise Unreadable(f"the command \\{name}")
 
@@ -333,7 +354,10 @@ class Atoms(ABC):
                 if items:
                     rows[-1].append(items[0] if len(items) == 1 else ("seq", ",", items))
         self.take()
-        return ("matrix", [row for row in rows if row])
+        rows = [row for row in rows if row]
+        if name in ("cases", "aligned") and all(r[0][0] == "rel" and len(r) == 1 for r in rows):
+            return ("seq", ",", [row[0] for row in rows])
+        return ("matrix", rows)
 
     def arguments(self) -> list[Node]:
         self.expect("(")

@@ -115,6 +115,8 @@ def same(gold: Node, answer: Node) -> bool:
 
 def _undefined(node: Node) -> bool:
     """Return whether a constant has no finite value; infinity itself is an answer."""
+    if node[0] == "ratio":
+        return False
     try:
         exact(node)
     except Undefined:
@@ -146,6 +148,8 @@ def _is_domain(node: Node) -> bool:
 def _items(node: Node) -> list[Node]:
     listed = node[2] if node[0] == "seq" else node[1] if node[0] == "set" else [node]
     name, held = named(node)
+    if name is not None and name[0] == held[0] == "br" and len(name[3]) == len(held[3]):
+        return [("rel", [n, v], ["="]) for n, v in zip(name[3], held[3], strict=True)]
     if name is not None and held[0] in ("set", "seq"):
         listed = held[-1]
     return both_signs(listed)
@@ -180,6 +184,8 @@ def _same_relations(gold: Node, answer: Node) -> bool:
     gold_name, gold_value = named(gold)
     name, given = named(answer)
     if gold_name is not None and name is not None:
+        if not _interchangeable(gold_name, name):
+            return _same_equations(gold, answer)
         given = _renamed(gold_name, name, given)
         if gold_value[0] != "rel" and given[0] != "rel" and same(gold_value, given):
             return True
@@ -197,6 +203,15 @@ def _same_relations(gold: Node, answer: Node) -> bool:
     if gold[0] != answer[0]:
         return False
     return _same_equations(gold, answer)
+
+
+def _interchangeable(gold_name: Node, name: Node) -> bool:
+    """Return whether two names can stand for one quantity: ``y`` for ``f(x)``, not x_1 for x_2."""
+    if gold_name == name or same(gold_name, name):
+        return True
+    if gold_name[0] == name[0] == "sub":
+        return not same(gold_name[1], name[1])
+    return all(node[0] in ("sym", "sub", "call", "text", "br") for node in (gold_name, name))
 
 
 def _renamed(gold_name: Node, name: Node, given: Node) -> Node:
@@ -330,9 +345,34 @@ def _same_scalars(gold: Node, answer: Node) -> bool:
     if "ratio" in (gold[0], answer[0]):
         return _same_ratios(gold, answer)
     try:
-        return equal(gold, answer) or _congruent(gold, answer)
+        if equal(gold, answer) or _congruent(gold, answer):
+            return True
+        return _rounded(gold, answer) or _rounded(answer, gold)
     except (Undefined, ValueError):
         return False
+
+
+def _rounded(decimal: Node, other: Node) -> bool:
+    """Return whether a decimal of at least 6 places is the rounded value of a number without end.
+
+    ``0.333333`` is 1/3 as far as it goes, ``0.33`` is not.
+    """
+    sign = -1 if decimal[0] == "neg" else 1
+    number = decimal[1] if sign < 0 else decimal
+    if number[0] != "num" or other[0] == "num":
+        return False
+    given = number[1] * sign
+    places = next((k for k in range(6, 21) if (given * 10**k).denominator == 1), None)
+    if places is None or (given * 10**5).denominator == 1:
+        return False
+    try:
+        (value,), at = values([other], 0, "positive")
+    except Undefined:
+        return False
+    if names_of(other) or at.context.im(value) != 0:
+        return False
+    gap = abs(value - at.context.mpf(given.numerator) / given.denominator)
+    return gap * 2 <= at.context.mpf(10) ** -places
 
 
 def _same_ratios(gold: Node, answer: Node) -> bool:

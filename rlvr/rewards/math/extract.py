@@ -23,8 +23,15 @@ _JOINER = re.compile(
 )
 
 
+_TURN = re.compile(r"(?<=\S)\s*(?:<\|(?:im_start|im_end|eot_id|endoftext|user)\|>|</s>)")
+
+
 def conclusion(response: str) -> str | None:
-    """Return what follows the last ``</think>``; None where thoughts were opened and not closed."""
+    """Return what follows the last ``</think>``; None where thoughts were opened and not closed.
+
+    What a template's mark of the next turn opens is no part of it.
+    """
+    response = _TURN.split(response, maxsplit=1)[0]
     _, closed, rest = response.rpartition("</think>")
     if closed:
         return rest if "<think>" not in rest else None

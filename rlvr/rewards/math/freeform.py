@@ -39,6 +39,7 @@ _SENTENCE = re.compile(r"(?<=[.!?。！？।])(?:\s+|(?<=[。！？।]))|\n+")
 _EQUALS = re.compile(
     r"(?:=|:|：|\bis|\bit'?s|\best|\bist|\bes|\bsont|是|为|為|هو|هي|=\s*\$)\s*(?=[-−]?[$€£]?[0-9.])"
 )
+_SAID = re.compile(r"\b(?:is|are|equals)\s+(?:equal\s+to\s+|approximately\s+|about\s+)?")
 _LETTER = re.compile(r"\s*\**\(?([A-J])\)?(?![A-Za-z'’])")
 
 
@@ -108,6 +109,9 @@ def _after(rest: str) -> str | None:
     bold = _BOLD.match(line)
     if bold:
         return bold.group(1)
+    said = list(_SAID.finditer(line))
+    if said:
+        line = line[said[-1].end() :].strip()
     inner = _MATHS.search(line)
     if inner and not re.search(r"[0-9]", line[: inner.start()]):
         return next(group for group in inner.groups() if group)

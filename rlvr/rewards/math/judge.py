@@ -61,9 +61,11 @@ def judge(gold: str, answer: str, loose: bool = False) -> Judged:
     by_letter = _choice(target, given, gold, answer)
     if by_letter is not None:
         return by_letter
-    if is_prose(target):
+    bare = [" ".join(unwrapped(text).split()) for text in (target, given)]
+    if is_prose(target) or (bare[0] == bare[1] and re.search(r"[^\W\d_]{3}", bare[0])):
         right = words(target) == words(given)
-        return ("correct", "the same words") if right else ("wrong", "other words")
+        if right or len(target) > 3:
+            return ("correct", "the same words") if right else ("wrong", "other words")
     try:
         golds = readings(target)
     except Unreadable as error:
@@ -75,12 +77,23 @@ def judge(gold: str, answer: str, loose: bool = False) -> Judged:
     if any(_impossible(tree) for tree in golds):
         return "gold_unparsable", "the gold answer has no value"
     try:
-        answers = readings(given)
+        answers = _answers(given)
     except Unreadable as error:
         return _loosely(golds, given, loose, str(error))
     if any(same(g, a) for g in golds for a in answers):
         return "correct", "equal"
     return _loosely(golds, given, loose, "") if loose else ("wrong", "not equal")
+
+
+def _answers(given: str) -> list[Node]:
+    """Return the readings of an answer; of ``... = value`` the value alone may be readable."""
+    try:
+        return readings(given)
+    except Unreadable:
+        left, equals, last = given.rpartition("=")
+        if not equals or left.rstrip()[-1:] in ("<", ">", "!", ":", "") or not left.strip():
+            raise
+        return readings(last.strip())
 
 
 def _impossible(tree: Node) -> bool:

@@ -81,6 +81,8 @@ def _text_tokens(content: str) -> list[Token]:
             re.search(r"[\\^]", bare) and not re.search("[a-z]{3}", bare)
         ):
             tokens += tokenize(bare)
+        elif len(bare) == 1 and bare.isalpha():
+            tokens.append(Token("name", bare, True))
         elif bare:
             tokens.append(Token("text", bare, True))
     return tokens

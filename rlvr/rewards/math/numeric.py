@@ -22,7 +22,7 @@ MAX_TERMS = 600  # of a sum or product
 class Point:
     """A sampled value for every name, and the precision at which trees are evaluated there.
 
-    ``kind`` is ``positive`` (values in (0.3, 3)), ``real`` (either sign) or ``integer`` (2 to 9).
+    ``kind`` is ``positive`` (values in (0.3, 3)), ``real`` (all negative at seed 0, else of either sign) or ``integer`` (2 to 9).
     """
 
     def __init__(self, seed: int, kind: str = "positive", bits: int = 200) -> None:
@@ -39,10 +39,9 @@ class Point:
         fraction = Fraction(int.from_bytes(digest, "big"), 1 << 128)
         if self.kind == "integer":
             return self.context.mpf(2 + int(fraction * 8))
-        if self.kind == "real":
-            fraction = fraction * 6 - 3
-            return self.context.mpf(fraction.numerator) / fraction.denominator
         fraction = Fraction(3, 10) + fraction * Fraction(27, 10)
+        if self.kind == "real" and (self.seed == 0 or digest[0] % 2 == self.seed % 2):
+            fraction = -fraction
         return self.context.mpf(fraction.numerator) / fraction.denominator
 
     def note(self, value: Any) -> Any:
@@ -259,7 +258,7 @@ def equal(first: Node, second: Node) -> bool:
     if left is not None and right is not None:
         return left == right
     positive = _agree_at(first, second, "positive", 3)
-    if positive is None or (not positive and _on_integers(first)):
+    if positive is None or (not positive and (_on_integers(first) or _on_integers(second))):
         return _agree_at(first, second, "integer", 3) is True
     return positive and _agree_at(first, second, "real", 3) is not False
 

@@ -183,7 +183,7 @@ class Parser(Atoms):
             return None
         start = self.position
         if self.at("frac"):
-            fraction = self.power()
+            fraction = self.atom()
             if fraction[0] == "div" and all(
                 p[0] == "num" and p[1].denominator == 1 for p in fraction[1:]
             ):
@@ -276,7 +276,7 @@ class Parser(Atoms):
             self.at("{") and self.peek(1).value == "circ" and self.peek(2).value == "}"
         ):
             self.position += 1 if self.at("circ") else 3
-            if self.peek() in (Token("name", "C"), Token("name", "F")):
+            if self.peek().kind in ("name", "text") and self.peek().value in ("C", "F"):
                 return ("unit", base, "degree " + self.take().value)
             return ("deg", base)
         if self.at("'") or (self.at("{") and self.peek(1).value == "'"):

@@ -116,6 +116,8 @@ def pieces(node: Node, at: Point) -> list[Piece]:
 
 def _conditions(node: Node, at: Point) -> list[Piece]:
     """Return the set of several conditions on one quantity: all of them, or any with 'or'."""
+    if all(item[0] != "rel" for item in node[2]):
+        return pieces(("set", node[2]), at)
     subjects = [subject(item) for item in node[2]]
     if None in subjects and node[1] != "or":
         raise Undefined("conditions on no single quantity")
