@@ -95,7 +95,7 @@ def _joins(between: str) -> bool:
     return _JOINER.fullmatch(between) is not None
 
 
-def extract(response: str, how: Extract) -> Found:
+def find_answer(response: str, how: Extract) -> Found:
     """Return the answer of ``response``.
 
     An unclosed or empty last box is no answer, whatever stood in the boxes before.
