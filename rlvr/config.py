@@ -101,12 +101,15 @@ class RunSection:
     ``kl_every``: steps between two measurements of the KL to the base policy (0: never).
     ``rollouts``: rollouts of each step that are written to ``rollouts.jsonl``.
     ``deterministic``: the same recipe on the same machine ends in the same bits.
+    ``max_unverified``: share of the latest verdicts that may be time-outs or crashes; beyond it
+    the run stops.
     """
 
     dir: str | None = None
     kl_every: int = 10
     rollouts: int = 8
     deterministic: bool = False
+    max_unverified: float = 0.2
 
 
 @dataclass(frozen=True)

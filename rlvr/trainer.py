@@ -14,7 +14,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from datasets import Dataset
@@ -32,7 +32,7 @@ from rlvr.guard import Guard
 from rlvr.masks import Mask
 from rlvr.optim import MaskedAdamW
 from rlvr.policy import BaseWeights
-from rlvr.rewards import RewardCall
+from rlvr.rewards import RewardCall, Status, UnverifiedLimit, restarts
 
 
 class Arguments(GRPOConfig):
@@ -60,15 +60,34 @@ def to_dataset(rows: list[Row]) -> Dataset:
     return Dataset.from_list([{"prompt": render(row["problem"]), **row} for row in rows])
 
 
-def reward_function(call: RewardCall) -> Callable[..., list[float | None]]:
-    """Return TRL's kind of reward function for ``call``; its time is a metric of the run."""
+def reward_function(
+    call: RewardCall, limit: UnverifiedLimit, ends: set[int]
+) -> Callable[..., list[float | None]]:
+    """Return TRL's kind of reward function for ``call``; its time is a metric of the run.
 
-    def judge(completions: list[Any], log_metric: Callable, **columns: Any) -> list[float | None]:
+    So are the shares of its verdicts by status, which ``limit`` records. A completion whose last
+    token is none of ``ends`` was cut off.
+    """
+
+    def judge(
+        completions: list[Any],
+        log_metric: Callable,
+        completion_ids: list[list[int]],
+        **columns: Any,
+    ) -> list[float | None]:
         texts = [item if isinstance(item, str) else item[-1]["content"] for item in completions]
+        cut = [not ids or ids[-1] not in ends for ids in completion_ids]
         start = time.perf_counter()
-        rewards = call(texts, columns)
+        judgement = call.judge(texts, {**columns, "completion_ids": completion_ids}, cut)
+        rewards = judgement.rewards
         log_metric(f"rewards/{call.name}/seconds", time.perf_counter() - start)
         log_metric(f"rewards/{call.name}/unjudged", sum(reward is None for reward in rewards))
+        if judgement.statuses:
+            for status in get_args(Status):
+                share = judgement.statuses[status] / len(texts)
+                log_metric(f"rewards/{call.name}/{status}", share)
+            log_metric("rewards/worker_restarts", restarts())
+        limit.record(call.name, judgement)
         return rewards
 
     judge.__name__ = call.name
@@ -106,11 +125,13 @@ class RLVRTrainer(GRPOTrainer):
         beta = args.beta
         args.beta = 0.0 if self.swaps else beta
         args.reward_weights = [call.weight for call in rewards]
+        self.unverified = UnverifiedLimit(run.max_unverified, [call.name for call in rewards])
+        ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
         super().__init__(
             model=model,
             args=args,
             train_dataset=to_dataset(rows),
-            reward_funcs=[reward_function(call) for call in rewards],
+            reward_funcs=[reward_function(call, self.unverified, ends) for call in rewards],
             processing_class=tokenizer,
             callbacks=callbacks,
         )
@@ -155,14 +176,15 @@ class RLVRTrainer(GRPOTrainer):
         return super()._get_grad_norm(model, grad_norm)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        if not self.swaps:
-            output = super()._generate_and_score_completions(inputs)
-            self._write_rollouts()
-            return output
-        self.beta = 0.0
+        self.beta = 0.0 if self.swaps else self.reference_beta
         output = super()._generate_and_score_completions(inputs)
         self.beta = self.reference_beta
         self._write_rollouts()
+        # Every process sees the same sums, so that all of them stop where one has to.
+        counts = torch.tensor(self.unverified.take(), device=self.accelerator.device)
+        self.unverified.check(self.accelerator.reduce(counts, "sum").tolist())
+        if not self.swaps:
+            return output
         every = self.run.kl_every
         measure = bool(every) and self.state.global_step % every == 0
         if self.beta != 0.0 or measure:

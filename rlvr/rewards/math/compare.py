@@ -329,7 +329,7 @@ def _same_matrices(gold: Node, answer: Node) -> bool:
 
 
 def _same_scalars(gold: Node, answer: Node) -> bool:
-    """Compare two numbers or expressions, where a percent sign, degrees or a unit may be left out."""
+    """Compare two numbers or expressions; a percent sign, degrees or a unit may be left out."""
     if gold[0] == answer[0] == "text":
         return words(gold[1]) == words(answer[1])
     if "unit" in (gold[0], answer[0]):

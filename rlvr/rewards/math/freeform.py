@@ -39,6 +39,7 @@ _SENTENCE = re.compile(r"(?<=[.!?。！？।])(?:\s+|(?<=[。！？।]))|\n+")
 _EQUALS = re.compile(
     r"(?:=|:|：|\bis|\bit'?s|\best|\bist|\bes|\bsont|是|为|為|هو|هي|=\s*\$)\s*(?=[-−]?[$€£]?[0-9.])"
 )
+_STOP = re.compile(r"\n|(?<=[^0-9])\.\s|(?<=[0-9])\.(?:\s|$)|[。！？]")
 _SAID = re.compile(r"\b(?:is|are|equals)\s+(?:equal\s+to\s+|approximately\s+|about\s+)?")
 _LETTER = re.compile(r"\s*\**\(?([A-J])\)?(?![A-Za-z'’])")
 
@@ -93,11 +94,7 @@ def _after(rest: str) -> str | None:
     """Return the answer that stands right after an announcement."""
     rest = rest.strip()
     rest = re.sub(r"^(?:\s|:|\*|is\b|=|≈|approximately\b|about\b)+", "", rest)
-    line = (
-        re.split(r"\n|(?<=[^0-9])\.\s|(?<=[0-9])\.(?:\s|$)|[。！？]", rest)[0].strip()
-        if rest
-        else ""
-    )
+    line = _STOP.split(rest)[0].strip() if rest else ""
     if not line:
         return None
     maths = _MATHS.match(rest)

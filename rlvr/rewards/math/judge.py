@@ -1,6 +1,7 @@
 """One gold answer against one answer, in the worker process: readings of each, then comparison."""
 
 import re
+from functools import lru_cache
 
 from rlvr.rewards.math.atoms import Node
 from rlvr.rewards.math.compare import same
@@ -41,41 +42,72 @@ def readings(text: str) -> list[Node]:
     return trees
 
 
+class GoldUnreadable(ValueError):
+    """The gold answer is neither mathematics of this grammar nor words."""
+
+
+@lru_cache(maxsize=4096)
+def gold_readings(gold: str) -> list[Node]:
+    """Return the trees of a gold answer; none for words, which are compared as words.
+
+    Raises:
+        GoldUnreadable: it is empty, has no value, or is no mathematics of this grammar.
+    """
+    if len(gold) > MAX_CHARS:
+        raise GoldUnreadable(f"longer than {MAX_CHARS} characters")
+    if is_disguised(gold):
+        raise GoldUnreadable("invisible or look-alike characters")
+    target = clean(gold)
+    if not target:
+        raise GoldUnreadable("it is empty")
+    prose = is_prose(target)
+    try:
+        trees = readings(target)
+    except Unreadable as error:
+        if prose:
+            return []
+        raise GoldUnreadable(str(error)) from error
+    if prose and len(target) > 3 and not all(_quantities(tree) for tree in trees):
+        return []
+    if any(_impossible(tree) for tree in trees):
+        raise GoldUnreadable("it has no value")
+    return trees
+
+
+def _quantities(tree: Node) -> bool:
+    """Return whether a tree is numbers with short words after them, as ``7 goats, 4 toys``."""
+    items = tree[2] if tree[0] == "seq" else [tree]
+    return all(
+        item[0] == "num" or (item[0] == "unit" and item[1][0] == "num" and item[2].count(" ") < 3)
+        for item in items
+    )
+
+
 def judge(gold: str, answer: str, loose: bool = False) -> Judged:
     """Return the status of ``answer`` against ``gold``, and why.
 
     ``loose``: words may stand around the answer, so that its one number is taken where the whole
     is not readable.
     """
-    if len(gold) > MAX_CHARS or is_disguised(gold):
-        return "gold_unparsable", "the gold answer is too long or has invisible characters"
+    try:
+        golds = gold_readings(gold)
+    except GoldUnreadable as error:
+        return "gold_unparsable", f"the gold answer: {error}"
     if len(answer) > MAX_CHARS:
         return "unparsable", f"longer than {MAX_CHARS} characters"
     if is_disguised(answer):
         return "unparsable", "invisible or look-alike characters"
     target, given = clean(gold), clean(answer)
-    if not target:
-        return "gold_unparsable", "the gold answer is empty"
     if not given:
         return "unparsable", "the answer is empty"
-    by_letter = _choice(target, given, gold, answer)
+    by_letter = _choice(target, given, gold)
     if by_letter is not None:
         return by_letter
-    bare = [" ".join(unwrapped(text).split()) for text in (target, given)]
-    if is_prose(target) or (bare[0] == bare[1] and re.search(r"[^\W\d_]{3}", bare[0])):
+    if not golds or (is_prose(target) and words(target) == words(given)):
         right = words(target) == words(given)
-        if right or len(target) > 3:
-            return ("correct", "the same words") if right else ("wrong", "other words")
-    try:
-        golds = readings(target)
-    except Unreadable as error:
-        if target == given:
-            return "correct", "the same text"
-        if re.search(r"\w", target):
-            return "wrong", f"the gold answer is compared as text: {error}"
-        return "gold_unparsable", f"the gold answer: {error}"
-    if any(_impossible(tree) for tree in golds):
-        return "gold_unparsable", "the gold answer has no value"
+        return ("correct", "the same words") if right else ("wrong", "other words")
+    if _spaced(target) == _spaced(given) and re.search(r"[^\W\d_]{3}", _spaced(target)):
+        return "correct", "the same text"
     try:
         answers = _answers(given)
     except Unreadable as error:
@@ -83,6 +115,10 @@ def judge(gold: str, answer: str, loose: bool = False) -> Judged:
     if any(same(g, a) for g in golds for a in answers):
         return "correct", "equal"
     return _loosely(golds, given, loose, "") if loose else ("wrong", "not equal")
+
+
+def _spaced(text: str) -> str:
+    return " ".join(unwrapped(text).split())
 
 
 def _answers(given: str) -> list[Node]:
@@ -106,7 +142,7 @@ def _impossible(tree: Node) -> bool:
     return False
 
 
-def _choice(target: str, given: str, gold: str, answer: str) -> Judged | None:
+def _choice(target: str, given: str, gold: str) -> Judged | None:
     """Judge by the letters of two multiple-choice options, where the gold answer is one."""
     wanted, named = choice(target), choice(given)
     if wanted is None or (len(target) > 3 and not wanted[1] and "\\text" not in gold):

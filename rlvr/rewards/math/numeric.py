@@ -22,7 +22,8 @@ MAX_TERMS = 600  # of a sum or product
 class Point:
     """A sampled value for every name, and the precision at which trees are evaluated there.
 
-    ``kind`` is ``positive`` (values in (0.3, 3)), ``real`` (all negative at seed 0, else of either sign) or ``integer`` (2 to 9).
+    ``kind`` is ``positive`` (values in (0.3, 3)), ``real`` (all negative at seed 0, else of either
+    sign) or ``integer`` (2 to 9).
     """
 
     def __init__(self, seed: int, kind: str = "positive", bits: int = 200) -> None:

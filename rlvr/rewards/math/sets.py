@@ -161,7 +161,7 @@ def _solutions(node: Node, at: Point) -> list[Piece]:
         result = _combined("setminus" if op == "!=" else "cap", result, [part], at)
     if found[0] == "fn":
         inside = _combined("cap", result, [(ctx.mpf(0), True, ctx.inf, False)], at)
-        mirror = [(-high, h, -low, l) for low, l, high, h in inside]
+        mirror = [(-end, has_end, -start, has_start) for start, has_start, end, has_end in inside]
         return merged(inside + mirror, at)
     return result
 

@@ -36,7 +36,7 @@ _PLAIN = "0123456789+-ni"
 _SCRIPT = re.compile(f"[{_RAISED}]+|[{_LOWERED}]+")
 
 _REWRITES = [
-    (re.compile(r"\x0c(?=rac|lo|orall)"), r"\\f"),
+    (re.compile(r"\\?\x0c(?=rac|lo|orall)"), r"\\f"),
     (re.compile(r"\x08(?=eta|inom|egin|ar|oxed)"), r"\\b"),
     (re.compile(r"\t(?=ext|imes|heta|an\b|au\b|frac)"), r"\\t"),
     (re.compile(r"\n(?=eq\b|u\b|e\b|otin\b)"), r"\\n"),
