@@ -3,8 +3,8 @@
 from fractions import Fraction
 from typing import Any
 
-from rlvr.rewards.math.atoms import Node
-from rlvr.rewards.math.exact import Undefined, exact
+from rlvr.rewards.math.cursor import Node
+from rlvr.rewards.math.exact import TooLarge, Undefined, exact
 from rlvr.rewards.math.numeric import agree, equal, values
 from rlvr.rewards.math.sets import FLIPPED, INEQUALITIES, looks_like_set, names_of, same_set
 from rlvr.rewards.math.text import words
@@ -61,6 +61,8 @@ def _nameable(node: Node) -> bool:
     if kind in ("div", "unit", "paren", "pm"):
         return all(_nameable(item) for item in node[1:] if isinstance(item, tuple))
     if kind == "fn":
+        if node[1] in ("lim", "int"):
+            return True
         return node[1] in ("abs", "sin", "cos", "tan", "min", "max") and _nameable(node[2][0])
     return kind == "br" and all(_nameable(item) for item in node[3])
 
@@ -119,6 +121,8 @@ def _undefined(node: Node) -> bool:
         return False
     try:
         exact(node)
+    except TooLarge:
+        return False
     except Undefined:
         return True
     return False
@@ -242,7 +246,7 @@ def _same_equations(gold: Node, answer: Node) -> bool:
     if op != other and flip == 1:
         return False
     if op not in INEQUALITIES | {"="} or not all(_is_scalar(s) for s in gold[1] + answer[1]):
-        return all(same(g, a) for g, a in zip(gold[1], answer[1], strict=True))
+        return all(_alike(g, a) for g, a in zip(gold[1], answer[1], strict=True))
     ratios = []
     for seed, kind in ((0, "positive"), (1, "positive"), (2, "integer"), (3, "integer")):
         try:
@@ -381,8 +385,10 @@ def _same_ratios(gold: Node, answer: Node) -> bool:
     left, right = gold[1], answer[1]
     if len(left) != len(right):
         return False
-    if all(equal(g, a) for g, a in zip(left, right, strict=True)):
+    if all(same(g, a) for g, a in zip(left, right, strict=True)):
         return True
+    if any(part[0] == "unit" for part in left + right):
+        return False
     cross = [
         (("mul", [left[0], a]), ("mul", [right[0], g])) for g, a in zip(left, right, strict=True)
     ]
@@ -394,8 +400,14 @@ def _congruent(gold: Node, answer: Node) -> bool:
     """Return whether two trees beyond evaluation are built alike from equal parts."""
     if gold[0] != answer[0] or len(gold) != len(answer) or gold[0] in ("num", "sym", "const"):
         return gold == answer and gold[0] != "const"
+    if _undefined(gold):
+        return False
+    if gold[0] in ("add", "mul"):
+        return _matched(gold[1], answer[1])
+    if gold[0] == "fn" and (gold[1] != answer[1] or len(gold[2]) != len(answer[2])):
+        return False
+    if gold[0] == "fn":
+        return all(same(g, a) for g, a in zip(gold[2], answer[2], strict=True))
     if gold[0] in ("pow", "div"):
-        return all(same(g, a) for g, a in zip(gold[1:], answer[1:], strict=True)) and not (
-            _undefined(gold)
-        )
+        return all(same(g, a) for g, a in zip(gold[1:], answer[1:], strict=True))
     return False

@@ -3,7 +3,7 @@
 import math
 from fractions import Fraction
 
-from rlvr.rewards.math.atoms import Node
+from rlvr.rewards.math.cursor import Node
 
 MAX_BITS = 60_000  # of a number met on the way
 _HALF = Fraction(1, 2)
@@ -13,9 +13,13 @@ class Undefined(ArithmeticError):
     """The tree has no finite value here, or none within the limits."""
 
 
+class TooLarge(Undefined):
+    """The value exists, beyond the limits."""
+
+
 def _small(value: Fraction) -> Fraction:
     if value.numerator.bit_length() + value.denominator.bit_length() > 4 * MAX_BITS:
-        raise Undefined("too large")
+        raise TooLarge("too large")
     return value
 
 
@@ -72,7 +76,7 @@ def _exact_power(base: Fraction | None, power: Fraction | None) -> Fraction | No
         return None
     bits = max(base.numerator.bit_length(), base.denominator.bit_length())
     if base not in (0, 1, -1) and abs(power) * bits > 4 * MAX_BITS:
-        raise Undefined("too large")
+        raise TooLarge("too large")
     if base == 0 and power <= 0:
         raise Undefined("0 to a power that is not positive")
     if base in (0, 1, -1):

@@ -116,7 +116,7 @@ def _after(rest: str) -> str | None:
 
 
 def _concluded(sentence: str) -> str | None:
-    """Return the answer of a closing sentence: bold, in maths, after an equals sign, or its last."""
+    """Return the answer of a last sentence: bold, maths, after ``=``, or its last number."""
     bold = _BOLD.findall(sentence)
     if bold:
         return bold[-1]

@@ -3,9 +3,9 @@
 import re
 from functools import lru_cache
 
-from rlvr.rewards.math.atoms import Node
 from rlvr.rewards.math.compare import same
-from rlvr.rewards.math.exact import Undefined, exact
+from rlvr.rewards.math.cursor import Node
+from rlvr.rewards.math.exact import TooLarge, Undefined, exact
 from rlvr.rewards.math.lexer import Unreadable
 from rlvr.rewards.math.parser import has_grouping, parse
 from rlvr.rewards.math.text import (
@@ -20,6 +20,7 @@ from rlvr.rewards.math.text import (
 
 _COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+")
 _NUMBER = re.compile(r"[-+]?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:\s?%|\s?/\s?[0-9]+)?")
+_SYMBOL = re.compile(r"[<>]=?|[-+*/=]|\\(?:times|div|cdot|le|ge|leq|geq|ne|neq|approx|pm)\s*")
 Judged = tuple[str, str]  # status, one line why
 
 
@@ -29,6 +30,8 @@ def readings(text: str) -> list[Node]:
     Raises:
         Unreadable: there is none.
     """
+    if _SYMBOL.fullmatch(text):
+        return [("text", text.strip())]
     trees, reason = [], None
     for grouped in (True, False) if has_grouping(text) else (True,):
         try:
@@ -138,7 +141,7 @@ def _impossible(tree: Node) -> bool:
     try:
         exact(tree)
     except Undefined as error:
-        return "large" not in str(error)
+        return not isinstance(error, TooLarge)
     return False
 
 
@@ -148,7 +151,9 @@ def _choice(target: str, given: str, gold: str) -> Judged | None:
     if wanted is None or (len(target) > 3 and not wanted[1] and "\\text" not in gold):
         return None
     letter, rest = wanted
-    if rest and not is_prose(unwrapped(target)):
+    if rest and not (
+        is_prose(unwrapped(target)) or re.match(r"\s*\(?[A-J][.):]", unwrapped(target))
+    ):
         return None
     if named is not None:
         right = named[0] == letter and not (rest and named[1] and rest != named[1])

@@ -40,7 +40,7 @@ _NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,12}(?![0-9.]))?"
 _GROUPED = r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?"
 _TOKEN = re.compile(
     rf"(?P<grouped>{_GROUPED})|(?P<number>{_NUMBER})|\\(?P<env>begin|end)\s*\{{(?P<name>\w+)\*?\}}"
-    r"|\\(?P<command>[a-zA-Z]+|.)|(?P<word>[A-Za-z]+)|(?P<op><=|>=|!=|==|\*\*|=<|:=|->|[^\s])"
+    r"|\\(?P<command>[a-zA-Z]+|.)|(?P<word>[A-Za-z]+)|(?P<op>\.{3,}|<=|>=|!=|==|\*\*|=<|:=|->|[^\s])"
 )
 
 
@@ -81,6 +81,8 @@ def _text_tokens(content: str) -> list[Token]:
             re.search(r"[\\^]", bare) and not re.search("[a-z]{3}", bare)
         ):
             tokens += tokenize(bare)
+        elif bare.endswith((":", "=")) and len(bare) > 1:
+            tokens += [Token("text", bare.rstrip(":= "), True), Token("op", "=")]
         elif len(bare) == 1 and bare.isalpha():
             tokens.append(Token("name", bare, True))
         elif bare:
@@ -125,7 +127,19 @@ def _command_token(name: str, spaced: bool) -> Token:
         return Token("const", "pi", spaced)
     if name == "infty":
         return Token("const", "inf", spaced)
-    if name in GREEK or name in ("ell", "hbar", "partial", "nabla", "Re", "Im", "odot", "mho"):
+    if name in GREEK or name in (
+        "neg",
+        "star",
+        "dagger",
+        "ell",
+        "hbar",
+        "partial",
+        "nabla",
+        "Re",
+        "Im",
+        "odot",
+        "mho",
+    ):
         return Token("name", name, spaced)
     if not name.isalpha() or len(name) == 1:
         return Token("op", name, spaced)
@@ -192,7 +206,9 @@ def _plain(match: re.Match[str], spaced: bool, before: list[Token]) -> list[Toke
         after_number = bool(before) and before[-1].kind in ("num", "text")
         return _word_tokens(found["word"], spaced, after_number)
     op = {"==": "=", ":=": "=", "=<": "<=", "**": "^"}.get(found["op"], found["op"])
-    if op.isalpha():
+    if op.startswith("..."):
+        return [Token("cmd", "dots", spaced)]
+    if op.isalpha() or "\u2460" <= op <= "\u2473":
         return [Token("name", op, spaced)]
     return [Token("sep" if op in ",;" else "op", op, spaced)]
 

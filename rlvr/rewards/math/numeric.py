@@ -13,7 +13,7 @@ from typing import Any
 
 import mpmath
 
-from rlvr.rewards.math.atoms import Node
+from rlvr.rewards.math.cursor import Node
 from rlvr.rewards.math.exact import MAX_BITS, Undefined, exact
 
 MAX_TERMS = 600  # of a sum or product

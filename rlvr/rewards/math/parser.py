@@ -1,29 +1,25 @@
-"""A grammar for answers, LaTeX and plain text alike, into trees of plain tuples.
+"""A grammar for answers, LaTeX and plain text alike: lists, relations and arithmetic.
 
-Nodes: ``("num", Fraction)``, ``("sci", Fraction, exponent)``, ``("sym", name)``,
-``("const", "pi" | "e" | "i" | "inf")``, ``("add", [..])``, ``("mul", [..])``, ``("div", a, b)``,
-``("pow", a, b)``, ``("neg", a)``, ``("pm", sign, a)``, ``("fn", name, [args])``,
-``("call", name, [args])``, ``("sub", base, index)``, ``("pct", a)``, ``("deg", a)``,
-``("unit", a, text)``, ``("text", words)``, ``("based", digits, base)``, ``("ratio", [..])``,
-``("big", "sum" | "prod", variable, low, high, body)``, ``("br", "(" | "[", ")" | "]", [..])``,
-``("set", [..])``, ``("build", element, [conditions])``, ``("op", "cup" | ..., a, b)``,
-``("rel", [sides], [operators])``, ``("matrix", [[..]])`` and ``("seq", "," | "or", [..])``.
 Nothing is evaluated here, and no text is ever executed.
 """
 
 import re
+from fractions import Fraction
 
-from rlvr.rewards.math.atoms import STARTERS, Atoms, Node, number
+from rlvr.rewards.math.cursor import Node, number
+from rlvr.rewards.math.functions import STARTERS
 from rlvr.rewards.math.lexer import CONDITION, Token, Unreadable, tokenize
+from rlvr.rewards.math.scripts import Scripts
 
-RELATIONS = {"=", "<", ">", "<=", ">=", "!=", "~", "in", "notin", "subset", "subseteq", "equiv"}
-_CLOSERS = {")", "]", "}", "\\}", "&", "\\\\", "rfloor", "rceil"}
+RELATIONS = set(
+    "= < > <= >= != ~ in notin subset subseteq supset supseteq equiv perp parallel cong to "
+    "rightarrow".split()
+)
+_CLOSERS = {")", "]", "}", "\\}", "&", "\\", "over", "choose", "rfloor", "rceil"}
 
 
-class Parser(Atoms):
+class Parser(Scripts):
     """Recursive descent over the tokens of one answer."""
-
-    # Lists and relations
 
     def sequence(self) -> tuple[list[Node], str]:
         """Return the items between separators, and whether they are joined by commas or 'or'."""
@@ -33,11 +29,9 @@ class Parser(Atoms):
                 joint = "or" if self.take().value == "or" else joint
             if self.peek().kind == "end" or (self.at(*_CLOSERS) and not self.starts()):
                 break
-            condition = self.condition()
-            if condition is None:
-                items.append(self.relation())
-            elif not items or self.peek().kind != "end":
+            if self.skipped_condition():
                 continue
+            items.append(self.relation())
             if self.peek().kind != "sep" and not self.is_condition():
                 break
         return items, joint
@@ -49,17 +43,17 @@ class Parser(Atoms):
         first = token.value.split()[0].casefold() if token.kind == "text" else ""
         return first.strip(":") in CONDITION
 
-    def condition(self) -> str | None:
+    def skipped_condition(self) -> bool:
         """Skip "for all x > 0" or "where k is an integer" up to the next separator."""
         if not self.is_condition():
-            return None
+            return False
         depth = 0
         while self.peek().kind != "end":
-            if depth == 0 and (self.at("\\}", "}") or (self.peek().kind == "sep")):
+            if depth == 0 and (self.at("\\}", "}") or self.peek().kind == "sep"):
                 break
             depth += self.at("(", "[", "{", "\\{") - self.at(")", "]", "}", "\\}")
             self.take()
-        return "condition"
+        return True
 
     def relation(self) -> Node:
         sides, operators = [self.union()], []
@@ -105,9 +99,6 @@ class Parser(Atoms):
                 term = ("pm", 1 if sign == "pm" else -1, term)
             terms.append(term)
         self.depth -= 1
-        return self.mixed_sum(terms)
-
-    def mixed_sum(self, terms: list[Node]) -> Node:
         return ("add", terms) if len(terms) > 1 else terms[0]
 
     def term(self) -> Node:
@@ -134,6 +125,8 @@ class Parser(Atoms):
                 if self.is_condition():
                     break
                 factors = [self.unit(self.product(factors))]
+            elif factors[-1][0] == "deg" and self.peek(1).value == "'":
+                factors[-1] = self.minutes(factors[-1])
             elif self.starts():
                 fraction = self.mixed(factors)
                 if fraction is not None:
@@ -168,6 +161,17 @@ class Parser(Atoms):
             else:
                 text += " " + self.take().value
         return ("unit", value, text)
+
+    def minutes(self, degrees: Node) -> Node:
+        """Return an angle written with minutes, and seconds, of arc."""
+        parts = [degrees[1]]
+        for size, marks in ((60, ("'",)), (3600, ('"', "'"))):
+            if self.peek().kind == "num" and self.peek(1).value in marks:
+                seconds = ("num", Fraction(size))
+                parts.append(("div", number(self.take().value), seconds))
+                while self.at("'", '"'):
+                    self.take()
+        return ("deg", ("add", parts))
 
     def mixed(self, factors: list[Node]) -> Node | None:
         """Return the mixed number ``2\\frac{5}{8}`` or ``11 5/6`` that stands here, if one does.
@@ -217,105 +221,6 @@ class Parser(Atoms):
         if token.value == "|":
             return not self.bars and not self.building
         return token.value in ("(", "[", "{", "\\{")
-
-    def power(self) -> Node:
-        self.enter()
-        base = self.postfix(self.atom())
-        self.depth -= 1
-        return base
-
-    def postfix(self, base: Node) -> Node:
-        while True:
-            if self.at("^"):
-                self.take()
-                base = self.raised(base)
-            elif self.at("_"):
-                self.take()
-                base = self.subscript(base)
-            elif self.at("!") and not self.peek(1).value == "=":
-                self.take()
-                double = self.at("!") and bool(self.take())
-                base = ("fn", "factorial2" if double else "factorial", [base])
-            elif self.at("%"):
-                self.take()
-                base = ("pct", base)
-            elif self.at("'"):
-                self.take()
-                base = ("sub", base, ("text", "prime"))
-            elif base[0] in ("sym", "sub") and self.at("(") and self.is_call(base):
-                base = ("call", base, self.arguments())
-            else:
-                return base
-
-    def is_call(self, base: Node) -> bool:
-        """Return whether ``x(...)`` is a function of its argument, and not a product.
-
-        f, g and h are functions; another name is one where its argument is a single number, name
-        or list of them, as in ``I(0)``.
-        """
-        name = base
-        while name[0] == "sub":
-            name = name[1]
-        if name[0] == "sym" and name[1] in ("f", "g", "h", "F", "G", "phi", "varphi", "psi"):
-            return True
-        close = self.position + 1
-        while close < len(self.tokens) and self.tokens[close].kind in (
-            "num",
-            "name",
-            "const",
-            "sep",
-        ):
-            close += 1
-        inside = self.tokens[self.position + 1 : close]
-        closed = close < len(self.tokens) and self.tokens[close].value == ")"
-        single = len(inside) == 1 or any(token.kind == "sep" for token in inside)
-        return closed and single and name[0] == "sym"
-
-    def raised(self, base: Node) -> Node:
-        if self.at("circ") or (
-            self.at("{") and self.peek(1).value == "circ" and self.peek(2).value == "}"
-        ):
-            self.position += 1 if self.at("circ") else 3
-            if self.peek().kind in ("name", "text") and self.peek().value in ("C", "F"):
-                return ("unit", base, "degree " + self.take().value)
-            return ("deg", base)
-        if self.at("'") or (self.at("{") and self.peek(1).value == "'"):
-            braced = self.at("{") and bool(self.take())
-            while self.at("'"):
-                self.take()
-                base = ("sub", base, ("text", "prime"))
-            if braced:
-                self.expect("}")
-            return base
-        return ("pow", base, self.script())
-
-    def script(self) -> Node:
-        """Return what stands after ``^`` or ``_``: a group, or one signed factor."""
-        if self.at("{"):
-            return self.group()
-        if self.at("-", "+"):
-            return ("neg", self.script()) if self.take().value == "-" else self.script()
-        self.enter()
-        atom = self.atom()
-        self.depth -= 1
-        if self.at("^"):
-            self.take()
-            return self.raised(atom)
-        return atom
-
-    def subscript(self, base: Node) -> Node:
-        index = self.script()
-        if base[0] == "num" and self.tokens[self.position - 1].value:
-            digits = "".join(ch for ch in self.digits(base))
-            if index[0] == "num" and index[1].denominator == 1 and 2 <= index[1] <= 36:
-                return ("based", digits, int(index[1]))
-            raise Unreadable("a number with a subscript that is no base")
-        if base[0] == "based":
-            raise Unreadable("two bases")
-        return ("sub", base, index)
-
-    def digits(self, base: Node) -> str:
-        return str(base[1]) if base[1].denominator == 1 else str(float(base[1]))
 
 
 def parse(text: str, *, grouped: bool = True) -> Node:

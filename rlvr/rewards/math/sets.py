@@ -6,7 +6,7 @@ evaluated at a sampled point, so that endpoints may hold names.
 
 from typing import Any
 
-from rlvr.rewards.math.atoms import Node
+from rlvr.rewards.math.cursor import Node
 from rlvr.rewards.math.exact import Undefined
 from rlvr.rewards.math.numeric import Point, agree, value
 

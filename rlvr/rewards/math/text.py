@@ -18,6 +18,9 @@ _SIGNS = {
     "｛": r"\{", "｝": r"\}", "∣": "|", "｜": "|", "。": ".", "…": r"\dots ", "→": r"\to ",
     "∑": r"\sum ", "∏": r"\prod ", "∫": r"\int ", "⌊": r"\lfloor ", "⌋": r"\rfloor ",
     "⌈": r"\lceil ", "⌉": r"\rceil ", "∖": r"\setminus ", "△": r"\triangle ", "∠": r"\angle ",
+    "⊆": r"\subseteq ", "⊂": r"\subset ", "⊃": r"\supset ",
+    "⊇": r"\supseteq ", "⊥": r"\perp ", "∥": r"\parallel ", "¬": r"\neg ",
+    "∧": r"\land ", "∨": r"\lor ",
     "“": '"', "”": '"', "ℓ": r"\ell ", "ħ": r"\hbar ", "½": r"\frac{1}{2}",
     "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}",
     "⅛": r"\frac{1}{8}", "€": r"\$", "£": r"\$", "¥": r"\$", "₹": r"\$", "￥": r"\$", "＄": r"\$",
@@ -33,16 +36,31 @@ _TABLE = str.maketrans(_SIGNS)
 _RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ"
 _LOWERED = "₀₁₂₃₄₅₆₇₈₉₊₋"
 _PLAIN = "0123456789+-ni"
+_KNOWN = {*_SIGNS, *_RAISED, *_LOWERED, *map(chr, range(0x2460, 0x2474))}  # and circled numbers
 _SCRIPT = re.compile(f"[{_RAISED}]+|[{_LOWERED}]+")
 
+_CURRENCY = re.compile(
+    r"\b(?:Rs\.?|USD|EUR|GBP|RMB)(?=\s*[0-9])|(?<=[0-9])\s*(?:USD|EUR|RMB)\b|\\\$|\\text(?:dollar|euro)s?\b|\\pounds\b|\\euro\b"
+)
 _REWRITES = [
     (re.compile(r"\\?\x0c(?=rac|lo|orall)"), r"\\f"),
     (re.compile(r"\x08(?=eta|inom|egin|ar|oxed)"), r"\\b"),
     (re.compile(r"\t(?=ext|imes|heta|an\b|au\b|frac)"), r"\\t"),
     (re.compile(r"\n(?=eq\b|u\b|e\b|otin\b)"), r"\\n"),
+    (re.compile(r"\\textcirc(?![a-zA-Z])|\\textdegree|\\degrees?(?![a-zA-Z])"), r"\\circ "),
+    (re.compile(r"\^\s*\n\s*(?:olimits)?\s*\{?\\circ\}?"), r"^\\circ "),
+    (re.compile(r"(?<![0-9a-zA-Z}^])_([a-zA-Z])_(?![0-9a-zA-Z{])"), r"\1"),
+    (re.compile(r"(?<=[0-9]) ?([aApP])\.? ?[mM]\b\.?"), r" \\text{\1m}"),
+    (re.compile(r"\\text\{\s*([aApP])\.? ?[mM]\.?\s*\}"), r" \\text{\1m}"),
+    (re.compile(r"^(?:\\text\{)?\s*(?:[Ff]inal )?[Aa]nswer\s*:\s*\}?"), ""),
+    (re.compile(r"\\(?:angle|triangle|measuredangle)(?![a-zA-Z])"), " "),
+    (re.compile(r"\(\s*\\?b?mod\s*([^()]*)\)"), r"\\pmod{\1}"),
+    (re.compile(r"(?<=[0-9])\s*[xX]\s*(?=10\s*(?:\^|\*\*))"), r"\\times "),
+    (re.compile(r"\\\$\s*([0-9][0-9,.!\\]*[0-9]|[0-9])"), r"\1 \\text{dollars} "),
     (re.compile(r"<sup>(.{0,99}?)</sup>"), r"^{\1}"),
     (re.compile(r"<sub>(.{0,99}?)</sub>"), r"_{\1}"),
     (re.compile(r"\\\\\[[0-9.]+(?:pt|em|ex|mm)\]"), r"\\\\ "),
+    (_CURRENCY, " "),
     (re.compile(r"(?<!\\)\\[()\[\]]|\$\$?"), " "),
     (re.compile(r"\{,\}|,\\!\s*|\\,\s*,\s*\\,"), ","),
     (re.compile(r"\\(?:left|right|[bB]igg?[lrm]?|middle)(?![a-zA-Z])\s*\.?"), ""),
@@ -56,11 +74,7 @@ _REWRITES = [
     (re.compile(r"(?<!\\)\\[,;: >]|\\q?quad|~|\\hspace\*?\{[^{}]*\}|\\mathstrut"), " "),
     (re.compile(r"\\(?:phantom|label|tag|hline|noindent|boldsymbol(?=\\))(?:\{[^{}]*\})?"), " "),
 ]  # fmt: skip
-_CURRENCY = re.compile(r"\\\$|\\text(?:dollar|euro)s?\b|\\pounds\b|\\euro\b")
-_DOUBLED = re.compile(
-    r"\\\\(?=(?:[dt]?frac|sqrt|text|pi|geq?|leq?|neq?|in|cup|cap|infty|times|cdot|left|right|pm"
-    r"|alpha|beta|theta|circ|sin|cos|tan|log|ln|sum|quad|mathbb)(?![a-zA-Z]))"
-)
+_DOUBLED = re.compile(r"\\\\(?=[a-zA-Z{}])")
 _WRAPPERS = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|mbox|mathrm|mathbf|mathit|mathsf|operatorname"
     r"|boldsymbol|bm|hbox|mathcal|emph|underline)\*?\s*\{([^{}]*)\}"
@@ -83,7 +97,7 @@ def is_disguised(text: str) -> bool:
     if text.isascii():
         return False
     for char in text:
-        if char.isascii() or char in _SIGNS or char in _RAISED or char in _LOWERED:
+        if char.isascii() or char in _KNOWN:
             continue
         category = unicodedata.category(char)
         if category in ("Cf", "Cs", "Co", "Cn", "Nd", "Nl", "No") or char == "\ufffd":
@@ -101,10 +115,8 @@ def clean(text: str) -> str:
     """
     if not text.isascii():
         text = _SCRIPT.sub(_script, text).translate(_TABLE)
-    text = text.strip()
     if "\\" in text and "begin" not in text:
         text = _DOUBLED.sub(r"\\", text)
-    text = _CURRENCY.sub(" ", text)
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
     text = re.sub(r"\*\*(?=\S)(.{1,400}?)(?<=\S)\*\*$", r"\1", text.strip())

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-from rlvr.rewards.math.atoms import Node
+from rlvr.rewards.math.cursor import Node
 
 _TABLE = {
     "length": "m meter metre=1 km kilometer kilometre=1000 dm=0.1 cm centimeter centimetre=0.01 "
@@ -16,6 +16,8 @@ _TABLE = {
     "energy": "j joule=1 kj=1000",
     "money": "dollar usd=1 cent=0.01",
     "angle": "degree deg=1",
+    "morning": "am=1",
+    "afternoon": "pm=1",
 }
 UNITS = {
     name: (dimension, Fraction(size))
@@ -24,6 +26,9 @@ UNITS = {
     for name in names.split()
 }
 _FACTOR = re.compile(r"(square|cubic|sq|cu)?\.? ?([a-zA-Z]+)\.? ?\^?([0-9])?")
+
+
+_ANGLE = (("angle^1",), Fraction(1))
 
 
 def _known(text: str) -> tuple[tuple[str, ...], Fraction] | None:
@@ -48,11 +53,13 @@ def _known(text: str) -> tuple[tuple[str, ...], Fraction] | None:
 
 
 def _split(node: Node) -> tuple[Node, tuple[tuple[str, ...], Fraction] | None]:
+    if node[0] == "deg":
+        return node, _ANGLE
     if node[0] != "unit":
         return node, None
     known = _known(node[2])
     if known and known[0] == ("angle^1",):
-        return ("deg", node[1]), None
+        return ("deg", node[1]), _ANGLE
     return node[1], known
 
 
