@@ -17,6 +17,7 @@ EXTENSIBLE = {
     ("trainer", "save_total_limit"),
     ("trainer", "report_to"),
     ("run", "dir"),
+    ("run", "max_unverified"),
 }
 
 

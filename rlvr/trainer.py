@@ -182,7 +182,8 @@ class RLVRTrainer(GRPOTrainer):
         self._write_rollouts()
         # Every process sees the same sums, so that all of them stop where one has to.
         counts = torch.tensor(self.unverified.take(), device=self.accelerator.device)
-        self.unverified.check(self.accelerator.reduce(counts, "sum").tolist())
+        totals: Any = self.accelerator.reduce(counts, "sum")
+        self.unverified.check(totals.tolist())
         if not self.swaps:
             return output
         every = self.run.kl_every

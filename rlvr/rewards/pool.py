@@ -24,6 +24,7 @@ from rlvr.rewards.worker import receive, send
 from rlvr.schema import RunError
 
 START_S = 60.0  # a worker that is not ready by then will not be
+MAX_KILLED = 20  # workers killed in a row while they start, before that is an error
 _pools: "weakref.WeakSet[WorkerPool]" = weakref.WeakSet()
 
 
@@ -50,6 +51,7 @@ class _Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment,
+            bufsize=0,  # what is read must not run ahead of what is polled
         )
         assert self.process.stdin and self.process.stdout and self.process.stderr
         self.stdin, self.stdout, self.stderr = (
@@ -58,15 +60,19 @@ class _Worker:
             self.process.stderr,
         )
 
-    def wait_ready(self) -> None:
-        """Wait for the first message; ``RunError`` where the function cannot be served."""
+    def wait_ready(self) -> str | None:
+        """Wait for the first message; return why there is none, if the worker cannot serve."""
         if self._answered(START_S) and self._reply() == "ready":
-            return
-        self.process.kill()
-        raise RunError(
-            "a worker process of the rewards does not start: "
-            + (self.stderr.read().decode(errors="replace").strip() or "no message")
-        )
+            return None
+        try:
+            self.process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        message = self.stderr.read().decode(errors="replace").strip()
+        return message or f"no answer (exit code {self.process.returncode})"
+
+    def killed(self) -> bool:
+        return (self.process.returncode or 0) < 0
 
     def _answered(self, timeout_s: float) -> bool:
         poll = select.poll()
@@ -79,16 +85,16 @@ class _Worker:
         except (EOFError, OSError, ValueError, struct.error):
             return None
 
-    def alive(self) -> bool:
-        return self.process.poll() is None
-
-    def run(self, arguments: Sequence[Any], deadline_s: float) -> tuple[Outcome, bool]:
-        """Return the outcome of one job, and whether this worker can take another."""
-        end = time.monotonic() + deadline_s
+    def begin(self, arguments: Sequence[Any], deadline_s: float) -> bool:
+        """Hand a job over; return whether the worker was there to take it."""
         try:
             send(self.stdin, list(arguments))
         except OSError:
-            return Outcome("crashed", "the worker was gone"), False
+            return False
+        return not self._answered(deadline_s) or self._reply() == "taken"
+
+    def finish(self, deadline_s: float, end: float) -> tuple[Outcome, bool]:
+        """Return the outcome of the job at hand, and whether this worker can take another."""
         if not self._answered(end - time.monotonic()):
             return Outcome("timeout", f"no verdict within {deadline_s:g} s"), False
         reply = self._reply()
@@ -152,36 +158,42 @@ class WorkerPool:
             self._workers.add(worker)
             closed = self._closed
         if closed:
-            worker.end()
+            worker.process.kill()
         return worker
 
     def _keep(self) -> None:
         """Start the workers, then bury each spent one and start another in its place."""
         fresh = [self._spawn() for _ in range(self.size + 1)]
+        killed = 0  # in a row, before they were ready
         while True:
             for worker in fresh:
-                try:
-                    worker.wait_ready()
+                error = worker.wait_ready()
+                if self._closed:
+                    return
+                if error is None:
                     self._idle.put(worker)
-                except (RunError, OSError, ValueError) as error:
-                    self._idle.put(RunError(str(error)))
+                    killed = 0
+                elif worker.killed() and killed < MAX_KILLED:
+                    killed += 1
+                    self._replace(worker)
+                else:
+                    self._idle.put(RunError(f"a worker of {self.path} does not start: {error}"))
             spent = self._wanted.get()
             if spent is None or self._closed:
                 return
-            spent.end()
-            with self._lock:
-                self._workers.discard(spent)
-            fresh = [self._spawn()]
+            fresh = []
+            if spent in self._workers:
+                spent.end()
+                with self._lock:
+                    self._workers.discard(spent)
+                fresh = [self._spawn()]
 
     def _take(self) -> _Worker:
-        while True:
-            worker = self._idle.get()
-            if isinstance(worker, RunError):
-                self._idle.put(worker)
-                raise worker
-            if worker.alive():
-                return worker
-            self._replace(worker)
+        worker = self._idle.get()
+        if isinstance(worker, RunError):
+            self._idle.put(worker)
+            raise worker
+        return worker
 
     def _replace(self, worker: _Worker) -> None:
         with self._lock:
@@ -195,18 +207,21 @@ class WorkerPool:
         """
         self._start()
         with self._permits:
-            worker = self._take()
+            worker, usable = self._take(), False
             try:
-                outcome, usable = worker.run(arguments, self.deadline_s)
-            except BaseException:
-                self._replace(worker)
-                raise
-            if usable:
-                self._idle.put(worker)
-            else:
-                worker.process.kill()
-                self._replace(worker)
-            return outcome
+                end = time.monotonic() + self.deadline_s
+                while not worker.begin(arguments, self.deadline_s):
+                    self._replace(worker)
+                    worker = self._take()
+                    end = time.monotonic() + self.deadline_s
+                outcome, usable = worker.finish(self.deadline_s, end)
+                return outcome
+            finally:
+                if usable:
+                    self._idle.put(worker)
+                else:
+                    worker.process.kill()
+                    self._replace(worker)
 
     def map(self, jobs: Iterable[Sequence[Any]]) -> list[Outcome]:
         """Run many jobs on all workers; outcomes in the order of the jobs."""
@@ -217,9 +232,13 @@ class WorkerPool:
         """Kill every worker; the pool starts anew when it is called again."""
         with self._lock:
             self._closed = True
-            workers = list(self._workers)
-        self._wanted.put(None)
+            workers, keeper = list(self._workers), self._keeper
         for worker in workers:
+            worker.process.kill()
+        self._wanted.put(None)
+        if keeper is not None:
+            keeper.join(timeout=START_S)
+        for worker in list(self._workers):
             worker.end()
         self._reset()
 

@@ -13,25 +13,31 @@ import signal
 import struct
 import sys
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 _PR_SET_PDEATHSIG = 1
 MEGABYTE = 1 << 20
 
 
-def send(stream: BinaryIO, message: Any) -> None:
+def send(stream: IO[bytes], message: Any) -> None:
     content = json.dumps(message).encode()
     stream.write(struct.pack("!I", len(content)) + content)
     stream.flush()
 
 
-def receive(stream: BinaryIO) -> Any:
+def receive(stream: IO[bytes]) -> Any:
     """Return the next message; ``EOFError`` when the other end is gone."""
-    header = stream.read(4)
-    if len(header) < 4:
-        raise EOFError
-    content = stream.read(struct.unpack("!I", header)[0])
-    return json.loads(content)
+    return json.loads(_exactly(stream, struct.unpack("!I", _exactly(stream, 4))[0]))
+
+
+def _exactly(stream: IO[bytes], count: int) -> bytes:
+    content = b""
+    while len(content) < count:
+        part = stream.read(count - len(content))
+        if not part:
+            raise EOFError
+        content += part
+    return content
 
 
 def _die_with(parent: int) -> None:
@@ -67,6 +73,7 @@ def main(path: str, parent: int, deadline_s: float, memory_mb: int) -> None:
             arguments = receive(requests)
         except EOFError:
             return
+        send(replies, "taken")
         # Even where the owner cannot kill: an alarm without a handler ends the process.
         signal.setitimer(signal.ITIMER_REAL, 2 * deadline_s + 1)
         try:

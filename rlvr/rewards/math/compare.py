@@ -1,108 +1,33 @@
 """Whether two trees are one answer: by the form they have, down to numbers."""
 
 from fractions import Fraction
-from typing import Any
 
 from rlvr.rewards.math.cursor import Node
-from rlvr.rewards.math.exact import TooLarge, Undefined, exact
-from rlvr.rewards.math.numeric import agree, equal, values
-from rlvr.rewards.math.sets import FLIPPED, INEQUALITIES, looks_like_set, names_of, same_set
-from rlvr.rewards.math.text import words
-from rlvr.rewards.math.units import same_quantity
+from rlvr.rewards.math.exact import Undefined
+from rlvr.rewards.math.names import (
+    both_signs,
+    has_sign,
+    is_approximation,
+    is_scalar,
+    named,
+    substitute,
+)
+from rlvr.rewards.math.numeric import agree, values
+from rlvr.rewards.math.scalars import is_undefined, matched, same_scalars
+from rlvr.rewards.math.sets import FLIPPED, INEQUALITIES, looks_like_set, same_set
 
-MAX_ITEMS = 60
-_HUNDRED = ("num", Fraction(100))
 _MINUS = ("num", Fraction(-1))
-
-
-def substitute(node: Any, name: str, new: Node) -> Any:
-    """Return the tree with every name ``name`` replaced."""
-    if isinstance(node, tuple):
-        if node == ("sym", name):
-            return new
-        return tuple(substitute(part, name, new) for part in node)
-    if isinstance(node, list):
-        return [substitute(part, name, new) for part in node]
-    return node
-
-
-def _has_sign(node: Any) -> bool:
-    if isinstance(node, tuple):
-        return bool(node) and (node[0] == "pm" or any(_has_sign(part) for part in node))
-    return isinstance(node, list) and any(_has_sign(part) for part in node)
-
-
-def _signed(node: Any, sign: int) -> Any:
-    if isinstance(node, tuple):
-        if node and node[0] == "pm":
-            inner = _signed(node[2], sign)
-            return inner if node[1] * sign > 0 else ("neg", inner)
-        return tuple(_signed(part, sign) for part in node)
-    if isinstance(node, list):
-        return [_signed(part, sign) for part in node]
-    return node
-
-
-def both_signs(items: list[Node]) -> list[Node]:
-    """Return the items with each ``a \\pm b`` replaced by its two values."""
-    result = []
-    for item in items:
-        result += [_signed(item, 1), _signed(item, -1)] if _has_sign(item) else [item]
-    return result
-
-
-def _nameable(node: Node) -> bool:
-    """Return whether ``node`` can be the name of a quantity, as the left side of ``f(x) = 2x``."""
-    kind = node[0]
-    if kind in ("sym", "sub", "call", "text"):
-        return True
-    if kind in ("mul", "ratio"):
-        return all(_nameable(item) for item in node[1])
-    if kind in ("div", "unit", "paren", "pm"):
-        return all(_nameable(item) for item in node[1:] if isinstance(item, tuple))
-    if kind == "fn":
-        if node[1] in ("lim", "int"):
-            return True
-        return node[1] in ("abs", "sin", "cos", "tan", "min", "max") and _nameable(node[2][0])
-    return kind == "br" and all(_nameable(item) for item in node[3])
-
-
-def named(node: Node) -> tuple[Node | None, Node]:
-    """Return (name, value) of ``name = ... = value``: the last side before an approximation.
-
-    A tree that is no such chain is its own value without a name.
-    """
-    if node[0] != "rel" or set(node[2]) - {"=", "~"}:
-        return None, node
-    sides, operators = node[1], node[2]
-    if operators[0] == "~" and _nameable(sides[0]):
-        return sides[0], sides[1]
-    if "~" in operators:
-        sides = sides[: operators.index("~") + 1]
-        if len(sides) == 1:
-            return None, sides[0]
-    if _nameable(sides[0]):
-        return sides[0], sides[-1]
-    if all(not names_of(side) and _is_scalar(side) for side in sides):
-        return None, sides[-1]
-    if len(sides) == 2 and _nameable(sides[1]) and not names_of(sides[0]):
-        return sides[1], sides[0]
-    return None, node if sides is node[1] else ("rel", sides, operators[: len(sides) - 1])
-
-
-def _is_scalar(node: Node) -> bool:
-    return node[0] not in ("br", "set", "seq", "op", "build", "matrix", "rel", "numbers", "text")
 
 
 def same(gold: Node, answer: Node) -> bool:
     """Return whether ``answer`` is the answer ``gold``."""
     if gold == answer:
-        return not _undefined(gold)
+        return not is_undefined(gold)
     if gold[0] == "paren" or answer[0] == "paren":
         return same(*(node[1] if node[0] == "paren" else node for node in (gold, answer)))
-    if _approximation(gold):
+    if is_approximation(gold):
         return any(same(side, answer) for side in gold[1]) or same(gold[1][0], answer)
-    if "seq" in (gold[0], answer[0]) or _has_sign(gold) or _has_sign(answer):
+    if "seq" in (gold[0], answer[0]) or has_sign(gold) or has_sign(answer):
         return _same_lists(gold, answer)
     if "rel" in (gold[0], answer[0]):
         return _same_relations(gold, answer)
@@ -112,37 +37,7 @@ def same(gold: Node, answer: Node) -> bool:
         return _same_matrices(gold, answer)
     if "br" in (gold[0], answer[0]):
         return _same_tuples(gold, answer)
-    return _same_scalars(gold, answer)
-
-
-def _undefined(node: Node) -> bool:
-    """Return whether a constant has no finite value; infinity itself is an answer."""
-    if node[0] == "ratio":
-        return False
-    try:
-        exact(node)
-    except TooLarge:
-        return False
-    except Undefined:
-        return True
-    return False
-
-
-def _approximation(node: Node) -> bool:
-    return node[0] == "rel" and "~" in node[2] and not _nameable(node[1][0])
-
-
-def _matched(gold: list[Node], answer: list[Node]) -> bool:
-    """Return whether the items are the same in some order."""
-    if len(gold) != len(answer) or len(gold) > MAX_ITEMS:
-        return False
-    left = list(answer)
-    for item in gold:
-        place = next((i for i, other in enumerate(left) if same(item, other)), None)
-        if place is None:
-            return False
-        left.pop(place)
-    return True
+    return same_scalars(gold, answer, same)
 
 
 def _is_domain(node: Node) -> bool:
@@ -181,7 +76,7 @@ def _same_lists(gold: Node, answer: Node) -> bool:
         places = {str(key): item for key, item in zip(keys[1], right, strict=True)}
         if set(places) == {str(key) for key in keys[0]}:
             return all(same(g, places[str(k)]) for k, g in zip(keys[0], left, strict=True))
-    return _matched(left, right)
+    return matched(left, right, same)
 
 
 def _same_relations(gold: Node, answer: Node) -> bool:
@@ -245,7 +140,7 @@ def _same_equations(gold: Node, answer: Node) -> bool:
     flip = -1 if op in FLIPPED and FLIPPED[op] == other else 1
     if op != other and flip == 1:
         return False
-    if op not in INEQUALITIES | {"="} or not all(_is_scalar(s) for s in gold[1] + answer[1]):
+    if op not in INEQUALITIES | {"="} or not all(is_scalar(s) for s in gold[1] + answer[1]):
         return all(_alike(g, a) for g, a in zip(gold[1], answer[1], strict=True))
     ratios = []
     for seed, kind in ((0, "positive"), (1, "positive"), (2, "integer"), (3, "integer")):
@@ -290,22 +185,21 @@ def _same_sets(gold: Node, answer: Node) -> bool:
         sides.append(node[1][1] if inside else node)
     gold, answer = sides
     if gold[0] == "set" or answer[0] == "set":
-        return (
-            _matched(_items(gold), _items(answer)) if _listed(gold) and _listed(answer) else False
-        )
+        listed = _listed(gold) and _listed(answer)
+        return listed and matched(_items(gold), _items(answer), same)
     if gold[0] == answer[0] == "rel":
         return _same_equations(gold, answer)
     if gold[0] == answer[0] == "br":
         return _same_tuples(gold, answer)
     if gold[0] == answer[0] == "op":
-        return gold[1] == answer[1] and _matched(list(gold[2:]), list(answer[2:]))
+        return gold[1] == answer[1] and matched(list(gold[2:]), list(answer[2:]), same)
     if gold[0] == answer[0] == "build":
         return same(gold[1], answer[1]) and same(gold[2], answer[2])
     return gold == answer
 
 
 def _listed(node: Node) -> bool:
-    return node[0] in ("set", "seq") or _is_scalar(node)
+    return node[0] in ("set", "seq") or is_scalar(node)
 
 
 def _same_tuples(gold: Node, answer: Node) -> bool:
@@ -330,84 +224,3 @@ def _same_matrices(gold: Node, answer: Node) -> bool:
         return False
     pairs = zip(sum(rows[0], []), sum(rows[1], []), strict=True)
     return all(same(g, a) for g, a in pairs)
-
-
-def _same_scalars(gold: Node, answer: Node) -> bool:
-    """Compare two numbers or expressions; a percent sign, degrees or a unit may be left out."""
-    if gold[0] == answer[0] == "text":
-        return words(gold[1]) == words(answer[1])
-    if "unit" in (gold[0], answer[0]):
-        return same_quantity(gold, answer, same)
-    for mark in ("pct", "deg"):
-        if (gold[0] == mark) != (answer[0] == mark):
-            bare = [node[1] if node[0] == mark else node for node in (gold, answer)]
-            return equal(*bare) or equal(gold, answer)
-    if gold[0] == answer[0] == "based":
-        return int(gold[1], gold[2]) == int(answer[1], answer[2])
-    if "based" in (gold[0], answer[0]):
-        return False
-    if "ratio" in (gold[0], answer[0]):
-        return _same_ratios(gold, answer)
-    try:
-        if equal(gold, answer) or _congruent(gold, answer):
-            return True
-        return _rounded(gold, answer) or _rounded(answer, gold)
-    except (Undefined, ValueError):
-        return False
-
-
-def _rounded(decimal: Node, other: Node) -> bool:
-    """Return whether a decimal of at least 6 places is the rounded value of a number without end.
-
-    ``0.333333`` is 1/3 as far as it goes, ``0.33`` is not.
-    """
-    sign = -1 if decimal[0] == "neg" else 1
-    number = decimal[1] if sign < 0 else decimal
-    if number[0] != "num" or other[0] == "num":
-        return False
-    given = number[1] * sign
-    places = next((k for k in range(6, 21) if (given * 10**k).denominator == 1), None)
-    if places is None or (given * 10**5).denominator == 1:
-        return False
-    try:
-        (value,), at = values([other], 0, "positive")
-    except Undefined:
-        return False
-    if names_of(other) or at.context.im(value) != 0:
-        return False
-    gap = abs(value - at.context.mpf(given.numerator) / given.denominator)
-    return gap * 2 <= at.context.mpf(10) ** -places
-
-
-def _same_ratios(gold: Node, answer: Node) -> bool:
-    if gold[0] != answer[0]:
-        return equal(gold, answer)
-    left, right = gold[1], answer[1]
-    if len(left) != len(right):
-        return False
-    if all(same(g, a) for g, a in zip(left, right, strict=True)):
-        return True
-    if any(part[0] == "unit" for part in left + right):
-        return False
-    cross = [
-        (("mul", [left[0], a]), ("mul", [right[0], g])) for g, a in zip(left, right, strict=True)
-    ]
-    zero = ("num", Fraction(0))
-    return not any(equal(part, zero) for part in left + right) and all(equal(*c) for c in cross)
-
-
-def _congruent(gold: Node, answer: Node) -> bool:
-    """Return whether two trees beyond evaluation are built alike from equal parts."""
-    if gold[0] != answer[0] or len(gold) != len(answer) or gold[0] in ("num", "sym", "const"):
-        return gold == answer and gold[0] != "const"
-    if _undefined(gold):
-        return False
-    if gold[0] in ("add", "mul"):
-        return _matched(gold[1], answer[1])
-    if gold[0] == "fn" and (gold[1] != answer[1] or len(gold[2]) != len(answer[2])):
-        return False
-    if gold[0] == "fn":
-        return all(same(g, a) for g, a in zip(gold[2], answer[2], strict=True))
-    if gold[0] in ("pow", "div"):
-        return all(same(g, a) for g, a in zip(gold[1:], answer[1:], strict=True))
-    return False

@@ -156,7 +156,7 @@ def label(node: Node, at: Point) -> str:
     if node[0] in ("seq", "br", "set"):
         return ",".join(label(item, at) for item in node[-1])
     number = value(node, at)
-    return at.context.nstr(at.context.mpmathify(number), 15)
+    return str(at.context.nstr(at.context.mpmathify(number), 15))
 
 
 def _big(node: Node, at: Point) -> Any:
@@ -192,8 +192,8 @@ def _function(name: str, values: list[Any], at: Point) -> Any:
             raise Undefined("too large")
         return at.note(getattr(ctx, _DIRECT[name])(number))
     if name in ("tan", "cot"):
-        sides = ctx.sin(number), ctx.cos(number)
-        return _quotient(*(sides if name == "tan" else sides[::-1]), at)
+        sine, cosine = ctx.sin(number), ctx.cos(number)
+        return _quotient(sine, cosine, at) if name == "tan" else _quotient(cosine, sine, at)
     if name in _RECIPROCAL:
         return _quotient(ctx.mpf(1), getattr(ctx, _RECIPROCAL[name])(number), at)
     if name in ("factorial", "factorial2", "binom"):

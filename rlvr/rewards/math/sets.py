@@ -144,7 +144,7 @@ def _solutions(node: Node, at: Point) -> list[Piece]:
         if place not in (index, index + 1):
             continue
         other = node[1][index + 1] if place == index else node[1][index]
-        op = op if place == index else FLIPPED.get(op, op)
+        op = str(op) if place == index else FLIPPED.get(op, str(op))
         if op in ("in", "notin"):
             part = pieces(other, at)
             result = _combined("cap" if op == "in" else "setminus", result, part, at)

@@ -123,7 +123,9 @@ def verify_batch(
     jobs = list(waiting)
     outcomes = pool(deadline_s).map(jobs) if jobs else []
     for job, outcome in zip(jobs, outcomes, strict=True):
-        judged = tuple(outcome.value) if outcome.status == "done" else tuple(outcome)
+        judged = (outcome.status, str(outcome.value))
+        if outcome.status == "done":
+            judged = (outcome.value[0], outcome.value[1])
         _keep(job, judged)
         for index, found in waiting[job]:
             verdicts[index] = _verdict(found, judged)
@@ -139,3 +141,9 @@ def verify(
     executed. ``extract``: ``boxed`` wants a ``\\boxed{}``, ``auto`` also takes an announced answer.
     """
     return verify_batch([(gold, response)], extract=extract, deadline_s=deadline_s)[0]
+
+
+def forget() -> None:
+    """Empty the cache of verdicts."""
+    with _lock:
+        _cache.clear()
