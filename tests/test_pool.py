@@ -160,7 +160,21 @@ def test_workers_inherit_neither_torch_nor_much_memory(pool):
         resident_kb = int(status.partition("VmRSS:")[2].split()[0])
         assert resident_kb < 80 * 1024
         assert "torch" not in Path(f"/proc/{pid}/maps").read_text()
-        assert f" {512 << 20} " in Path(f"/proc/{pid}/limits").read_text().partition("Max address")[2]
+        assert (
+            f" {512 << 20} " in Path(f"/proc/{pid}/limits").read_text().partition("Max address")[2]
+        )
+
+
+def test_a_worker_of_a_large_process_stays():
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "ballast = bytearray(600 << 20)\n"
+        "from rlvr.rewards.pool import WorkerPool\n"
+        "pool = WorkerPool('jobs:run', size=1, memory_mb=512)\n"
+        "print(len({pool.call('sleep', 0).value for _ in range(6)}))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.stdout == "1\n", answer.stderr
 
 
 def test_a_function_that_cannot_be_served_is_one_clear_error():

@@ -195,9 +195,9 @@ class WorkerPool:
             raise worker
         return worker
 
-    def _replace(self, worker: _Worker) -> None:
+    def _replace(self, worker: _Worker, *, lost: bool = True) -> None:
         with self._lock:
-            self.restarts += 1
+            self.restarts += lost
         self._wanted.put(worker)
 
     def call(self, *arguments: Any) -> Outcome:
@@ -207,7 +207,7 @@ class WorkerPool:
         """
         self._start()
         with self._permits:
-            worker, usable = self._take(), False
+            worker, usable, lost = self._take(), False, True
             try:
                 end = time.monotonic() + self.deadline_s
                 while not worker.begin(arguments, self.deadline_s):
@@ -215,13 +215,14 @@ class WorkerPool:
                     worker = self._take()
                     end = time.monotonic() + self.deadline_s
                 outcome, usable = worker.finish(self.deadline_s, end)
+                lost = outcome.status != "done"
                 return outcome
             finally:
                 if usable:
                     self._idle.put(worker)
                 else:
                     worker.process.kill()
-                    self._replace(worker)
+                    self._replace(worker, lost=lost)
 
     def map(self, jobs: Iterable[Sequence[Any]]) -> list[Outcome]:
         """Run many jobs on all workers; outcomes in the order of the jobs."""

@@ -53,6 +53,15 @@ def _load(path: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), name)
 
 
+def _resident() -> int:
+    """Return the bytes in memory now; ``ru_maxrss`` would start at the peak of the parent."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
 def main(path: str, parent: int, deadline_s: float, memory_mb: int) -> None:
     """Serve ``path`` ("module:function") until the pipe closes."""
     _die_with(parent)
@@ -83,7 +92,7 @@ def main(path: str, parent: int, deadline_s: float, memory_mb: int) -> None:
         except Exception as error:
             reply = ["crashed", f"{type(error).__name__}: {error}"[:200]]
         signal.setitimer(signal.ITIMER_REAL, 0)
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > memory_mb * MEGABYTE / 2
+        grown = _resident() > memory_mb * MEGABYTE / 2
         send(replies, [*reply, grown or reply[0] == "crashed"])
         if grown or reply[0] == "crashed":
             return

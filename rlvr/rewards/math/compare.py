@@ -4,6 +4,7 @@ from fractions import Fraction
 
 from rlvr.rewards.math.cursor import Node
 from rlvr.rewards.math.exact import Undefined
+from rlvr.rewards.math.identity import agree, values
 from rlvr.rewards.math.names import (
     both_signs,
     has_sign,
@@ -12,7 +13,6 @@ from rlvr.rewards.math.names import (
     named,
     substitute,
 )
-from rlvr.rewards.math.numeric import agree, values
 from rlvr.rewards.math.scalars import is_undefined, matched, same_scalars
 from rlvr.rewards.math.sets import FLIPPED, INEQUALITIES, looks_like_set, same_set
 
@@ -156,8 +156,13 @@ def _same_equations(gold: Node, answer: Node) -> bool:
             return False
     if len(ratios) < 2:
         return False
-    first = ratios[0][0]
-    return all(at.context.mag(abs(ratio - first)) < -60 for ratio, at in ratios[1:])
+    first, start = ratios[0]
+    for ratio, at in ratios[1:]:
+        gap = abs(ratio - first)
+        bits = min(at.context.prec - at.span, start.context.prec - start.span) - 80
+        if gap and at.context.mag(gap) > at.context.mag(abs(first)) - bits:
+            return False
+    return True
 
 
 def _alike(gold: Node, answer: Node) -> bool:

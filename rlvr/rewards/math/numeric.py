@@ -1,10 +1,4 @@
-"""The value of a tree at sampled points, to as many bits as it takes.
-
-Two expressions are equal when they agree at several sampled points to a precision beyond the
-range of magnitudes that their evaluation met, so that ``2^{-99}`` is not ``2^{-98}`` and
-``x^{2005} + 1`` is not ``x^{2005}`` (identity testing by sampling: Schwartz, Zippel 1979; a false
-agreement of different answers has a chance of about ``2^{-100}``).
-"""
+"""The value of a tree at a sampled point, and the precision that it takes to see it."""
 
 import hashlib
 import math
@@ -14,8 +8,9 @@ from typing import Any
 import mpmath
 
 from rlvr.rewards.math.cursor import Node
-from rlvr.rewards.math.exact import MAX_BITS, Undefined, exact
+from rlvr.rewards.math.exact import Undefined
 
+MAX_SPAN = 12_000  # bits of the largest and the smallest number met
 MAX_TERMS = 600  # of a sum or product
 
 
@@ -23,7 +18,7 @@ class Point:
     """A sampled value for every name, and the precision at which trees are evaluated there.
 
     ``kind`` is ``positive`` (values in (0.3, 3)), ``real`` (all negative at seed 0, else of either
-    sign) or ``integer`` (2 to 9).
+    sign), ``integer`` (2 to 9) or ``large`` (integers from 2 to 301).
     """
 
     def __init__(self, seed: int, kind: str = "positive", bits: int = 200) -> None:
@@ -38,24 +33,31 @@ class Point:
         """Return the value that belongs to ``key`` at this point."""
         digest = hashlib.blake2b(f"{self.seed} {key}".encode(), digest_size=16).digest()
         fraction = Fraction(int.from_bytes(digest, "big"), 1 << 128)
-        if self.kind == "integer":
-            return self.context.mpf(2 + int(fraction * 8))
+        if self.kind in ("integer", "large"):
+            return self.context.mpf(2 + int(fraction * (8 if self.kind == "integer" else 300)))
         fraction = Fraction(3, 10) + fraction * Fraction(27, 10)
         if self.kind == "real" and (self.seed == 0 or digest[0] % 2 == self.seed % 2):
             fraction = -fraction
         return self.context.mpf(fraction.numerator) / fraction.denominator
 
-    def note(self, value: Any) -> Any:
-        """Return ``value`` after noting its magnitude."""
+    def settled(self, result: Any, largest: Any) -> Any:
+        """Return ``result`` of terms up to ``largest``, or 0 where rounding alone is left of it."""
+        if not result or not largest:
+            return result
+        noise = self.context.mag(largest) - self.context.prec + 30
+        return self.context.mpf(0) if self.context.mag(abs(result)) < min(noise, 0) else result
+
+    def note(self, value: Any, *, tiny: bool = True) -> Any:
+        """Return ``value`` after noting its magnitude, of small values only where ``tiny``."""
         self.work += 1
         if self.work > 20_000:
             raise Undefined("too long")
         if not self.context.isfinite(value):
             raise Undefined("not finite")
         size = abs(value)
-        if size:
+        if size and (tiny or size > 1):
             self.span = max(self.span, abs(int(self.context.mag(size))))
-            if self.span > MAX_BITS:
+            if self.span > MAX_SPAN:
                 raise Undefined("too large")
         return value
 
@@ -76,10 +78,8 @@ def value(node: Node, at: Point) -> Any:
     if kind == "neg":
         return -value(node[1], at)
     if kind == "add":
-        total = at.context.mpf(0)
-        for item in node[1]:
-            total += value(item, at)
-        return at.context.mpmathify(total)
+        terms = [value(item, at) for item in node[1]]
+        return at.settled(sum(terms, at.context.mpf(0)), max(abs(term) for term in terms))
     if kind == "mul":
         total = at.context.mpf(1)
         for item in node[1]:
@@ -119,7 +119,7 @@ def _power(base: Any, power: Any, at: Point) -> Any:
             raise Undefined("0 to a power that is not positive")
         return ctx.mpf(0)
     size = abs(ctx.log(abs(base), 2)) * abs(power)
-    if size > MAX_BITS:
+    if size > MAX_SPAN:
         raise Undefined("too large")
     return at.note(base**power)
 
@@ -190,15 +190,20 @@ def _function(name: str, values: list[Any], at: Point) -> Any:
     if name in _DIRECT:
         if abs(number) > 1e6 and name not in ("abs", "floor", "ceil"):
             raise Undefined("too large")
-        return at.note(getattr(ctx, _DIRECT[name])(number))
+        return at.settled(at.note(getattr(ctx, _DIRECT[name])(number), tiny=False), abs(number))
     if name in ("tan", "cot"):
-        sine, cosine = ctx.sin(number), ctx.cos(number)
+        sine, cosine = (at.settled(f(number), abs(number)) for f in (ctx.sin, ctx.cos))
         return _quotient(sine, cosine, at) if name == "tan" else _quotient(cosine, sine, at)
     if name in _RECIPROCAL:
         return _quotient(ctx.mpf(1), getattr(ctx, _RECIPROCAL[name])(number), at)
     if name in ("factorial", "factorial2", "binom"):
         if any(abs(item) > 5000 for item in values):
             raise Undefined("too large")
+        if name == "binom":
+            if all(ctx.isint(item) and item >= 0 for item in values):
+                return at.note(ctx.mpf(math.comb(*(int(item) for item in values))))
+        if ctx.prec > 1200 and not all(ctx.isint(item) for item in values):
+            raise Undefined("too long")
         if name == "binom":
             return at.note(ctx.binomial(*values))
         return at.note(ctx.factorial(number) if name == "factorial" else ctx.fac2(number))
@@ -219,76 +224,3 @@ _DIRECT = {
     "ceil": "ceil", "sgn": "sign",
 }  # fmt: skip
 _RECIPROCAL = {"sec": "cos", "csc": "sin", "coth": "tanh"}
-
-
-def values(nodes: list[Node], seed: int, kind: str) -> tuple[list[Any], Point]:
-    """Return the values of several trees at one point, at a precision that separates them.
-
-    The precision is raised until it holds twice the range of magnitudes met, so that a term that
-    is small beside another still counts.
-    """
-    bits = 200
-    while True:
-        at = Point(seed, kind, bits)
-        numbers = [value(node, at) for node in nodes]
-        if bits >= 2 * at.span + 150:
-            return numbers, at
-        bits = 2 * at.span + 200
-
-
-def agree(first: Any, second: Any, at: Point) -> bool:
-    """Return whether two numbers evaluated at ``at`` are equal but for rounding."""
-    gap = abs(first - second)
-    if not gap:
-        return True
-    largest = max(0, int(at.context.mag(abs(first) + abs(second))), at.span)
-    return at.context.mag(gap) < largest - at.context.prec + 60
-
-
-def equal(first: Node, second: Node) -> bool:
-    """Return whether two expressions have the same value wherever both have one.
-
-    Decided exactly for rational constants; else at points where every name is positive, and, where
-    both are real there, at points of either sign. Expressions that are defined on integers alone
-    are compared on integers.
-    """
-    try:
-        left, right = exact(first), exact(second)
-    except Undefined:
-        return False
-    if left is not None and right is not None:
-        return left == right
-    positive = _agree_at(first, second, "positive", 3)
-    if positive is None or (not positive and (_on_integers(first) or _on_integers(second))):
-        return _agree_at(first, second, "integer", 3) is True
-    return positive and _agree_at(first, second, "real", 3) is not False
-
-
-def _on_integers(node: Node) -> bool:
-    """Return whether ``node`` holds (-1)^n, a factorial or a sum, which mean integers."""
-    if node[0] == "pow" and node[1] == ("neg", ("num", Fraction(1))) and node[2][0] != "num":
-        return True
-    if node[0] == "big" or (node[0] == "fn" and node[1] in ("factorial", "binom", "floor", "ceil")):
-        return True
-    parts = [p for p in node[1:] if isinstance(p, tuple | list)]
-    flat = [q for p in parts for q in ([p] if isinstance(p, tuple) else p)]
-    return any(_on_integers(q) for q in flat if isinstance(q, tuple))
-
-
-def _agree_at(first: Node, second: Node, kind: str, count: int) -> bool | None:
-    """Return whether two trees agree at sampled points; None where neither has a value."""
-    judged = None
-    for seed in range(count):
-        try:
-            (left, right), at = values([first, second], seed, kind)
-        except Undefined:
-            if kind == "positive" and judged:
-                return False
-            continue
-        real = at.context.im(left) == 0 and at.context.im(right) == 0
-        if kind == "real" and not real:
-            continue
-        if not agree(left, right, at):
-            return False
-        judged = True
-    return judged

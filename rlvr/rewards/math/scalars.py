@@ -5,7 +5,7 @@ from fractions import Fraction
 
 from rlvr.rewards.math.cursor import Node
 from rlvr.rewards.math.exact import TooLarge, Undefined, exact
-from rlvr.rewards.math.numeric import equal, values
+from rlvr.rewards.math.identity import equal, values
 from rlvr.rewards.math.sets import names_of
 from rlvr.rewards.math.text import words
 from rlvr.rewards.math.units import same_quantity
@@ -44,6 +44,9 @@ def same_scalars(gold: Node, answer: Node, same: Same) -> bool:
     """Compare two numbers or expressions; a percent sign, degrees or a unit may be left out."""
     if gold[0] == answer[0] == "text":
         return words(gold[1]) == words(answer[1])
+    marks = {node[0] for node in (gold, answer)} & {"pct", "deg", "unit", "ratio"}
+    if len(marks) > 1 and not (marks == {"deg", "unit"} and _in_degrees(gold, answer)):
+        return False
     if "unit" in (gold[0], answer[0]):
         return same_quantity(gold, answer, same)
     for mark in ("pct", "deg"):
@@ -62,6 +65,10 @@ def same_scalars(gold: Node, answer: Node, same: Same) -> bool:
         return _rounded(gold, answer) or _rounded(answer, gold)
     except (Undefined, ValueError):
         return False
+
+
+def _in_degrees(gold: Node, answer: Node) -> bool:
+    return any(node[0] == "unit" and node[2].startswith("deg") for node in (gold, answer))
 
 
 def _rounded(decimal: Node, other: Node) -> bool:

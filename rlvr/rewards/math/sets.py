@@ -8,7 +8,8 @@ from typing import Any
 
 from rlvr.rewards.math.cursor import Node
 from rlvr.rewards.math.exact import Undefined
-from rlvr.rewards.math.numeric import Point, agree, value
+from rlvr.rewards.math.identity import agree
+from rlvr.rewards.math.numeric import Point, value
 
 Piece = tuple[Any, bool, Any, bool]
 FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
