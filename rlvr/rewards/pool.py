@@ -162,6 +162,12 @@ class WorkerPool:
         return worker
 
     def _keep(self) -> None:
+        try:
+            self._serve()
+        except Exception as error:  # whoever waits for a worker must hear of it
+            self._idle.put(RunError(f"the workers of {self.path} cannot be kept up: {error!r}"))
+
+    def _serve(self) -> None:
         """Start the workers, then bury each spent one and start another in its place."""
         fresh = [self._spawn() for _ in range(self.size + 1)]
         killed = 0  # in a row, before they were ready
