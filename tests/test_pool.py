@@ -155,6 +155,9 @@ def test_no_worker_outlives_its_owner(end):
 
 
 def test_workers_inherit_neither_torch_nor_much_memory(pool):
+    end = time.monotonic() + 20
+    while pool._idle.qsize() < 3 and time.monotonic() < end:
+        time.sleep(0.02)
     for pid in pids(pool):
         status = Path(f"/proc/{pid}/status").read_text()
         resident_kb = int(status.partition("VmRSS:")[2].split()[0])
