@@ -73,7 +73,7 @@ def plain_trainer(plan: Plan, run_dir: Path) -> GRPOTrainer:
     """Return TRL's trainer on the same targets: no mask, no guard, no KL measurement."""
     policy = load_policy(plan.recipe.model)
     choose_trainable(policy, list(plan.targets))
-    tokenizer = load_tokenizer(plan.recipe.model)
+    tokenizer: Any = load_tokenizer(plan.recipe.model)
     limit = UnverifiedLimit(1.0, [call.name for call in plan.rewards])
     ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
     trainer = GRPOTrainer(
