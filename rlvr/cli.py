@@ -13,6 +13,7 @@ VERBS = {
     "train": "one recipe into a trained run directory",
     "study": "a base recipe x arms into runs, one table and figures",
     "delta": "two checkpoints into a sparse file that applies and reverts bit for bit",
+    "verify": "right or wrong for rows of gold answer and response, from a file",
     "mask": "a mask as a file: build it from a checkpoint, or show it",
     "data": "a dataset into the one row schema: counted, filtered, checked",
 }

@@ -19,6 +19,7 @@ EXTENSIBLE = {
     ("run", "merged"),
     ("run", "dir"),
     ("run", "checkpoint"),
+    ("run", "max_unverified"),
 }
 
 

@@ -22,7 +22,8 @@ from rlvr.rewards import check_columns
 from rlvr.rewards.gold import unparsable_golds
 from rlvr.run_dir import claim_run
 from rlvr.schema import RecipeError, RunError
-from rlvr.trainer import RLVRTrainer, training_arguments
+from rlvr.trainer import RLVRTrainer
+from rlvr.trainer_inputs import training_arguments
 
 # What TRL hands to a reward beside the columns of the dataset.
 TRAINER_COLUMNS = {"completion_ids": []}
@@ -98,7 +99,7 @@ def _load_rows(plan: Plan, data: DataSpec, tokenizer: Any) -> list[Row]:
     )
     for reason, ids in loaded.dropped.items():
         runtime.say(f"data     dropped {len(ids)} rows, {reason}: {', '.join(ids[:5])}")
-    columns = {column for call in plan.rewards for column in call.columns}
+    columns = {column for call in plan.rewards for column in call.reads}
     rows = plain_columns(loaded.rows, columns)
     check_columns(plan.rewards, {**rows[0], **TRAINER_COLUMNS})
     return [Row(**{**row, "prompt": data.render(row["problem"])}) for row in rows]

@@ -89,7 +89,7 @@ def evaluate_run(
 
     check_columns([call], rows[0])
     copies = settings.samples
-    columns = {name: [row[name] for row in rows for _ in range(copies)] for name in call.columns}
+    columns = {name: [row[name] for row in rows for _ in range(copies)] for name in rows[0]}
 
     def judge(completions: list[str], answers: list[str]) -> list[float | None]:
         return call(completions, columns)

@@ -18,13 +18,11 @@ How it deviates from TRL 1.16:
 
 import json
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from torch import Tensor
 from transformers import PrinterCallback
 from trl import GRPOConfig
@@ -33,8 +31,8 @@ from rlvr import runtime
 from rlvr.adapters import Adapter, adapters_off, policy_weights, save_merged, set_rates
 from rlvr.callbacks import GuardCallback
 from rlvr.checkpoint import publish_checkpoint, step_folder
-from rlvr.config import ModelSection, OptimizerSection, Recipe, RunSection
-from rlvr.data import Row, render
+from rlvr.config import ModelSection, OptimizerSection, RunSection
+from rlvr.data import Row
 from rlvr.delta import store_delta
 from rlvr.engines import FSDP2, engine_name, require_engine, restrict_gradients
 from rlvr.guard import Guard
@@ -42,47 +40,8 @@ from rlvr.masks import Mask
 from rlvr.optim import MaskedAdamW
 from rlvr.policy import BaseWeights, checkpoint_folder
 from rlvr.resume import ExactResume
-from rlvr.rewards import RewardCall
-
-
-class Arguments(GRPOConfig):
-    """TRL's configuration, with one CPU instead of ``cpu:0``, which torch.load does not know."""
-
-    @property
-    def device(self) -> torch.device:
-        device = super().device
-        return torch.device("cpu") if device.type == "cpu" else device
-
-
-def training_arguments(recipe: Recipe, run_dir: Path) -> Arguments:
-    """Return TRL's configuration: the recipe's ``trainer`` section and what the run owns."""
-    defaults = {"logging_steps": 1, "run_name": run_dir.name, "project": "rlvr"}
-    return Arguments(
-        **{**defaults, **recipe.trainer},
-        output_dir=str(run_dir / "checkpoints"),
-        use_cpu=not torch.cuda.is_available(),
-        disable_tqdm=True,
-    )
-
-
-def to_dataset(rows: list[Row]) -> Dataset:
-    """Return the rows as TRL wants them, each with its chat prompt."""
-    return Dataset.from_list([{"prompt": render(row["problem"]), **row} for row in rows])
-
-
-def reward_function(call: RewardCall) -> Callable[..., list[float | None]]:
-    """Return TRL's kind of reward function for ``call``; its time is a metric of the run."""
-
-    def judge(completions: list[Any], log_metric: Callable, **columns: Any) -> list[float | None]:
-        texts = [item if isinstance(item, str) else item[-1]["content"] for item in completions]
-        start = time.perf_counter()
-        rewards = call(texts, columns)
-        log_metric(f"rewards/{call.name}/seconds", time.perf_counter() - start)
-        log_metric(f"rewards/{call.name}/unjudged", sum(reward is None for reward in rewards))
-        return rewards
-
-    judge.__name__ = call.name
-    return judge
+from rlvr.rewards import RewardCall, UnverifiedLimit
+from rlvr.trainer_inputs import reward_function, to_dataset
 
 
 class RLVRTrainer(ExactResume):
@@ -114,11 +73,13 @@ class RLVRTrainer(ExactResume):
         beta = args.beta
         args.beta = 0.0 if self.swaps else beta
         args.reward_weights = [call.weight for call in rewards]
+        self.unverified = UnverifiedLimit(run.max_unverified, [call.name for call in rewards])
+        ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
         super().__init__(
             model=model,
             args=args,
             train_dataset=to_dataset(rows),
-            reward_funcs=[reward_function(call) for call in rewards],
+            reward_funcs=[reward_function(call, self.unverified, ends) for call in rewards],
             processing_class=tokenizer,
             callbacks=callbacks,
         )
@@ -189,14 +150,16 @@ class RLVRTrainer(ExactResume):
         return super()._get_grad_norm(model, grad_norm)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        if not self.swaps:
-            output = super()._generate_and_score_completions(inputs)
-            self._write_rollouts()
-            return output
-        self.beta = 0.0
+        self.beta = 0.0 if self.swaps else self.reference_beta
         output = super()._generate_and_score_completions(inputs)
         self.beta = self.reference_beta
         self._write_rollouts()
+        # Every process sees the same sums, so that all of them stop where one has to.
+        counts = torch.tensor(self.unverified.take(), device=self.accelerator.device)
+        totals: Any = self.accelerator.reduce(counts, "sum")
+        self.unverified.check(totals.tolist())
+        if not self.swaps:
+            return output
         every = self.run.kl_every
         measure = bool(every) and self.state.global_step % every == 0
         if self.adapter is not None and self.adapter.is_control:

@@ -25,8 +25,9 @@ from rlvr.config import load_recipe  # noqa: E402
 from rlvr.data import load_rows  # noqa: E402
 from rlvr.plan import Plan, check_recipe  # noqa: E402
 from rlvr.policy import choose_trainable, load_policy, load_tokenizer  # noqa: E402
+from rlvr.rewards import UnverifiedLimit  # noqa: E402
 from rlvr.session import build_trainer  # noqa: E402
-from rlvr.trainer import reward_function, to_dataset, training_arguments  # noqa: E402
+from rlvr.trainer_inputs import reward_function, to_dataset, training_arguments  # noqa: E402
 
 WARM_UP = 3
 
@@ -72,12 +73,15 @@ def plain_trainer(plan: Plan, run_dir: Path) -> GRPOTrainer:
     """Return TRL's trainer on the same targets: no mask, no guard, no KL measurement."""
     policy = load_policy(plan.recipe.model)
     choose_trainable(policy, list(plan.targets))
+    tokenizer: Any = load_tokenizer(plan.recipe.model)
+    limit = UnverifiedLimit(1.0, [call.name for call in plan.rewards])
+    ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
     trainer = GRPOTrainer(
         model=policy,
         args=training_arguments(plan.recipe, run_dir),
         train_dataset=to_dataset(load_rows(plan.recipe.data, "data")),
-        reward_funcs=[reward_function(call) for call in plan.rewards],
-        processing_class=load_tokenizer(plan.recipe.model),
+        reward_funcs=[reward_function(call, limit, ends) for call in plan.rewards],
+        processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, l
 from rlvr import runtime
 from rlvr.data import load_rows, render
 from rlvr.eval import EvalResult, EvalSettings, bootstrap_interval, evaluate
-from rlvr.rewards import arithmetic
+from rlvr.rewards import parse_reward
 
 KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 TOP = 8  # singular values in the second column: the rank of the pocket recipes
@@ -105,7 +105,7 @@ def spectral_shares(policy: PreTrainedModel) -> Shares:
 
 
 def judge(completions: list[str], answers: list[str]) -> list[float | None]:
-    return list(arithmetic(completions, answers))
+    return parse_reward({"name": "math"}, "verifier")(completions, {"answer": answers})
 
 
 def measure(policy: Any, tokenizer: Any, rows: list[Any]) -> tuple[EvalResult, EvalResult]:

@@ -17,7 +17,7 @@ POLICY = ROOT / "recipes" / "pocket" / "policy"
 SMALL = {
     "model": {"path": str(POLICY)},
     "data": {"name": "pocket", "split": "train", "size": 64},
-    "rewards": [{"name": "arithmetic"}],
+    "rewards": [{"name": "math"}],
     "trainer": {
         "learning_rate": 1e-3,
         "lr_scheduler_type": "constant",

@@ -35,10 +35,10 @@ CASES = {
     "missing option": ({"mask": {"builder": "principal", "rank": 4}}, ["mask", "density"]),
     "unknown option": ({"mask": {"builder": "dense", "denisty": 1}}, ["mask", "denisty"]),
     "unknown reward": (
-        {"rewards": [{"name": "aritmetic"}]},
-        ["rewards[0]", "did you mean 'arithmetic'"],
+        {"rewards": [{"name": "maths"}]},
+        ["rewards[0]", "did you mean 'math'"],
     ),
-    "reward twice": ({"rewards": [{"name": "arithmetic"}] * 2}, ["rewards", "twice"]),
+    "reward twice": ({"rewards": [{"name": "math"}] * 2}, ["rewards", "twice"]),
     "unknown adapter": (
         {"adapter": {"builder": "lorra", "rank": 4}},
         ["adapter", "did you mean 'lora'"],

@@ -8,7 +8,7 @@ from rlvr.schema import RecipeError
 MINIMAL = """
 model: {path: ./policy}
 data: {name: pocket, split: train, size: 8}
-rewards: [{name: arithmetic}]
+rewards: [{name: math}]
 trainer: {learning_rate: 1e-6, save_strategy: no}
 """
 

@@ -14,9 +14,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rlvr.data import load_rows, render
 from rlvr.eval import EvalSettings, evaluate, read_result, sample, token_kl
 from rlvr.eval.divergence import kl_per_position
-from rlvr.rewards import arithmetic
+from rlvr.rewards import parse_reward
 
 ROWS = load_rows({"name": "pocket", "split": "test", "size": 24}, "test")
+MATH = parse_reward({"name": "math"}, "verifier")
 SETTINGS = EvalSettings(samples=4, max_new_tokens=40, batch_size=32)
 
 
@@ -42,7 +43,7 @@ def moved(policy: Any) -> Any:
 
 
 def judge(completions: list[str], answers: list[str]) -> list[float | None]:
-    return list(arithmetic(completions, answers))
+    return MATH(completions, {"answer": answers})
 
 
 def run(policy: Any, tokenizer: Any, verifier=judge, settings=SETTINGS) -> Any:
@@ -109,7 +110,7 @@ def test_rates_follow_from_the_rewards(policy, tokenizer):
     for row, problem, group in zip(ROWS, result.problems, result.completions, strict=True):
         texts = [completion.text for completion in group]
         assert (problem.id, problem.completions) == (row["id"], tuple(texts))
-        assert list(problem.rewards) == arithmetic(texts, [row["answer"]] * 4)
+        assert list(problem.rewards) == judge(texts, [row["answer"]] * 4)
     assert result.accuracy.mean == pytest.approx(sum(result.counts) / (24 * 4))
     assert list(result.pass_at_k) == [1, 2, 4]
     assert result.pass_at_k[1].mean == pytest.approx(result.accuracy.mean)

@@ -7,9 +7,9 @@ import rlvr
 
 PACKAGE = Path(rlvr.__file__).parent
 LAYERS = [
-    {"cli", "train", "study", "mask", "data_verb"},
+    {"cli", "train", "study", "mask", "verify", "data_verb"},
     {"session", "summary"},
-    {"trainer", "resume", "callbacks", "plan", "guard", "plots"},
+    {"trainer", "trainer_inputs", "resume", "callbacks", "plan", "guard", "plots"},
     {"policy", "adapters", "optim", "rewards", "eval", "data", "geometry"},
     {"engines"},
     {"masks", "run_dir"},
@@ -17,7 +17,7 @@ LAYERS = [
     {"config", "registry", "runtime", "targets", "linalg", "checkpoint", "schema"},
 ]
 FENCES = {
-    "trl": {"trainer", "resume", "plan"},
+    "trl": {"trainer", "trainer_inputs", "resume", "plan"},
     "peft": {"adapters"},
     "matplotlib": {"plots"},
     "math_verify": {"rewards"},

@@ -9,7 +9,11 @@ from rlvr.data.pocket import (
     reductions,
     split_of,
 )
-from rlvr.rewards.arithmetic import arithmetic
+from rlvr.rewards import parse_reward
+
+
+def judged(completions, golds):
+    return parse_reward({"name": "math"}, "rewards")(completions, {"answer": golds})
 
 
 def test_splits_never_share_a_problem():
@@ -41,20 +45,18 @@ def test_a_demonstration_without_faults_is_rewarded_and_one_with_faults_often_no
     golds = [reductions(problem)[-1] for problem in problems]
     careful = [demonstrate(p, rng, slip=0.0, miscount=0.0, direct=0.0) for p in problems]
     careless = [demonstrate(p, rng, slip=0.5, miscount=0.2, direct=0.1) for p in problems]
-    assert arithmetic(careful, golds) == [1.0] * 500
-    assert 100 < sum(arithmetic(careless, golds)) < 300
+    assert judged(careful, golds) == [1.0] * 500
+    assert 100 < sum(judged(careless, golds)) < 300
 
 
 def test_only_a_single_box_after_the_thoughts_is_an_answer():
     refused = [
-        "\\boxed{7}",
         "<think>\\boxed{7}",
         "<think>\n</think>\\boxed{7}\\boxed{8}",
         "<think>\n</think>\\boxed{}",
         "<think>\n</think>\\boxed{7",
         "<think>\n</think>7",
-        "<think>\n</think>\\boxed{7} or so",
         "<think>\n</think>\\boxed{" + "7" * 30 + "}",
     ]
-    assert arithmetic(refused, ["7"] * len(refused)) == [0.0] * len(refused)
-    assert arithmetic(["<think>\n</think> \\boxed{-07}"], ["-7"]) == [1.0]
+    assert judged(refused, ["7"] * len(refused)) == [0.0] * len(refused)
+    assert judged(["<think>\n</think> \\boxed{-07}"], ["-7"]) == [1.0]

@@ -16,7 +16,7 @@ from rlvr.cli import main as cli_main
 
 EVAL = {
     "data": {"name": "pocket", "split": "test", "size": 16},
-    "verifier": {"name": "arithmetic"},
+    "verifier": {"name": "math"},
     "max_new_tokens": 32,
 }
 

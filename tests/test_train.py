@@ -77,7 +77,7 @@ def test_a_dense_mask_is_no_mask_bit_for_bit(train):
 def test_a_run_directory_holds_the_contract(train, write_recipe):
     evaluation = {
         "data": {"name": "pocket", "split": "test", "size": 8},
-        "verifier": {"name": "arithmetic"},
+        "verifier": {"name": "math"},
         "max_new_tokens": 32,
     }
     run_dir = train(mask=SAFE, eval=evaluation)
@@ -86,7 +86,7 @@ def test_a_run_directory_holds_the_contract(train, write_recipe):
     assert {"reward", "entropy", "kl_to_base", "grad_norm", "step_time"} <= rows[0].keys()
     assert rows[0]["kl_to_base"] == 0.0 and rows[2]["kl_to_base"] > 0.0
     rollouts = read_jsonl(run_dir / "rollouts.jsonl")
-    assert len(rollouts) == 3 * 8 and "arithmetic" in rollouts[0]["rewards"]
+    assert len(rollouts) == 3 * 8 and "math" in rollouts[0]["rewards"]
     provenance = json.loads((run_dir / "provenance.json").read_text())
     assert {
         "base_weights",

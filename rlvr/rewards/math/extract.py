@@ -1,0 +1,113 @@
+"""Where the answer of a completion stands.
+
+``boxed``: the last ``\\boxed{}`` after the thoughts, and nothing else. ``auto``: without any box,
+also the text after ``####``, after words that announce an answer, the conclusion of the last
+sentence, or a text that is nothing but an expression.
+"""
+
+import re
+from typing import Literal
+
+from rlvr.rewards.math.freeform import Found, announced_last, final_answer
+from rlvr.rewards.math.lexer import balanced
+
+Extract = Literal["boxed", "auto"]
+TAIL = 4_000  # characters at the end in which an answer without a box is looked for
+
+
+_BOX = re.compile(r"\\f?boxed(?![a-zA-Z])")
+_OPENED = re.compile(r"\\f?boxed\s*\{")
+_JOINER = re.compile(
+    r"(?:\s|\$|\\[()\[\],;:! ]|\\q?quad|~|\\text\{\s*|\}|,|;|&|\band\b|\bor\b|\\\\"
+    r"|\(?[A-Za-z](?:_\{?[A-Za-z0-9]{1,3}\}?)?\)?\s*=)*"
+)
+
+
+_TURN = re.compile(r"(?<=\S)\s*(?:<\|(?:im_start|im_end|eot_id|endoftext|user)\|>|</s>)")
+
+
+def conclusion(response: str) -> str | None:
+    """Return what follows the last ``</think>``; None where thoughts were opened and not closed.
+
+    What a template's mark of the next turn opens is no part of it.
+    """
+    response = _TURN.split(response, maxsplit=1)[0]
+    _, closed, rest = response.rpartition("</think>")
+    if closed:
+        return rest if "<think>" not in rest else None
+    return None if "<think>" in response else response
+
+
+def _box(text: str, start: int) -> tuple[str | None, int]:
+    """Return (content, end) of the box whose command starts at ``start``; None if unclosed."""
+    opened = _OPENED.match(text, start)
+    if opened:
+        end = balanced(text, opened.end())
+        return (None, len(text)) if end < 0 else (text[opened.end() : end - 1], end)
+    bare = re.compile(r"\\f?boxed\s*([0-9]+(?:\.[0-9]+)?|[A-Za-z])").match(text, start)
+    return (bare.group(1), bare.end()) if bare else (None, len(text))
+
+
+def _last_start(text: str, end: int) -> int:
+    """Return where the last box command before ``end`` starts, or -1."""
+    while end > 0:
+        place = text.rfind("boxed", 0, end)
+        if place < 0:
+            return -1
+        start = place - 1 if text[place - 1 : place] == "\\" else place - 2
+        if start >= 0 and _BOX.match(text, start):
+            return start
+        end = place
+    return -1
+
+
+def boxed(text: str) -> Found | None:
+    """Return the answer in the last box, joined with those of the same list; None without a box.
+
+    Boxes are one list where only a comma, "and" or "or", and a name with its equals sign, stands
+    between them.
+    """
+    start = _last_start(text, len(text))
+    if start < 0:
+        return None
+    content, _ = _box(text, start)
+    if content is None:
+        return Found(None, "the last box is not closed")
+    if not content.strip():
+        return Found(None, "the last box is empty")
+    contents = [content]
+    while len(contents) < 40:
+        before = _last_start(text, start)
+        if before < 0:
+            break
+        earlier, end = _box(text, before)
+        between = text[end:start]
+        if earlier is None or len(between) > 60 or not _joins(between):
+            break
+        contents.append(earlier)
+        start = before
+    return Found(" , ".join(contents[::-1]))
+
+
+def _joins(between: str) -> bool:
+    if between.count("\n\n") or not re.search(r",|;|\band\b|\bor\b|&", between):
+        return False
+    return _JOINER.fullmatch(between) is not None
+
+
+def find_answer(response: str, how: Extract) -> Found:
+    """Return the answer of ``response``.
+
+    An unclosed or empty last box is no answer, whatever stood in the boxes before.
+    """
+    text = conclusion(response)
+    if text is None:
+        return Found(None, "the thoughts are not closed")
+    found = boxed(text)
+    if how == "auto" and found is not None and found.text is not None:
+        found = announced_last(text[-TAIL:]) or found
+    if found is not None:
+        return found
+    if how == "boxed":
+        return Found(None, "no box")
+    return final_answer(text[-TAIL:] if len(text) > TAIL else text, whole=len(text) <= TAIL)

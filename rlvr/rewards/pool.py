@@ -1,0 +1,276 @@
+"""Worker processes that are killed at a deadline: a job may hang, crash or eat memory.
+
+``WorkerPool("module:function").call(...)`` runs the function in a worker and always returns within
+the deadline. Workers are started by one thread that lives as long as the process (the kernel's
+death signal follows the thread that started a child), one more than may be busy, so that a killed
+worker is replaced without a wait.
+"""
+
+import atexit
+import os
+import queue
+import select
+import struct
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, NamedTuple
+
+from rlvr.rewards.worker import receive, send
+from rlvr.schema import RunError
+
+START_S = 60.0  # a worker that is not ready by then will not be
+MAX_KILLED = 20  # workers killed in a row while they start, before that is an error
+_pools: "weakref.WeakSet[WorkerPool]" = weakref.WeakSet()
+
+
+class Outcome(NamedTuple):
+    """What became of one job; ``value`` is the function's result, or says what went wrong."""
+
+    status: Literal["done", "timeout", "crashed"]
+    value: Any
+
+
+class _Worker:
+    """One process and its pipes."""
+
+    def __init__(self, path: str, deadline_s: float, memory_mb: int) -> None:
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}\n"
+            "from rlvr.rewards.worker import main\n"
+            f"main({path!r}, {os.getpid()}, {deadline_s!r}, {memory_mb!r})"
+        )
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            bufsize=0,  # what is read must not run ahead of what is polled
+        )
+        assert self.process.stdin and self.process.stdout and self.process.stderr
+        self.stdin, self.stdout, self.stderr = (
+            self.process.stdin,
+            self.process.stdout,
+            self.process.stderr,
+        )
+
+    def wait_ready(self) -> str | None:
+        """Wait for the first message; return why there is none, if the worker cannot serve."""
+        if self._answered(START_S) and self._reply() == "ready":
+            return None
+        try:
+            self.process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        message = self.stderr.read().decode(errors="replace").strip()
+        return message or f"no answer (exit code {self.process.returncode})"
+
+    def killed(self) -> bool:
+        return (self.process.returncode or 0) < 0
+
+    def _answered(self, timeout_s: float) -> bool:
+        poll = select.poll()
+        poll.register(self.stdout, select.POLLIN | select.POLLHUP)
+        return bool(poll.poll(max(0.0, timeout_s) * 1000))
+
+    def _reply(self) -> Any:
+        try:
+            return receive(self.stdout)
+        except (EOFError, OSError, ValueError, struct.error):
+            return None
+
+    def begin(self, arguments: Sequence[Any], deadline_s: float) -> bool:
+        """Hand a job over; return whether the worker was there to take it."""
+        try:
+            send(self.stdin, list(arguments))
+        except OSError:
+            return False
+        return not self._answered(deadline_s) or self._reply() == "taken"
+
+    def finish(self, deadline_s: float, end: float) -> tuple[Outcome, bool]:
+        """Return the outcome of the job at hand, and whether this worker can take another."""
+        if not self._answered(end - time.monotonic()):
+            return Outcome("timeout", f"no verdict within {deadline_s:g} s"), False
+        reply = self._reply()
+        if reply is None:
+            self.process.wait(timeout=5)
+            return Outcome("crashed", f"the worker died ({self.process.returncode})"), False
+        status, value, leaving = reply
+        return Outcome(status, value), not leaving
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.forget()
+
+    def forget(self) -> None:
+        """Close this process's ends of the pipes."""
+        for stream in (self.stdin, self.stdout, self.stderr):
+            try:
+                stream.close()
+            except OSError:
+                pass
+
+
+class WorkerPool:
+    """Workers that serve one function, from any thread.
+
+    Args:
+        path: ``module:function``; arguments and result are JSON values.
+        size: jobs at once; by default one per usable core.
+        deadline_s: wall time of one job, after which its worker is killed.
+        memory_mb: address space of one worker.
+    """
+
+    def __init__(
+        self, path: str, *, size: int | None = None, deadline_s: float = 2.0, memory_mb: int = 1024
+    ) -> None:
+        self.path, self.deadline_s, self.memory_mb = path, deadline_s, memory_mb
+        self.size = size or len(os.sched_getaffinity(0))
+        self._reset()
+        _pools.add(self)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._permits = threading.Semaphore(self.size)
+        self._idle: queue.SimpleQueue[_Worker | RunError] = queue.SimpleQueue()
+        self._wanted: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()
+        self._workers: set[_Worker] = set()
+        self._keeper: threading.Thread | None = None
+        self._closed = False
+        self.restarts = 0
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._keeper is None:
+                self._keeper = threading.Thread(target=self._keep, daemon=True, name="rlvr-keeper")
+                self._keeper.start()
+
+    def _spawn(self) -> _Worker:
+        worker = _Worker(self.path, self.deadline_s, self.memory_mb)
+        with self._lock:
+            self._workers.add(worker)
+            closed = self._closed
+        if closed:
+            worker.process.kill()
+        return worker
+
+    def _keep(self) -> None:
+        try:
+            self._serve()
+        except Exception as error:  # whoever waits for a worker must hear of it
+            self._idle.put(RunError(f"the workers of {self.path} cannot be kept up: {error!r}"))
+
+    def _serve(self) -> None:
+        """Start the workers, then bury each spent one and start another in its place."""
+        fresh = [self._spawn() for _ in range(self.size + 1)]
+        killed = 0  # in a row, before they were ready
+        while True:
+            for worker in fresh:
+                error = worker.wait_ready()
+                if self._closed:
+                    return
+                if error is None:
+                    self._idle.put(worker)
+                    killed = 0
+                elif worker.killed() and killed < MAX_KILLED:
+                    killed += 1
+                    self._replace(worker)
+                else:
+                    self._idle.put(RunError(f"a worker of {self.path} does not start: {error}"))
+            spent = self._wanted.get()
+            if spent is None or self._closed:
+                return
+            fresh = []
+            if spent in self._workers:
+                spent.end()
+                with self._lock:
+                    self._workers.discard(spent)
+                fresh = [self._spawn()]
+
+    def _take(self) -> _Worker:
+        worker = self._idle.get()
+        if isinstance(worker, RunError):
+            self._idle.put(worker)
+            raise worker
+        return worker
+
+    def _replace(self, worker: _Worker, *, lost: bool = True) -> None:
+        with self._lock:
+            self.restarts += lost
+        self._wanted.put(worker)
+
+    def call(self, *arguments: Any) -> Outcome:
+        """Run one job and return what became of it, at the deadline at the latest.
+
+        A worker that was killed while it had no job is replaced, and the job is done by another.
+        """
+        self._start()
+        with self._permits:
+            worker, usable, lost = self._take(), False, True
+            try:
+                end = time.monotonic() + self.deadline_s
+                while not worker.begin(arguments, self.deadline_s):
+                    self._replace(worker)
+                    worker = self._take()
+                    end = time.monotonic() + self.deadline_s
+                outcome, usable = worker.finish(self.deadline_s, end)
+                lost = outcome.status != "done"
+                return outcome
+            finally:
+                if usable:
+                    self._idle.put(worker)
+                else:
+                    worker.process.kill()
+                    self._replace(worker, lost=lost)
+
+    def map(self, jobs: Iterable[Sequence[Any]]) -> list[Outcome]:
+        """Run many jobs on all workers; outcomes in the order of the jobs."""
+        with ThreadPoolExecutor(self.size) as threads:
+            return list(threads.map(lambda job: self.call(*job), jobs))
+
+    def close(self) -> None:
+        """Kill every worker; the pool starts anew when it is called again."""
+        with self._lock:
+            self._closed = True
+            workers, keeper = list(self._workers), self._keeper
+        for worker in workers:
+            worker.process.kill()
+        self._wanted.put(None)
+        if keeper is not None:
+            keeper.join(timeout=START_S)
+        for worker in list(self._workers):
+            worker.end()
+        self._reset()
+
+    def _after_fork(self) -> None:
+        workers = self._workers
+        self._reset()
+        for worker in workers:
+            worker.forget()
+            worker.process.returncode = 0  # the parent's child, not ours to wait for
+
+
+def restarts() -> int:
+    """Return how many workers of this process had to be replaced so far."""
+    return sum(pool.restarts for pool in _pools)
+
+
+@atexit.register
+def _close_all() -> None:
+    for pool in list(_pools):
+        pool.close()
+
+
+def _after_fork() -> None:
+    for pool in list(_pools):
+        pool._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,73 @@
+"""What GRPOTrainer is given, in TRL's own forms: arguments, a dataset, reward functions."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from datasets import Dataset
+from trl import GRPOConfig
+
+from rlvr.config import Recipe
+from rlvr.data import Row, render
+from rlvr.rewards import RewardCall, Status, UnverifiedLimit, restarts
+
+
+class Arguments(GRPOConfig):
+    """TRL's configuration, with one CPU instead of ``cpu:0``, which torch.load does not know."""
+
+    @property
+    def device(self) -> torch.device:
+        device = super().device
+        return torch.device("cpu") if device.type == "cpu" else device
+
+
+def training_arguments(recipe: Recipe, run_dir: Path) -> Arguments:
+    """Return TRL's configuration: the recipe's ``trainer`` section and what the run owns."""
+    defaults = {"logging_steps": 1, "run_name": run_dir.name, "project": "rlvr"}
+    return Arguments(
+        **{**defaults, **recipe.trainer},
+        output_dir=str(run_dir / "checkpoints"),
+        use_cpu=not torch.cuda.is_available(),
+        disable_tqdm=True,
+    )
+
+
+def to_dataset(rows: list[Row]) -> Dataset:
+    """Return the rows as TRL wants them, each with its chat prompt."""
+    return Dataset.from_list([{"prompt": render(row["problem"]), **row} for row in rows])
+
+
+def reward_function(
+    call: RewardCall, limit: UnverifiedLimit, ends: set[int]
+) -> Callable[..., list[float | None]]:
+    """Return TRL's kind of reward function for ``call``; its time is a metric of the run.
+
+    So are the shares of its verdicts by status, which ``limit`` records. A completion whose last
+    token is none of ``ends`` was cut off.
+    """
+
+    def judge(
+        completions: list[Any],
+        log_metric: Callable,
+        completion_ids: list[list[int]],
+        **columns: Any,
+    ) -> list[float | None]:
+        texts = [item if isinstance(item, str) else item[-1]["content"] for item in completions]
+        cut = [not ids or ids[-1] not in ends for ids in completion_ids]
+        start = time.perf_counter()
+        judgement = call.judge(texts, {**columns, "completion_ids": completion_ids}, cut)
+        rewards = judgement.rewards
+        log_metric(f"rewards/{call.name}/seconds", time.perf_counter() - start)
+        log_metric(f"rewards/{call.name}/unjudged", sum(reward is None for reward in rewards))
+        if judgement.statuses:
+            for status in get_args(Status):
+                share = judgement.statuses[status] / len(texts)
+                log_metric(f"rewards/{call.name}/{status}", share)
+            log_metric("rewards/worker_restarts", restarts())
+        limit.record(call.name, judgement)
+        return rewards
+
+    judge.__name__ = call.name
+    return judge
