@@ -28,7 +28,6 @@ from rlvr.targets import linear_weights
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
 TOKENS = torch.arange(5, 21).view(2, 8)
 LOW_RANK = [name for name in registry.functions if name != "peft"]
-NONZERO = ["pissa", "milora", "olora", "geora"]
 PASSED = {
     "VeraConfig": {"r": 4},
     "IA3Config": {"feedforward_modules": []},
@@ -133,7 +132,6 @@ def test_what_is_pushed_is_the_update_in_float32_rounded_once(builder):
 
 
 def test_merging_in_place_is_what_erodes_a_bf16_base():
-    """The control of the two tests above: they could fail."""
     spec = {"builder": "peft", "method": "LoraConfig", "sync": "merge_unmerge"}
     options = {"r": 32, "lora_alpha": 64, "init_lora_weights": "pissa"}
     adapter = attach({**spec, "options": options}, "bfloat16", "layers.1.")
@@ -292,8 +290,7 @@ def test_the_report_tells_the_initialisations_apart():
         name: attach({"builder": name, "rank": 8}).start["matrices"]
         for name in ("lora", "pissa", "milora", "geora", "mica")
     }
-    kind = "up_proj"
-    rows = {name: report[kind] for name, report in reports.items()}
+    rows = {name: report["up_proj"] for name, report in reports.items()}
     assert rows["pissa"]["overlap"] == pytest.approx(1.0, abs=1e-4)
     assert rows["milora"]["overlap"] == pytest.approx(0.0, abs=1e-4)
     assert rows["mica"]["overlap"] == pytest.approx(0.0, abs=1e-4)
