@@ -48,18 +48,19 @@ def main() -> None:
     options = parser.parse_args()
     for builder in options.builders:
         method = build_method({"builder": builder, "rank": options.rank})
-        before, spent, kinds = peak_megabytes(), 0.0, dict.fromkeys(SHAPES, 0.0)
+        before, busy, kinds = peak_megabytes(), 0.0, dict.fromkeys(SHAPES, 0.0)
         for layer in range(options.layers):
             for kind, shape in SHAPES.items():
                 weight = weight_of(shape, layer)
-                start = time.perf_counter()
+                start, cpu = time.perf_counter(), time.process_time()
                 start_of(method, Matrix(weight, f"layers.{layer}.{kind}.weight"), 0)
                 kinds[kind] += time.perf_counter() - start
-        spent = sum(kinds.values())
+                busy += time.process_time() - cpu
         each = ", ".join(f"{kind} {seconds:.1f}" for kind, seconds in kinds.items())
         print(
-            f"{builder}: {spent:.1f} s on {torch.get_num_threads()} threads ({each}); peak "
-            f"{peak_megabytes():.0f} MB, {before:.0f} MB before"
+            f"{builder}, {options.layers} layers: {sum(kinds.values()):.1f} s on "
+            f"{torch.get_num_threads()} threads, {busy:.1f} s of CPU ({each}); "
+            f"peak {peak_megabytes():.0f} MB, {before:.0f} MB before"
         )
 
 
