@@ -13,7 +13,9 @@ VERBS = {
     "study": "a base recipe x arms into runs, one table and figures",
     "delta": "two checkpoints into a sparse file that applies and reverts bit for bit",
     "mask": "a mask as a file: build it from a checkpoint, or show it",
+    "geometry": "two checkpoints or a run into a report of where the update went",
 }
+MODULES = {"geometry": "microscope"}  # of a verb whose name is a package of pure maths
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,10 +23,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"rlvr {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, summary in VERBS.items():
-        module = import_module(f"rlvr.{name}")
+        module = import_module(f"rlvr.{MODULES.get(name, name)}")
         module.add_arguments(verbs.add_parser(name, help=summary, description=module.__doc__))
     options = parse(parser, arguments)
-    return guarded(import_module(f"rlvr.{options.verb}").run, options)
+    verb = import_module(f"rlvr.{MODULES.get(options.verb, options.verb)}")
+    return guarded(verb.run, options)
 
 
 def parse(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:

@@ -16,7 +16,7 @@ from rlvr.checkpoint import read_jsonl, read_weight, read_weights, write_json
 from rlvr.config import EvalSection, ModelSection
 from rlvr.data import load_rows, render
 from rlvr.eval import EvalResult, EvalSettings, evaluate, token_kl
-from rlvr.geometry.metrics import update_sparsity
+from rlvr.geometry import update_sparsity
 from rlvr.masks import Mask
 from rlvr.plan import Plan
 from rlvr.policy import checkpoint_folder, load_policy, load_tokenizer

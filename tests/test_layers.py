@@ -7,7 +7,7 @@ import rlvr
 
 PACKAGE = Path(rlvr.__file__).parent
 LAYERS = [
-    {"cli", "train", "study", "mask"},
+    {"cli", "train", "study", "mask", "microscope"},
     {"session", "summary"},
     {"trainer", "callbacks", "plan", "guard", "plots"},
     {"policy", "adapters", "optim", "rewards", "eval", "data", "geometry", "delta"},
