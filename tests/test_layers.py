@@ -8,8 +8,8 @@ import rlvr
 PACKAGE = Path(rlvr.__file__).parent
 LAYERS = [
     {"cli", "train", "study", "mask", "microscope"},
-    {"session", "summary"},
-    {"trainer", "callbacks", "plan", "guard", "plots"},
+    {"session", "summary", "geometry_report", "consistency_report"},
+    {"trainer", "callbacks", "plan", "guard", "plots", "pages"},
     {"policy", "adapters", "optim", "rewards", "eval", "data", "geometry", "delta"},
     {"engines"},
     {"masks"},

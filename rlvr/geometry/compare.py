@@ -154,7 +154,7 @@ def _totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         found[key] = _mean(rows, key, entries)
     for key in ("nss", "max_angle_left_deg", "max_angle_right_deg"):
         found[f"mean_{key}"] = _mean(rows, key, even)
-        found[f"max_{key}".replace("max_max", "max")] = max(row[key] for row in rows)
+        found[f"max_{key}"] = max(row[key] for row in rows)
     for key in ("energy_off_principal", "energy_off_principal_random"):
         found[key] = _mean(rows, key, energy)
     for mask in MASKS:

@@ -85,9 +85,12 @@ def measure(
         after = spectra.decompose(tuned.double(), angle_rank, method)
     angles = _rotation(before, after, angle_rank)
     row |= _drift(before, after, rank, angle_rank, angles)
-    row |= _null(name, base, weight, update, masks, before, angle_rank, settings.exact)
+    null, null_values = _null(name, base, update, masks, before, angle_rank, settings.exact)
+    row |= null
     vectors = {"before": before.values, "after": after.values, **angles, **profiles}
-    return Measured(row, {key: value.float().cpu() for key, value in vectors.items()})
+    if null_values is not None:
+        vectors["null"] = null_values
+    return Measured(row, {key: value.cpu() for key, value in vectors.items()})
 
 
 def _spread(profile: Tensor, length: int) -> float:
@@ -164,15 +167,14 @@ def _drift(
 def _null(
     name: str,
     base: Tensor,
-    weight: Tensor,
     update: Tensor,
     masks: dict[str, Tensor],
     before: spectra.Spectrum,
     angle_rank: int,
     exact: bool,
-) -> dict[str, float | None]:
-    """Return what the shuffled update would have done."""
-    other = ov.random_update(update, generator_for(name, _NULL_SEED)).add_(weight)
+) -> tuple[dict[str, float | None], Tensor | None]:
+    """Return what the shuffled update would have done, and the singular values it would leave."""
+    other = ov.random_update(update, generator_for(name, _NULL_SEED)).add_(base)
     moved = sparsity.update_mask_bf16(base, other)
     found: dict[str, float | None] = {
         f"overlap_{key}_null": ov.overlap(mask, moved) for key, mask in masks.items()
@@ -180,11 +182,11 @@ def _null(
     found["sparsity_null"] = sparsity.share_unchanged(moved)
     keys = ("nss_null", "max_angle_left_null_deg", "max_angle_right_null_deg")
     if not exact:
-        return found | dict.fromkeys(keys)
+        return found | dict.fromkeys(keys), None
     if not update.any():
-        return found | dict.fromkeys(keys, 0.0)
+        return found | dict.fromkeys(keys, 0.0), before.values
     after = spectra.decompose(other, angle_rank)
     angles = _rotation(before, after, angle_rank)
     shift = spectra.spectral_shift(before.values, after.values)
     sides = (float(angles[f"angles_{side}"][-1]) for side in ("left", "right"))
-    return found | dict(zip(keys, (shift, *sides), strict=True))
+    return found | dict(zip(keys, (shift, *sides), strict=True)), after.values

@@ -1,4 +1,4 @@
-r"""Where an update landed against masks of the base weights, against chance, and against other runs.
+r"""Where an update landed: against masks of the base weights, chance, and other runs.
 
 The masks are those that training uses (``rlvr.masks.builders``): counts and ties are defined there.
 A bf16 number near zero has closer neighbours, so *any* update moves small weights first. The random
