@@ -13,6 +13,7 @@ VERBS = {
     "study": "a base recipe x arms into runs, one table and figures",
     "delta": "two checkpoints into a sparse file that applies and reverts bit for bit",
     "mask": "a mask as a file: build it from a checkpoint, or show it",
+    "rotate": "a checkpoint into other weights of the same policy, to test what masks see",
     "geometry": "two checkpoints or a run into a report of where the update went",
 }
 MODULES = {"geometry": "microscope"}  # of a verb whose name is a package of pure maths

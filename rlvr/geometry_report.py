@@ -16,8 +16,8 @@ _POINT = 0.01  # a difference of overlaps that is worth a sentence
 READING: dict[str, dict[str, str]] = {
     "overlap": {
         "What you see": "Of the entries that moved, the share that lies in a mask of the base "
-        "weights. The dot is this update, the bar a coin toss, the diamond the same update put in "
-        "random places.",
+        "weights. The dot is this update, the bar is random places (the size of the "
+        "mask), the diamond the same update shuffled.",
         "What to look for": "A dot left of bar and diamond: the update avoids these weights. Right "
         "of both: it seeks them.",
         "Random": "Dot on the diamond. The diamond may differ from the bar, because bf16 rounds "
@@ -25,7 +25,7 @@ READING: dict[str, dict[str, str]] = {
     },
     "sparsity": {
         "What you see": "The share of entries of each matrix that are the same bf16 number before "
-        "and after. Darker is calmer in light mode.",
+        "and after, averaged where a block has several matrices of a kind.",
         "What to look for": "Blocks or kinds of matrices that training left alone, or one that did "
         "most of the work.",
         "Random": "One even colour, but for matrices whose weights are larger: there an update of "
@@ -149,16 +149,17 @@ def verdict(total: Mapping[str, Any]) -> str:
     place = "the weights that are principal and not small"
     if null is None or abs(found - null) < _POINT:
         rounding = null is not None and abs(null - chance) >= _POINT
+        why = "rounding alone explains" if rounding else "chance would have it"
         words.append(
-            f"It touches {place} about as often as {'rounding alone explains' if rounding else 'chance'}"
-            f" ({percent(found)} of the moved entries; random places {percent(chance)}"
+            f"It touches {place} about as often as {why} ({percent(found)} of the moved entries; "
+            f"random places {percent(chance)}"
             + (f"; the same update shuffled {percent(null)})." if null is not None else ").")
         )
     else:
         what = "avoids" if found < null else "seeks"
         words.append(
             f"It {what} {place}: {percent(found)} of the moved entries lie there, where the same "
-            f"update in random places would have {percent(null)} and a coin toss {percent(chance)}."
+            f"update shuffled would have {percent(null)} and random places {percent(chance)}."
         )
     angle = max(total["max_max_angle_left_deg"], total["max_max_angle_right_deg"])
     calm = "barely turned" if angle < 1 else "turned a little" if angle < 10 else "turned far"

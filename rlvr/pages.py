@@ -12,7 +12,7 @@ _STYLE = """
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--ink);
 font:16px/1.6 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
-main{max-width:1040px;margin:0 auto;padding:40px 24px 80px}
+main{max-width:1120px;margin:0 auto;padding:40px 24px 80px}
 h1{font-size:30px;line-height:1.25;margin:0 0 6px;letter-spacing:-.01em}
 h2{font-size:21px;margin:52px 0 10px;padding-top:18px;border-top:1px solid var(--line)}
 p{max-width:74ch;margin:10px 0}.lead{font-size:17.5px}.sub{color:var(--soft);margin:0 0 22px;
@@ -30,7 +30,7 @@ max-width:84ch}
 dl.read dt{color:var(--soft);font-size:14.5px}dl.read dd{margin:0}
 .scroll{overflow-x:auto;margin-top:12px}
 table{border-collapse:collapse;font-size:14px;font-variant-numeric:tabular-nums;width:100%}
-th,td{padding:5px 10px;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
+th,td{padding:5px 7px;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 th{color:var(--soft);font-weight:600;vertical-align:bottom;white-space:normal;line-height:1.3}
 th:first-child,td:first-child{text-align:left}
 table.sort th{cursor:pointer}table.sort th:hover{color:var(--accent)}
@@ -106,6 +106,11 @@ def table(
         f'<div class="scroll"><table class="{kind}"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
+
+
+def _cell(words: str, value: float | None) -> str:
+    number = "" if value is None else f' data-v="{value!r}"'
+    return f"<td{number}>{text(words)}</td>"
 
 
 def details(summary: str, inside: str) -> str:

@@ -7,10 +7,10 @@ import rlvr
 
 PACKAGE = Path(rlvr.__file__).parent
 LAYERS = [
-    {"cli", "train", "study", "mask", "microscope"},
+    {"cli", "train", "study", "mask", "microscope", "rotate"},
     {"session", "summary", "geometry_report", "consistency_report"},
     {"trainer", "callbacks", "plan", "guard", "plots", "pages"},
-    {"policy", "adapters", "optim", "rewards", "eval", "data", "geometry", "delta"},
+    {"policy", "adapters", "optim", "rewards", "eval", "data", "geometry", "rotation", "delta"},
     {"engines"},
     {"masks"},
     {"config", "registry", "runtime", "targets", "linalg", "checkpoint", "run_dir", "schema"},

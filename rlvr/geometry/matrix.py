@@ -65,9 +65,8 @@ def measure(
     rank, angle_rank = (min(k, *base.shape) for k in (settings.rank, settings.angle_rank))
     row |= {"rank": rank, "angle_rank": angle_rank}
     row["energy_off_principal_random"] = 1 - rank**2 / base.numel()
-    profiles = dict(
-        zip(("row_profile", "col_profile"), sparsity.update_profiles(moved), strict=True)
-    )
+    row_profile, col_profile = sparsity.update_profiles(moved)
+    profiles: dict[str, Tensor] = {"row_profile": row_profile, "col_profile": col_profile}
     for axis, length in (("row", base.shape[1]), ("col", base.shape[0])):
         row[f"{axis}_spread"] = _spread(profiles[f"{axis}_profile"], length)
     method = "exact" if settings.exact else "gram"
@@ -129,7 +128,7 @@ def _update_size(update: Tensor, weight: Tensor, exact: bool) -> dict[str, Any]:
         return found | {"stable_rank_update": None, "numerical_rank_update": None}
     values = spectra.singular_values(update) if norm else update.new_zeros(1)
     found["stable_rank_update"] = spectra.stable_rank(values)
-    found["numerical_rank_update"] = spectra.numerical_rank(values, tuple(update.shape))
+    found["numerical_rank_update"] = spectra.numerical_rank(values, update.shape)
     return found
 
 

@@ -103,7 +103,7 @@ def _open_safetensors(file: Path) -> Checkpoint:
         with safe_open(file, framework="pt") as reader:
             for name in reader.keys():  # noqa: SIM118  (a reader is no mapping)
                 part = reader.get_slice(name)
-                word = part.get_dtype()
+                word = str(part.get_dtype())
                 dtype = _TORCH_DTYPES.get(word, word.lower())
                 load = _safetensors_loader(file, name)
                 found[name] = Stored(tuple(part.get_shape()), dtype, load, file.name)

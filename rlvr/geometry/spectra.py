@@ -6,6 +6,7 @@ float32 would drown (arXiv 2606.07082, App. C).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -188,7 +189,7 @@ def stable_rank(values: Tensor) -> float:
     return float((values / values[0]).square().sum()) if values[0] > 0 else math.nan
 
 
-def numerical_rank(values: Tensor, shape: tuple[int, int]) -> int:
+def numerical_rank(values: Tensor, shape: Sequence[int]) -> int:
     r"""Return how many singular values exceed :math:`\max(m, n) \, 2^{-52} \sigma_1`.
 
     The tolerance is NumPy's and MATLAB's, of the float64 arithmetic and not of the storage: a

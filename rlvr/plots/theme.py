@@ -32,7 +32,8 @@ class Theme:
 LIGHT = Theme("#1f2328", "#6b7280", "#e6e8eb", "#ffffff", PALETTE, "YlGnBu")
 DARK = Theme(
     "#e6e8eb", "#98a1ad", "#2d333b", "#161a20",
-    ("#5aa9e6", "#ff8a4c", "#3fca9b", "#e59ac5", "#f2b84b", "#8ad0f5", "#b491d6", "#c9ced6"), "GnBu_r",
+    ("#5aa9e6", "#ff8a4c", "#3fca9b", "#e59ac5", "#f2b84b", "#8ad0f5", "#b491d6", "#c9ced6"),
+    "GnBu_r",
 )  # fmt: skip
 THEMES = {"light": LIGHT, "dark": DARK}
 Draw = Callable[[Figure, Theme], None]
@@ -40,7 +41,7 @@ Draw = Callable[[Figure, Theme], None]
 
 def png(draw: Draw, size: tuple[float, float], theme: Theme) -> bytes:
     """Return ``draw`` on a figure of ``size`` inches as a PNG in the colours of ``theme``."""
-    style: dict[str, Any] = {
+    style: Any = {
         "font.size": 10,
         "axes.titlesize": 10.5,
         "axes.facecolor": theme.page,
