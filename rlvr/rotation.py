@@ -81,9 +81,7 @@ def random_order(heads: Heads, generator: torch.Generator) -> Tensor:
         RecipeError: there is one head alone.
     """
     if heads.key_values < 2:
-        raise RecipeError(
-            "--permute: the block has one key-value head; there is nothing to reorder"
-        )
+        raise RecipeError("--permute: a block with one key-value head has no other order")
     cycle = torch.randperm(heads.key_values, generator=generator)
     order = torch.empty_like(cycle)
     order[cycle] = cycle.roll(1)
