@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     if out is None:
         raise RecipeError("rotate: OUT is missing; write rlvr rotate MODEL OUT --layers 1 2")
     layers, permuted = (_numbers(flag, chosen) for flag, chosen in words.items())
-    if not layers and not permuted:
+    if layers == [] == permuted:
         raise RecipeError("rotate: nothing to do; name blocks with --layers or --permute")
     gaps = intervene(options.model, Path(out), layers, permuted, options.seed, options.dtype)
     runtime.say(
