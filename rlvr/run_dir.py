@@ -16,6 +16,7 @@ EXTENSIBLE = {
     ("trainer", "save_steps"),
     ("trainer", "save_total_limit"),
     ("trainer", "report_to"),
+    ("geometry", "every"),
     ("run", "dir"),
 }
 

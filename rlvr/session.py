@@ -12,6 +12,7 @@ from rlvr.callbacks import GuardCallback, Interrupt, MetricsCallback, ProgressCa
 from rlvr.checkpoint import fingerprint, write_json
 from rlvr.data import load_rows
 from rlvr.engines import engine_name, loading_whole
+from rlvr.geometry_callback import GeometryCallback
 from rlvr.guard import Guard
 from rlvr.masks import Mask, build_mask, check_base
 from rlvr.plan import Plan, batch_shape
@@ -51,6 +52,8 @@ def build_trainer(plan: Plan, run_dir: Path) -> RLVRTrainer:
         policy = load_policy(recipe.model, device)
     base_weights = fingerprint(policy.named_parameters())
     mask = _make_mask(plan, policy, base_weights, run_dir)
+    every = recipe.geometry.every
+    watched = [GeometryCallback(policy, plan.targets, every)] if every > 0 else []
     model, start_gap = _make_trainable(plan, policy, mask)
     if recipe.run.deterministic:
         # Only now: finding a mask's threshold has no deterministic CUDA kernel, and needs none.
@@ -73,7 +76,7 @@ def build_trainer(plan: Plan, run_dir: Path) -> RLVRTrainer:
         mask=mask,
         base=base,
         guard=guard,
-        callbacks=[GuardCallback(guard), MetricsCallback(run_dir), ProgressCallback()],
+        callbacks=[GuardCallback(guard), *watched, MetricsCallback(run_dir), ProgressCallback()],
     )
 
 

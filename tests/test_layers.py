@@ -9,7 +9,7 @@ PACKAGE = Path(rlvr.__file__).parent
 LAYERS = [
     {"cli", "train", "study", "mask", "microscope", "rotate"},
     {"session", "summary", "geometry_report", "consistency_report"},
-    {"trainer", "callbacks", "plan", "guard", "plots", "pages"},
+    {"trainer", "callbacks", "geometry_callback", "plan", "guard", "plots", "pages"},
     {"policy", "adapters", "optim", "rewards", "eval", "data", "geometry", "rotation", "delta"},
     {"engines"},
     {"masks"},

@@ -159,6 +159,6 @@ def _refuse_unmerged(path: Path, checkpoint: Checkpoint) -> None:
     factor = next((name for name in checkpoint if ".lora_" in name), None)
     if factor is not None:
         raise RecipeError(
-            f"{path}: holds the adapter factor {factor!r} beside the weights; save the adapter "
-            "with save_pretrained, or merge it"
+            f"{path}: holds the adapter factor {factor!r} beside or without the weights; name "
+            "the adapter's folder as PEFT saves it, or merge it first"
         )
