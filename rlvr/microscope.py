@@ -17,7 +17,7 @@ from rlvr import __version__, runtime
 from rlvr.checkpoint import checkpoints, step_of, write_json
 from rlvr.geometry import consistency
 from rlvr.geometry.compare import measure_pairs, open_checkpoint, summarise
-from rlvr.geometry.matrix import Settings
+from rlvr.geometry.matrix import ANGLE_RANK, Settings
 from rlvr.geometry.names import pair_up
 from rlvr.geometry.sources import Checkpoint
 from rlvr.geometry.table import COLUMNS, write_bytes, write_table, write_text
@@ -33,11 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", nargs="+", default=[], help="two or more: consistency of runs")
     parser.add_argument("--out", type=Path, help=f"folder to write (default {OUT}, RUN/{OUT})")
     parser.add_argument("--targets", nargs="+", default=["linear"], help="patterns of matrices")
-    whole = (("--rank", defaults.rank, "of the principal subspace and mask"),
-             ("--angle-rank", defaults.angle_rank, "of the principal angles"))  # fmt: skip
-    for flag, value, words in whole:
-        words = f"{words} (default {value}, at most the smaller side of a matrix)"
-        parser.add_argument(flag, type=int, default=value, help=words)
+    cut = "; at most the smaller side of a matrix"
+    words = f"of the principal subspace and mask (default {defaults.rank}){cut}"
+    parser.add_argument("--rank", type=int, default=defaults.rank, help=words)
+    words = f"of the principal angles (default {ANGLE_RANK}, with --fast the rank){cut}"
+    parser.add_argument("--angle-rank", type=int, help=words)
     shares = (("--density", defaults.density, "of the principal mask"),
               ("--low-density", defaults.low_density, "of the low-magnitude mask"))  # fmt: skip
     for flag, value, words in shares:
@@ -53,11 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compare, write and return the exit code."""
+    angle_rank = options.angle_rank
+    if angle_rank is None:
+        angle_rank = options.rank if options.fast else ANGLE_RANK
     settings = Settings(
         rank=options.rank,
         density=options.density,
         low_density=options.low_density,
-        angle_rank=options.angle_rank,
+        angle_rank=angle_rank,
         exact=not options.fast,
     )
     words, targets, out = options.paths, options.targets, options.out

@@ -7,7 +7,7 @@ float32 would drown (arXiv 2606.07082, App. C).
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -16,7 +16,9 @@ from torch import Tensor
 Method = Literal["exact", "gram"]
 
 _UNIT = 2.0**-53  # of float64
-_GRAM_BLOCKS = 4  # of columns: the lower triangle of a Gram matrix is not computed twice
+_SINGLE_UNIT = 2.0**-24  # of float32
+_GRAM_BLOCKS = 8  # of columns: the lower triangle of a Gram matrix is not computed twice
+_GRAM_ROWS = 1024  # at a time in float64
 _GRAM_FLOOR = 1e-5  # below this share of the largest singular value a Gram matrix knows too little
 
 
@@ -27,6 +29,7 @@ class Spectrum:
     ``values``: all min(m, n), descending; ``left`` (m x k) and ``right`` (n x k): the first k.
     ``value_error`` bounds the rounding error of each value. ``square_error`` is the same for the
     squared values of a Gram matrix, and ``None`` where the decomposition is of W itself.
+    ``side_error`` is what float32 adds to the angles of the longer side's subspace, in radians.
     """
 
     values: Tensor
@@ -34,6 +37,7 @@ class Spectrum:
     right: Tensor
     value_error: Tensor
     square_error: float | None
+    side_error: float = 0.0
 
     def angle_error(self, rank: int) -> float:
         """Return a bound in radians on the error of the top-``rank`` subspaces (Davis-Kahan).
@@ -47,7 +51,9 @@ class Spectrum:
             gap, error = head - tail, float(self.value_error[0])
         else:
             gap, error = head.square() - tail.square(), self.square_error
-        return min(math.pi / 2, 2 * error / float(gap)) if gap > 0 else math.pi / 2
+        if not gap > 0:
+            return math.pi / 2
+        return min(math.pi / 2, 2 * error / float(gap) + self.side_error)
 
 
 def decompose(weight: Tensor, keep: int, method: Method = "exact") -> Spectrum:
@@ -56,17 +62,16 @@ def decompose(weight: Tensor, keep: int, method: Method = "exact") -> Spectrum:
     ``exact``: Householder QR of the longer side, then LAPACK's SVD. ``gram``: the eigenvectors of
     :math:`W^\top W`, three times as fast, with absolute errors of
     :math:`u (\sqrt m \|W\|_F^2 + n \sigma_1^2) / \sigma_i` in :math:`\sigma_i`, u = 2^-53
-    (probabilistic rounding, Higham and Mary, SIAM J. Sci. Comput. 41, 2019). Where the last
-    singular vector asked for is too small for that, it is ``exact`` after all.
+    (probabilistic rounding, Higham and Mary, SIAM J. Sci. Comput. 41, 2019); the singular vectors
+    of the longer side are float32. Where the last singular vector asked for is too small for that,
+    it is ``exact`` after all.
     """
     if weight.ndim != 2 or not weight.numel():
         raise ValueError(f"a spectrum is of a matrix, got the shape {tuple(weight.shape)}")
-    weight = weight.detach().double()
+    weight = weight.detach()
     if weight.shape[0] < weight.shape[1]:
         flipped = decompose(weight.T, keep, method)
-        return Spectrum(
-            flipped.values, flipped.right, flipped.left, flipped.value_error, flipped.square_error
-        )
+        return replace(flipped, left=flipped.right, right=flipped.left)
     keep = min(keep, weight.shape[1])
     found = _from_gram(weight, keep) if method == "gram" else None
     return _from_svd(weight, keep) if found is None else found
@@ -74,7 +79,8 @@ def decompose(weight: Tensor, keep: int, method: Method = "exact") -> Spectrum:
 
 def _from_svd(weight: Tensor, keep: int) -> Spectrum:
     rows, columns = weight.shape
-    device, weight = weight.device, weight.cpu()  # GPU solvers are unsteady on near-equal matrices
+    device = weight.device
+    weight = weight.double().cpu()  # GPU solvers are unsteady on near-equal matrices
     if rows == columns:
         left, values, right_t = torch.linalg.svd(weight, full_matrices=False)
         left = left[:, :keep].contiguous()
@@ -99,16 +105,16 @@ def singular_values(weight: Tensor) -> Tensor:
 
 
 def gram(weight: Tensor) -> Tensor:
-    r"""Return :math:`W^\top W`, each pair of column blocks multiplied once."""
-    parts = weight.split(-(-weight.shape[1] // _GRAM_BLOCKS), dim=1)
-    product = weight.new_empty(weight.shape[1], weight.shape[1])
-    edges = [0, *torch.tensor([part.shape[1] for part in parts]).cumsum(0).tolist()]
-    for i, first in enumerate(parts):
-        for j, second in enumerate(parts[i:], i):
-            block = first.T @ second
-            product[edges[i] : edges[i + 1], edges[j] : edges[j + 1]] = block
-            product[edges[j] : edges[j + 1], edges[i] : edges[i + 1]] = block.T
-    return product
+    r"""Return :math:`W^\top W` in float64, each pair of column blocks multiplied once."""
+    columns = weight.shape[1]
+    width = -(-columns // _GRAM_BLOCKS)
+    product = weight.new_zeros(columns, columns, dtype=torch.float64)
+    for rows in weight.split(_GRAM_ROWS):
+        wide = rows.double()
+        for start in range(0, columns, width):
+            block = slice(start, start + width)
+            product[block, start:].addmm_(wide[:, block].T, wide[:, start:])
+    return product.triu() + product.triu(1).T
 
 
 def _from_gram(weight: Tensor, keep: int) -> Spectrum | None:
@@ -120,9 +126,10 @@ def _from_gram(weight: Tensor, keep: int) -> Spectrum | None:
     rows, columns = weight.shape
     error = _UNIT * (rows**0.5 * float(squares.sum()) + columns * float(squares[0]))
     right = vectors[:, :keep].contiguous()
-    left = weight @ right / values[:keep]
+    left = weight.float() @ right.float() / values[:keep].float()
+    side_error = 4 * _SINGLE_UNIT * float(values[0] / values[keep - 1])
     value_error = (error / values.clamp(min=error**0.5)).clamp(max=error**0.5)
-    return Spectrum(values, left, right, value_error, error)
+    return Spectrum(values, left, right, value_error, error, side_error)
 
 
 def spectral_shift(before: Tensor, after: Tensor) -> float:

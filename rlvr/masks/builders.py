@@ -49,7 +49,7 @@ def largest(values: Tensor, count: int) -> Tensor:
     threshold = flat.kthvalue(flat.numel() - count + 1).values
     mask = flat > threshold
     ties = (flat == threshold).nonzero().squeeze(1)
-    mask[ties[: count - int(mask.sum())]] = True
+    mask[ties[: count - int(mask.count_nonzero())]] = True
     return mask.view(values.shape)
 
 
