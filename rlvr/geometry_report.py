@@ -66,6 +66,10 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "-" if value is None else f"{100 * value:.{digits}f} %"
 
 
+def short(value: float | None, form: str, unit: str = "") -> str:
+    return "-" if value is None else f"{value:{form}}{unit}"
+
+
 def figures(measured: Sequence[Measured], summary: Summary) -> dict[str, dict[str, bytes]]:
     """Return the figures as PNG by name and theme."""
     rows = [item.row for item in measured]
@@ -191,7 +195,7 @@ def _headline(summary: Summary) -> str:
                 "Published: RL below 0.5°, supervised fine-tuning above 10°",
             ),
             (
-                f"{total['mean_nss']:.1e}",
+                short(total["mean_nss"], ".1e"),
                 "mean change of the singular values, relative to their norm",
                 "Published: RL about 1e-5, supervised fine-tuning 1e-3 to 1e-1",
             ),
@@ -213,7 +217,7 @@ def _by_kind(summary: Summary) -> str:
         shares += ["energy_off_principal", "energy_off_principal_random"]
         cells = [(name, None), (str(row["matrices"]), float(row["matrices"]))]
         cells += [(percent(row[key]), row[key]) for key in shares]
-        cells += [(f"{row['mean_nss']:.1e}", row["mean_nss"]), (f"{angle:.2g}°", angle)]
+        cells += [(short(row["mean_nss"], ".1e"), row["mean_nss"]), (f"{angle:.2g}°", angle)]
         rows.append(cells)
     return pages.table(titles, rows)
 

@@ -69,20 +69,23 @@ def targets_of(checkpoint: Checkpoint, patterns: Sequence[str]) -> list[str]:
     Raises:
         RecipeError: a pattern selects nothing.
     """
-    matrices = [name for name, stored in checkpoint.items() if is_matrix(stored)]
     chosen: set[str] = set()
     for pattern in patterns:
-        if pattern == "linear":
-            found = [name for name in matrices if _is_linear(name)]
-        else:
-            found = [name for name in matrices if matches(name, pattern)]
+        found = _selected(checkpoint, pattern)
         if not found:
-            kinds = sorted({kind_of(name) for name in matrices})
+            kinds = sorted({kind_of(name) for name, s in checkpoint.items() if is_matrix(s)})
             raise RecipeError(
                 f"--targets: {pattern!r} matches no matrix; there are: {', '.join(kinds) or 'none'}"
             )
         chosen.update(found)
     return sorted(chosen, key=natural)
+
+
+def _selected(checkpoint: Checkpoint, pattern: str) -> list[str]:
+    names = [name for name, stored in checkpoint.items() if is_matrix(stored)]
+    if pattern == "linear":
+        return [name for name in names if _is_linear(name)]
+    return [name for name in names if matches(name, pattern)]
 
 
 def _is_linear(name: str) -> bool:
@@ -129,8 +132,9 @@ def pair_up(
             )
         pairs.append(Pair(name, kind_of(name), layer_of(name), first, second))
     own = {canonical(name) for name in base}
-    extra = [n for n in targets_of(tuned, patterns) if canonical(n) not in own]
-    extra = [n for n in extra if _tied(canonical(n), {key: key for key in own}) is None]
+    also = {name for pattern in patterns for name in _selected(tuned, pattern)}
+    extra = [name for name in sorted(also, key=natural) if canonical(name) not in own]
+    extra = [name for name in extra if canonical(name) != _HEAD]
     if extra:
         raise RecipeError(
             f"{paths[0]}: lacks {extra[0]!r}, which {paths[1]} has ({len(extra)} such matrices); "

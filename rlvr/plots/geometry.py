@@ -42,7 +42,11 @@ def spectra_figure(names: Sequence[str], vectors: Sequence[Vectors]) -> tuple[Dr
         panels[0][0].set_ylabel("singular value")
         panels[1][0].set_ylabel("relative change")
         panels[0][0].legend(frameon=False)
-        panels[1][0].legend(frameon=False)
+        if panels[1][0].get_lines():
+            panels[1][0].legend(frameon=False)
+        else:
+            panels[1][0].text(0.5, 0.5, "no change", color=theme.muted, ha="center",
+                              transform=panels[1][0].transAxes)  # fmt: skip
 
     return draw, (3.6 * len(names) + 0.6, 5.4)
 
@@ -143,7 +147,9 @@ def _draw_overlap(axes: Axes, place: int, row: Row, mask: str, theme: Theme) -> 
     found, chance = row[f"overlap_{mask}"], row[f"overlap_{mask}_random"]
     null = row[f"overlap_{mask}_null"]
     if found is None:
-        axes.text(0.5, place, "nothing moved", color=theme.muted, ha="center", va="center")
+        inside = axes.get_yaxis_transform()
+        axes.text(0.5, place, "nothing moved", color=theme.muted, ha="center", va="center",
+                  transform=inside)  # fmt: skip
         return
     axes.plot([chance, found], [place, place], color=color_of(0, theme), linewidth=2, alpha=0.4)
     axes.plot(chance, place, "|", color=theme.ink, markersize=16, markeredgewidth=2)
