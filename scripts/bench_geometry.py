@@ -4,7 +4,7 @@
     python scripts/bench_geometry.py --layers 2 --exact
 
 The verb runs as a process of its own on a pair of bf16 checkpoints with ``--layers`` of the blocks;
-its time is scaled to all of them, less the constant time of an empty start. Memory is the peak of
+its time is scaled to all of them, less the constant time of a tiny pair. Memory is the peak of
 the resident set above that of an interpreter that has imported torch and matplotlib.
 """
 
@@ -81,12 +81,17 @@ def main() -> None:
             write_pair(folder, block(sizes[0], sizes[1], sizes[2]), layers)
         log = Path(temporary) / "log"
         idle = measured([sys.executable, "-c", IDLE], log)
-        command = [sys.executable, "-m", "rlvr.cli", "geometry", str(folder / "base")]
-        command += [str(folder / "tuned"), "--out", str(Path(temporary) / "out")]
-        found = measured([*command, "--fast" if options.fast else "--exact"], log)
+        write_pair(Path(temporary) / "tiny", block(64, 128, 16), 1)
+        flag = "--fast" if options.fast else "--exact"
+        both = []
+        for pair in (Path(temporary) / "tiny", folder):
+            command = [sys.executable, "-m", "rlvr.cli", "geometry", str(pair / "base")]
+            command += [str(pair / "tuned"), "--out", str(Path(temporary) / "out"), flag]
+            both.append(measured(command, log))
+        constant, found = both
     scale = blocks / layers
-    wall = idle[0] + scale * (found[0] - idle[0])
-    cpu = idle[1] + scale * (found[1] - idle[1])
+    wall = constant[0] + scale * (found[0] - constant[0])
+    cpu = constant[1] + scale * (found[1] - constant[1])
     how = "fast" if options.fast else "exact"
     print(
         f"{options.shape} {how}: {layers} of {blocks} blocks took {found[0]:.0f} s wall, "

@@ -20,7 +20,7 @@ from rlvr.geometry.sources import Checkpoint, Stored, open_plain
 from rlvr.schema import RecipeError
 
 _BUDGET = 1.8 * 2**30  # bytes that all workers together may hold
-_COPIES = 9 * 8  # bytes per entry of the matrix that a worker holds at its peak
+_COPIES = 65  # bytes per entry of the matrix that a worker holds at its peak, measured
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -90,7 +90,7 @@ def _from_svd(weight: Tensor, keep: int) -> Spectrum:
         left = small.new_zeros(rows, keep)
         left[:columns] = small[:, :keep]
         left = torch.ormqr(factors, tau, left)
-    error = torch.full_like(values, _UNIT * columns**0.5 * float(values[0]))
+    error = torch.full_like(values, 2 * _UNIT * columns * float(values[0]))
     right = right_t[:keep].T.contiguous()
     return Spectrum(values.to(device), left.to(device), right.to(device), error.to(device), None)
 
