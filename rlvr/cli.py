@@ -15,9 +15,12 @@ VERBS = {
     "delta": "two checkpoints into a sparse file that applies and reverts bit for bit",
     "verify": "right or wrong for rows of gold answer and response, from a file",
     "mask": "a mask as a file: build it from a checkpoint, or show it",
+    "rotate": "a checkpoint into other weights of the same policy, to test what masks see",
+    "geometry": "two checkpoints or a run into a report of where the update went",
     "data": "a dataset into the one row schema: counted, filtered, checked",
 }
-MODULES = {"data": "data_verb"}  # of a verb that shares its name with a package of features
+# Of verbs that share their name with a package of features.
+MODULES = {"data": "data_verb", "geometry": "microscope"}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -95,6 +95,16 @@ class EvalSection(EvalSettings):
 
 
 @dataclass(frozen=True)
+class GeometrySection:
+    """Update sparsity during training, measured each ``every`` steps (0: never).
+
+    Costs two bf16 copies of the target matrices in CPU memory.
+    """
+
+    every: int = 0
+
+
+@dataclass(frozen=True)
 class RunSection:
     """Where a run lives and what it records beside TRL's metrics.
 
@@ -128,6 +138,7 @@ class Recipe:
     adapter: dict[str, Any] | None = None
     optimizer: OptimizerSection = field(default_factory=OptimizerSection)
     eval: EvalSection | None = None
+    geometry: GeometrySection = field(default_factory=GeometrySection)
     run: RunSection = field(default_factory=RunSection)
     plugins: list[str] = field(default_factory=list)
 
@@ -214,7 +225,7 @@ def _check_section(section: type, value: Any, where: str) -> Any:
             raise RecipeError(f"{where}: {name!r} is missing; add it")
     sections = {
         kind: lambda item, at, kind=kind: _check_section(kind, item, at)
-        for kind in (ModelSection, OptimizerSection, EvalSection, RunSection)
+        for kind in (ModelSection, OptimizerSection, EvalSection, GeometrySection, RunSection)
     }
     checked = {
         key: check_value(item, hints[key], f"{where}.{key}".removeprefix("recipe."), sections)
@@ -231,6 +242,8 @@ def resolve_recipe(content: dict[str, Any], default_dir: str) -> Recipe:
             "mask and adapter are both given; a mask restricts the base weights and an adapter "
             "freezes them: set one of the two to null"
         )
+    if recipe.geometry.every < 0:
+        raise RecipeError(f"geometry.every: {recipe.geometry.every} is below 0; 0 is never")
     if not recipe.rewards:
         raise RecipeError("rewards: the list is empty; name at least one reward")
     if recipe.run.dir is None:

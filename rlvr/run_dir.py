@@ -17,6 +17,7 @@ EXTENSIBLE = {
     ("trainer", "save_total_limit"),
     ("trainer", "report_to"),
     ("run", "merged"),
+    ("geometry", "every"),
     ("run", "dir"),
     ("run", "checkpoint"),
     ("run", "max_unverified"),

@@ -14,6 +14,7 @@ from rlvr.callbacks import Interrupt, MergeUnmerge, MetricsCallback, ProgressCal
 from rlvr.checkpoint import fingerprint, step_of, write_json
 from rlvr.data import DataSpec, Row, load_prepared, parse_dataset, plain_columns, with_prefill
 from rlvr.engines import engine_dtype, engine_name, loading_whole
+from rlvr.geometry_callback import GeometryCallback
 from rlvr.masks import Mask, build_mask, check_base
 from rlvr.plan import Plan
 from rlvr.policy import choose_trainable, load_policy, load_tokenizer
@@ -65,6 +66,8 @@ def build_trainer(plan: Plan, run_dir: Path) -> RLVRTrainer:
     # Under FSDP2 the other ranks may hold no values yet.
     base_hash = runtime.from_main(lambda: fingerprint(policy.named_parameters()))
     mask = _make_mask(plan, policy, base_hash, run_dir, args.device)
+    every = recipe.geometry.every
+    watched = [GeometryCallback(policy, plan.targets, every)] if every > 0 else []
     adapter = _make_trainable(plan, policy, base_hash, run_dir, args)
     if recipe.run.deterministic:
         # Only now: finding a mask's threshold has no deterministic CUDA kernel, and needs none.
@@ -73,7 +76,7 @@ def build_trainer(plan: Plan, run_dir: Path) -> RLVRTrainer:
         provenance = _provenance(args, base_hash, mask, adapter)
         provenance["weights"] = _weights(plan)
         write_json(run_dir / "provenance.json", provenance)
-    callbacks: list[Any] = [MetricsCallback(run_dir), ProgressCallback()]
+    callbacks: list[Any] = [*watched, MetricsCallback(run_dir), ProgressCallback()]
     if adapter is not None and adapter.is_control and not args.use_vllm:
         callbacks.append(MergeUnmerge())
     return RLVRTrainer(

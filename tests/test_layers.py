@@ -7,10 +7,20 @@ import rlvr
 
 PACKAGE = Path(rlvr.__file__).parent
 LAYERS = [
-    {"cli", "train", "study", "mask", "verify", "data_verb"},
-    {"session", "summary"},
-    {"trainer", "trainer_inputs", "resume", "callbacks", "plan", "guard", "plots"},
-    {"policy", "adapters", "optim", "rewards", "eval", "data", "geometry"},
+    {"cli", "train", "study", "mask", "verify", "data_verb", "microscope", "rotate"},
+    {"session", "summary", "geometry_report", "consistency_report"},
+    {
+        "trainer",
+        "trainer_inputs",
+        "resume",
+        "callbacks",
+        "geometry_callback",
+        "plan",
+        "guard",
+        "plots",
+        "pages",
+    },
+    {"policy", "adapters", "optim", "rewards", "eval", "data", "geometry", "rotation"},
     {"engines"},
     {"masks", "run_dir"},
     {"delta"},

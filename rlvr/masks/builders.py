@@ -50,7 +50,7 @@ def largest(values: Tensor, count: int) -> Tensor:
     threshold = _kth_smallest(flat, flat.numel() - count)
     mask = flat > threshold
     ties = (flat == threshold).nonzero().squeeze(1)
-    mask[ties[: count - int(mask.sum())]] = True
+    mask[ties[: count - int(mask.count_nonzero())]] = True
     return mask.view(values.shape)
 
 

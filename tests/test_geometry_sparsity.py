@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rlvr.geometry import sparsity_exact, update_mask_bf16, update_sparsity
+from rlvr.geometry.sparsity import sparsity_exact, update_mask_bf16, update_sparsity
 
 
 def weights() -> torch.Tensor:

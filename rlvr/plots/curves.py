@@ -1,4 +1,4 @@
-"""The figures of a study; the only file that knows matplotlib.
+"""The figures of a study: curves over steps, accuracies of arms.
 
 Colours are those of Okabe and Ito, which colour-blind readers tell apart; the ninth arm on repeats
 them with another line style.

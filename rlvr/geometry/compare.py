@@ -1,0 +1,176 @@
+"""Two checkpoints into one row per target matrix: opened, paired, streamed, summed up."""
+
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from rlvr.geometry.lora import CONFIG, open_adapter
+from rlvr.geometry.matrix import MASKS, Measured, Settings, measure
+from rlvr.geometry.names import Pair
+from rlvr.geometry.sources import Checkpoint, Stored, open_plain
+from rlvr.schema import RecipeError
+
+_BUDGET = 1.8 * 2**30  # bytes that all workers together may hold
+_COPIES = 65  # bytes per entry of the matrix that a worker holds at its peak, measured
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def open_checkpoint(path: Path, base: Checkpoint | None = None) -> Checkpoint:
+    """Return the tensors of ``path``; an adapter is merged into ``base``, which it needs.
+
+    Of a run's checkpoint with an adapter, the merged policy beside it is taken.
+    """
+    if (path / "merged").is_dir():
+        return open_plain(path / "merged")
+    if not (path / CONFIG).is_file():
+        return open_plain(path)
+    if base is None:
+        raise RecipeError(f"{path}: is an adapter; BASE must be the whole policy it was made for")
+    return open_adapter(path, base)
+
+
+def read_pair(pair: Pair, paths: Sequence[Path]) -> tuple[Tensor, Tensor]:
+    """Read both matrices; refuse what has no geometry, with the name of the tensor."""
+    read = [
+        _read(pair, side, path) for side, path in zip((pair.base, pair.tuned), paths, strict=True)
+    ]
+    return read[0], read[1]
+
+
+def _read(pair: Pair, stored: Stored, path: Path) -> Tensor:
+    tensor = stored.load()
+    if tensor.dtype.itemsize == 1:
+        tensor = tensor.float()  # float8 has no arithmetic, and every value of it is a float32
+    if not tensor.numel():
+        raise RecipeError(f"{path}: {pair.name!r} is empty, of shape {list(tensor.shape)}")
+    if not bool(tensor.isfinite().all()):
+        what = "NaN" if bool(tensor.isnan().any()) else "infinity"
+        raise RecipeError(
+            f"{path}: {pair.name!r} holds {what}; a broken checkpoint has no geometry, take an "
+            "earlier one"
+        )
+    return tensor
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def workers_for(largest: int, device: torch.device) -> int:
+    """Return how many matrices of up to ``largest`` entries are measured at a time."""
+    if device.type != "cpu":
+        return 1
+    return max(1, min(cores(), int(_BUDGET // (_COPIES * largest))))
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Yield threads that share the cores; the process's own number of threads returns after."""
+    before, threads = torch.get_num_threads(), max(1, cores() // workers)
+    # Threads, not processes: LAPACK runs outside the interpreter's lock, and imports cost memory.
+    with ThreadPoolExecutor(workers, initializer=lambda: torch.set_num_threads(threads)) as pool:
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(before)
+
+
+def stream(
+    items: Sequence[Item], work: Callable[[Item], Result], workers: int, unit: str
+) -> list[Result]:
+    """Return ``work`` of every item, in order, a few at a time, under a progress bar."""
+    with _pool(workers) as pool:
+        bar = tqdm(
+            total=len(items),
+            desc="geometry",
+            unit=unit,
+            dynamic_ncols=True,
+            mininterval=0.5 if sys.stderr.isatty() else 15,
+        )
+        with bar:
+            futures: list[Future[Result]] = [pool.submit(work, item) for item in items]
+            for future in futures:
+                future.add_done_callback(lambda _: bar.update())
+            return [future.result() for future in futures]
+
+
+def measure_pairs(
+    pairs: Sequence[Pair], paths: Sequence[Path], settings: Settings, device: torch.device
+) -> list[Measured]:
+    """Measure every pair, the matrices of a few at a time in memory."""
+
+    def work(pair: Pair) -> Measured:
+        base, tuned = read_pair(pair, paths)
+        found = measure(pair.name, base, tuned, settings, device)
+        rows, columns = pair.base.shape
+        place = {
+            "name": pair.name,
+            "kind": pair.kind,
+            "layer": pair.layer,
+            "rows": rows,
+            "cols": columns,
+            "dtype": pair.tuned.dtype,
+        }
+        return Measured(place | found.row, found.vectors)
+
+    largest = max(pair.entries for pair in pairs)
+    return stream(pairs, work, workers_for(largest, device), "matrix")
+
+
+def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the numbers of a whole checkpoint, over all target matrices and by kind.
+
+    Sparsities are weighted by entries, overlaps (and what random places give) by moved entries,
+    ``energy_off_principal`` by the energy of the update; NSS and angles are plain means and maxima.
+    """
+    kinds: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        kinds.setdefault(row["kind"], []).append(row)
+    return {
+        "all": _totals(rows),
+        "by_kind": {kind: _totals(part) for kind, part in kinds.items()},
+    }
+
+
+def _totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    entries = [row["rows"] * row["cols"] for row in rows]
+    moved = [n * (1 - row["sparsity_bf16"]) for n, row in zip(entries, rows, strict=True)]
+    null = [n * (1 - row["sparsity_null"]) for n, row in zip(entries, rows, strict=True)]
+    energy = [row["update_norm"] ** 2 for row in rows]
+    even = [1.0] * len(rows)
+    found: dict[str, Any] = {"matrices": len(rows), "entries": sum(entries)}
+    for key in ("sparsity_bf16", "sparsity_exact", "sparsity_atol", "below_half_ulp"):
+        found[key] = _mean(rows, key, entries)
+    for key in ("nss", "max_angle_left_deg", "max_angle_right_deg"):
+        found[f"mean_{key}"] = _mean(rows, key, even)
+        found[f"max_{key}"] = max(row[key] for row in rows)
+    for key in ("energy_off_principal", "energy_off_principal_random"):
+        found[key] = _mean(rows, key, energy)
+    for mask in MASKS:
+        found[f"overlap_{mask}"] = _mean(rows, f"overlap_{mask}", moved)
+        found[f"overlap_{mask}_random"] = _mean(rows, f"density_{mask}", moved)
+        found[f"overlap_{mask}_null"] = _mean(rows, f"overlap_{mask}_null", null)
+        found[f"density_{mask}"] = _mean(rows, f"density_{mask}", entries)
+    return found
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], key: str, weights: Sequence[float]) -> float | None:
+    """Return the weighted mean over the rows that define ``key``; ``None`` where none does."""
+    kept = [
+        (row[key], weight)
+        for row, weight in zip(rows, weights, strict=True)
+        if row[key] is not None and not math.isnan(row[key])
+    ]
+    total = sum(weight for _, weight in kept)
+    return sum(value * weight for value, weight in kept) / total if total else None

@@ -1,0 +1,125 @@
+"""Several runs from one base: do they move the same weights? And one run over its steps."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlvr.geometry import overlap as ov
+from rlvr.geometry import sparsity
+from rlvr.geometry.compare import read_pair, stream, workers_for
+from rlvr.geometry.matrix import Measured
+from rlvr.geometry.names import Pair
+
+COLUMNS: dict[str, tuple[str, str]] = {
+    "name": ("", "parameter name in the base checkpoint"),
+    "kind": ("", "last part of the name, such as q_proj"),
+    "layer": ("", "index of the block, from 0; empty outside of the blocks"),
+    "rows": ("entries", "outputs of the linear layer"),
+    "cols": ("entries", "inputs of the linear layer"),
+    "runs": ("", "number of runs R; M_r = bf16(W0) != bf16(W_r), p_r = |M_r| / n"),
+    "moved_mean": ("share", "mean of p_r over the runs"),
+    "jaccard": ("", "mean over pairs of |M_r & M_s| / |M_r or M_s|, pairs of two empty masks out"),
+    "jaccard_random": ("", "mean over the same pairs of p q / (p + q - p q): independent masks"),
+    "moved_in_all": ("share", "share of entries with consensus C = (1/R) sum_r M_r = 1"),
+    "moved_in_all_random": ("share", "product of p_r: independent masks"),
+    "moved_in_none": ("share", "share of entries with C = 0"),
+    "moved_in_none_random": ("share", "product of 1 - p_r"),
+    "row_spread": (
+        "",
+        "standard deviation over rows of the mean of C, divided by that of independent entries, "
+        "sqrt(sum_r p_r (1 - p_r) / (R^2 cols)): 1 is random, more is stripes",
+    ),
+    "col_spread": ("", "the same over columns"),
+}
+STEP_COLUMNS: dict[str, tuple[str, str]] = {
+    "step": ("", "optimizer step of the checkpoint"),
+    "sparsity_bf16": ("share", "share of target entries with the base's bf16 value"),
+    "sparsity_exact": ("share", "share of target entries equal to the base as stored"),
+    "previous_step": ("", "step of the checkpoint before; empty for the first: the base"),
+    "sparsity_bf16_from_previous": ("share", "share with the bf16 value of that checkpoint"),
+    "sparsity_exact_from_previous": ("share", "share equal to that checkpoint as stored"),
+}
+
+
+def agree(masks: Sequence[Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the columns of one matrix from the bf16 update masks of its runs, and profiles."""
+    jaccard, chance = ov.pairwise_jaccard(masks)
+    shares = [ov.density(mask) for mask in masks]
+    ratio = ov.consensus(masks)
+    rows, columns = ratio.shape
+    profiles = {"row_profile": ratio.mean(1), "col_profile": ratio.mean(0)}
+    found = {
+        "runs": len(masks),
+        "moved_mean": sum(shares) / len(shares),
+        "jaccard": jaccard,
+        "jaccard_random": chance,
+        "moved_in_all": ov.density(ratio == 1),
+        "moved_in_all_random": math.prod(shares),
+        "moved_in_none": ov.density(ratio == 0),
+        "moved_in_none_random": math.prod(1 - share for share in shares),
+    }
+    variance = sum(share * (1 - share) for share in shares) / len(shares) ** 2
+    for axis, length in (("row", columns), ("col", rows)):
+        spread = float(profiles[f"{axis}_profile"].std(correction=0))
+        scale = math.sqrt(variance / length)
+        found[f"{axis}_spread"] = spread / scale if scale else math.nan
+    return found, profiles
+
+
+def measure_runs(
+    pairs: Sequence[Sequence[Pair]], base: Path, tuned: Sequence[Path], device: torch.device
+) -> list[Measured]:
+    """Measure the agreement of runs, matrix by matrix; ``pairs`` holds a list for each run."""
+
+    def work(own: Sequence[Pair]) -> Measured:
+        masks = []
+        for pair, path in zip(own, tuned, strict=True):
+            first, second = read_pair(pair, (base, path))
+            masks.append(sparsity.update_mask_bf16(first.to(device), second.to(device)))
+        found, profiles = agree(masks)
+        pair = own[0]
+        rows, columns = pair.base.shape
+        place = {"name": pair.name, "kind": pair.kind, "layer": pair.layer}
+        row = place | {"rows": rows, "cols": columns} | found
+        return Measured(row, {key: value.cpu() for key, value in profiles.items()})
+
+    items = list(zip(*pairs, strict=True))
+    workers = workers_for(max(pair.entries for pair in pairs[0]), device)
+    return stream(items, work, workers, "matrix")
+
+
+def measure_step(
+    pairs: Sequence[Pair], paths: tuple[Path, Path], device: torch.device
+) -> tuple[float, float]:
+    """Return the bf16-aware and the exact sparsity of one checkpoint against another."""
+
+    def work(pair: Pair) -> tuple[float, float]:
+        first, second = (tensor.to(device) for tensor in read_pair(pair, paths))
+        both = sparsity.update_sparsity(first, second), sparsity.sparsity_exact(first, second)
+        return both[0] * pair.entries, both[1] * pair.entries
+
+    workers = workers_for(max(pair.entries for pair in pairs), device)
+    shares = stream(pairs, work, workers, "matrix")
+    entries = sum(pair.entries for pair in pairs)
+    return sum(a for a, _ in shares) / entries, sum(b for _, b in shares) / entries
+
+
+def summarise_runs(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return plain means over matrices, of all and by kind."""
+    kinds: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        kinds.setdefault(row["kind"], []).append(row)
+    by_kind = {kind: _means(part) for kind, part in kinds.items()}
+    return {"all": _means(rows), "by_kind": by_kind}
+
+
+def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    found: dict[str, float | None] = {"matrices": len(rows)}
+    for key in list(COLUMNS)[6:]:
+        values = [row[key] for row in rows if not math.isnan(row[key])]
+        found[key] = sum(values) / len(values) if values else None
+    return found

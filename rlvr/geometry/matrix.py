@@ -1,0 +1,192 @@
+"""Everything that is measured of one target matrix, as one row of the table."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlvr.geometry import overlap as ov
+from rlvr.geometry import sparsity, spectra
+from rlvr.masks.builders import count_of, exact_density, generator_for, largest, smallest
+from rlvr.schema import RecipeError
+
+MASKS = ("principal", "low", "principal_not_low")
+ANGLE_RANK = 512  # what arXiv 2606.07082 uses
+_NULL_SEED = 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The flags of the verb; ranks are cut to the smaller side of each matrix."""
+
+    rank: int = 64
+    density: float = 0.5
+    low_density: float = 0.5
+    angle_rank: int = ANGLE_RANK
+    exact: bool = True
+
+    def __post_init__(self) -> None:
+        for flag, value in (("--rank", self.rank), ("--angle-rank", self.angle_rank)):
+            if value < 1:
+                raise RecipeError(f"{flag}: {value} is below 1")
+        for flag, value in (("--density", self.density), ("--low-density", self.low_density)):
+            if not 0 < value <= 1:
+                raise RecipeError(f"{flag}: {value} is outside (0, 1]; give a fraction of entries")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One matrix: its row, and the vectors that figures are drawn from, on the CPU."""
+
+    row: dict[str, Any]
+    vectors: dict[str, Tensor]
+
+
+def measure(
+    name: str, base: Tensor, tuned: Tensor, settings: Settings, device: torch.device
+) -> Measured:
+    """Measure one pair of matrices; the formulas are in ``rlvr.geometry.table.COLUMNS``.
+
+    Args:
+        name: seeds the random update of the null, nothing else.
+        base, tuned: m x n, as stored.
+        settings: ranks and densities.
+        device: where all but the exact decompositions is computed.
+    """
+    base, tuned = base.to(device), tuned.to(device)
+    moved = sparsity.update_mask_bf16(base, tuned)
+    row = {
+        "sparsity_bf16": sparsity.share_unchanged(moved),
+        "sparsity_exact": sparsity.sparsity_exact(base, tuned),
+        "sparsity_atol": sparsity.sparsity_atol(base, tuned),
+        "below_half_ulp": sparsity.below_half_ulp(base, tuned),
+    }
+    rank, angle_rank = (min(k, *base.shape) for k in (settings.rank, settings.angle_rank))
+    row |= {"rank": rank, "angle_rank": angle_rank}
+    row["energy_off_principal_random"] = 1 - rank**2 / base.numel()
+    row_profile, col_profile = sparsity.update_profiles(moved)
+    profiles: dict[str, Tensor] = {"row_profile": row_profile, "col_profile": col_profile}
+    for axis, length in (("row", base.shape[1]), ("col", base.shape[0])):
+        row[f"{axis}_spread"] = _spread(profiles[f"{axis}_profile"], length)
+    method = "exact" if settings.exact else "gram"
+    before = spectra.decompose(base, max(rank, angle_rank), method)
+    masks = _masks(base, before, rank, settings)
+    # Differences of bf16 numbers fit float32 to all but their last bits, at half the time.
+    dtype = torch.float64 if settings.exact else torch.float32
+    update = tuned.to(dtype) - base.to(dtype)
+    row |= _update_size(update, base.to(dtype), settings.exact)
+    left, right = before.left[:, :rank].to(dtype), before.right[:, :rank].to(dtype)
+    row["energy_off_principal"] = spectra.energy_off_principal(update, left, right)
+    row |= _overlaps(masks, moved)
+    after = before
+    if row["sparsity_exact"] < 1:
+        after = spectra.decompose(tuned, angle_rank, method)
+    angles = _rotation(before, after, angle_rank)
+    row |= _drift(before, after, rank, angle_rank, angles)
+    null, null_values = _null(name, base, update, masks, before, angle_rank, settings.exact)
+    row |= null
+    vectors = {"before": before.values, "after": after.values, **angles, **profiles}
+    if null_values is not None:
+        vectors["null"] = null_values
+    return Measured(row, {key: value.cpu() for key, value in vectors.items()})
+
+
+def _spread(profile: Tensor, length: int) -> float:
+    """Return the standard deviation of a profile over that of independent entries."""
+    share = float(profile.mean())
+    chance = math.sqrt(max(0.0, share * (1 - share)) / length)
+    return float(profile.std(correction=0)) / chance if chance else math.nan
+
+
+def _masks(
+    base: Tensor, spectrum: spectra.Spectrum, rank: int, settings: Settings
+) -> dict[str, Tensor]:
+    """Return the masks by name: the builders' definitions on this decomposition."""
+    # Float32 decides all but a handful of entries in the same way, at half the time.
+    dtype = torch.float64 if settings.exact else torch.float32
+    left, right = spectrum.left[:, :rank].to(dtype), spectrum.right[:, :rank].to(dtype)
+    magnitude = ((left * spectrum.values[:rank].to(dtype)) @ right.T).abs_()
+    count = count_of(exact_density(settings.density), base.numel())
+    principal = largest(magnitude, count)
+    del magnitude
+    wide = base if base.dtype == torch.float64 else base.float()
+    low = smallest(wide.abs(), count_of(exact_density(settings.low_density), base.numel()))
+    return {"principal": principal, "low": low, "principal_not_low": principal & ~low}
+
+
+def _overlaps(masks: dict[str, Tensor], moved: Tensor) -> dict[str, float]:
+    found = {f"overlap_{key}": ov.overlap(mask, moved) for key, mask in masks.items()}
+    return found | {f"density_{key}": ov.density(mask) for key, mask in masks.items()}
+
+
+def _update_size(update: Tensor, weight: Tensor, exact: bool) -> dict[str, Any]:
+    norm, base_norm = float(update.norm()), float(weight.norm())
+    relative = norm / base_norm if base_norm else (math.inf if norm else 0.0)
+    found = {"update_norm": norm, "relative_update": relative}
+    if not exact:
+        return found | {"stable_rank_update": None, "numerical_rank_update": None}
+    values = spectra.singular_values(update) if norm else update.new_zeros(1)
+    found["stable_rank_update"] = spectra.stable_rank(values)
+    found["numerical_rank_update"] = spectra.numerical_rank(values, update.shape)
+    return found
+
+
+def _rotation(before: spectra.Spectrum, after: spectra.Spectrum, rank: int) -> dict[str, Tensor]:
+    """Return the principal angles of either side in degrees, ascending; zeros of one spectrum."""
+    found = {}
+    for side in ("left", "right"):
+        first, second = (getattr(s, side)[:, :rank] for s in (before, after))
+        same = after is before
+        angles = first.new_zeros(rank) if same else spectra.principal_angles(first, second)
+        found[f"angles_{side}"] = torch.rad2deg(angles)
+    return found
+
+
+def _drift(
+    before: spectra.Spectrum,
+    after: spectra.Spectrum,
+    rank: int,
+    angle_rank: int,
+    angles: dict[str, Tensor],
+) -> dict[str, float]:
+    error = before.angle_error(angle_rank) + after.angle_error(angle_rank)
+    same = after is before
+    return {
+        "nss": spectra.spectral_shift(before.values, after.values),
+        "nss_error": 0.0 if same else spectra.spectral_shift_error(before, after),
+        "max_angle_left_deg": float(angles["angles_left"][-1]),
+        "max_angle_right_deg": float(angles["angles_right"][-1]),
+        "max_angle_error_deg": 0.0 if same else min(90.0, math.degrees(error)),
+        "top_energy_base": spectra.top_energy(before.values, rank),
+        "top_energy_tuned": spectra.top_energy(after.values, rank),
+    }
+
+
+def _null(
+    name: str,
+    base: Tensor,
+    update: Tensor,
+    masks: dict[str, Tensor],
+    before: spectra.Spectrum,
+    angle_rank: int,
+    exact: bool,
+) -> tuple[dict[str, float | None], Tensor | None]:
+    """Return what the shuffled update would have done, and the singular values it would leave."""
+    other = ov.random_update(update, generator_for(name, _NULL_SEED)).add_(base)
+    moved = sparsity.update_mask_bf16(base, other)
+    found: dict[str, float | None] = {
+        f"overlap_{key}_null": ov.overlap(mask, moved) for key, mask in masks.items()
+    }
+    found["sparsity_null"] = sparsity.share_unchanged(moved)
+    keys = ("nss_null", "max_angle_left_null_deg", "max_angle_right_null_deg")
+    if not exact:
+        return found | dict.fromkeys(keys), None
+    if not update.any():
+        return found | dict.fromkeys(keys, 0.0), before.values
+    after = spectra.decompose(other, angle_rank)
+    angles = _rotation(before, after, angle_rank)
+    shift = spectra.spectral_shift(before.values, after.values)
+    sides = (float(angles[f"angles_{side}"][-1]) for side in ("left", "right"))
+    return found | dict(zip(keys, (shift, *sides), strict=True)), after.values

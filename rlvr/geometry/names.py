@@ -1,0 +1,168 @@
+"""Which tensor of one checkpoint is which of the other, and which of them are target matrices."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlvr.geometry.sources import Checkpoint, Stored
+from rlvr.schema import RecipeError
+from rlvr.targets import matches
+
+_WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+_FLOATS = ("float", "bfloat")
+_BLOCK = re.compile(r"\.(\d+)\.")
+_EMBEDDING = re.compile(r"(embed|wte|wpe|position)")
+_HEAD = "lm_head.weight"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One target matrix; ``name`` is that of the base checkpoint."""
+
+    name: str
+    kind: str
+    layer: int | None
+    base: Stored
+    tuned: Stored
+
+    @property
+    def entries(self) -> int:
+        return self.base.shape[0] * self.base.shape[1]
+
+
+def canonical(name: str) -> str:
+    """Return ``name`` without what wrappers and auto classes put around or before it."""
+    parts = [part for part in name.split(".") if part not in _WRAPPERS]
+    if parts[:2] == ["base_model", "model"]:
+        parts = parts[2:]
+    while len(parts) > 2 and parts[0] in ("model", "transformer"):
+        parts = parts[1:]
+    return ".".join(part for part in parts if part != "base_layer")
+
+
+def kind_of(name: str) -> str:
+    return name.removesuffix(".weight").rsplit(".", 1)[-1]
+
+
+def layer_of(name: str) -> int | None:
+    match = _BLOCK.search(f".{name}")
+    return int(match[1]) if match else None
+
+
+def natural(name: str) -> list[tuple[int, int | str]]:
+    """Return a key that sorts ``layers.2`` before ``layers.10``."""
+    parts = re.split(r"(\d+)", name)
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
+
+
+def is_matrix(stored: Stored) -> bool:
+    return len(stored.shape) == 2 and stored.dtype.startswith(_FLOATS)
+
+
+def targets_of(checkpoint: Checkpoint, patterns: Sequence[str]) -> list[str]:
+    """Return the names that ``patterns`` select, in natural order.
+
+    ``linear`` stands for the 2-D weights inside the blocks, embeddings excepted; another pattern is
+    matched against every 2-D tensor, as ``rlvr.targets.matches`` says.
+
+    Raises:
+        RecipeError: a pattern selects nothing.
+    """
+    chosen: set[str] = set()
+    for pattern in patterns:
+        found = _selected(checkpoint, pattern)
+        if not found:
+            kinds = sorted({kind_of(name) for name, s in checkpoint.items() if is_matrix(s)})
+            raise RecipeError(
+                f"--targets: {pattern!r} matches no matrix; there are: {', '.join(kinds) or 'none'}"
+            )
+        chosen.update(found)
+    return sorted(chosen, key=natural)
+
+
+def _selected(checkpoint: Checkpoint, pattern: str) -> list[str]:
+    names = [name for name, stored in checkpoint.items() if is_matrix(stored)]
+    if pattern == "linear":
+        return [name for name in names if _is_linear(name)]
+    return [name for name in names if matches(name, pattern)]
+
+
+def _is_linear(name: str) -> bool:
+    inside = layer_of(name) is not None
+    return inside and name.endswith(".weight") and not _EMBEDDING.search(kind_of(name))
+
+
+def _by_canonical(checkpoint: Checkpoint, path: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in checkpoint:
+        key = canonical(name)
+        if key in found:
+            raise RecipeError(
+                f"{path}: {found[key]!r} and {name!r} are one parameter but for wrappers; export "
+                "the plain policy first"
+            )
+        found[key] = name
+    return found
+
+
+def pair_up(
+    base: Checkpoint, tuned: Checkpoint, paths: tuple[Path, Path], patterns: Sequence[str]
+) -> list[Pair]:
+    """Return the target matrices of both checkpoints, in natural order of the base's names.
+
+    A tied output head, which stands in one of the two files alone, is its embedding.
+
+    Raises:
+        RecipeError: a matrix is missing in one, or has another shape: they are not of one model.
+    """
+    for path, checkpoint in zip(paths, (base, tuned), strict=True):
+        _refuse_unmerged(path, checkpoint)
+    names = _by_canonical(tuned, paths[1])
+    pairs = []
+    for name in targets_of(base, patterns):
+        other = names.get(canonical(name)) or _tied(canonical(name), names)
+        if other is None:
+            raise _missing(name, base, names, paths, patterns)
+        first, second = base[name], tuned[other]
+        if first.shape != second.shape:
+            raise RecipeError(
+                f"{name!r} has the shape {list(first.shape)} in {paths[0]} and "
+                f"{list(second.shape)} in {paths[1]}; they are not of one model"
+            )
+        pairs.append(Pair(name, kind_of(name), layer_of(name), first, second))
+    own = {canonical(name) for name in base}
+    also = {name for pattern in patterns for name in _selected(tuned, pattern)}
+    extra = [name for name in sorted(also, key=natural) if canonical(name) not in own]
+    extra = [name for name in extra if canonical(name) != _HEAD]
+    if extra:
+        raise RecipeError(
+            f"{paths[0]}: lacks {extra[0]!r}, which {paths[1]} has ({len(extra)} such matrices); "
+            "are they swapped, or of other architectures?"
+        )
+    return pairs
+
+
+def _tied(name: str, names: dict[str, str]) -> str | None:
+    if name != _HEAD:
+        return None
+    return next((names[key] for key in names if key.endswith("embed_tokens.weight")), None)
+
+
+def _missing(
+    name: str, base: Checkpoint, names: dict[str, str], paths: tuple[Path, Path], patterns: Sequence
+) -> RecipeError:
+    count = sum(canonical(n) not in names for n in targets_of(base, patterns))
+    return RecipeError(
+        f"{paths[1]}: lacks {name!r}, which {paths[0]} has ({count} such matrices); is the "
+        "checkpoint complete, and of the same model?"
+    )
+
+
+def _refuse_unmerged(path: Path, checkpoint: Checkpoint) -> None:
+    factor = next((name for name in checkpoint if ".lora_" in name), None)
+    if factor is not None:
+        raise RecipeError(
+            f"{path}: holds the adapter factor {factor!r} beside or without the weights; name "
+            "the adapter's folder as PEFT saves it, or merge it first"
+        )

@@ -1,0 +1,225 @@
+"""Checkpoints of any make as named tensors that are read one at a time.
+
+Understood: safetensors and torch files, single or sharded, as save_pretrained, FSDP's full state
+and DeepSpeed's consolidation write them; ``torch.distributed.checkpoint`` folders as accelerate's
+FSDP writes them; LoRA adapters, merged matrix by matrix; and any of these under ``merged/``.
+"""
+
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from rlvr.schema import RecipeError
+
+_TORCH_DTYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+}  # fmt: skip
+_TORCH_ERRORS = (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError)
+_WRAPPED = ("module", "model", "state_dict", "model_state_dict")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor of a checkpoint; ``load`` reads it, ``dtype`` is torch's word, such as float32."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    load: Callable[[], Tensor]
+    where: str
+
+
+Checkpoint = dict[str, Stored]
+
+
+def open_plain(path: Path) -> Checkpoint:
+    """Return the tensors of a checkpoint that is no adapter, reading headers alone.
+
+    Raises:
+        RecipeError: nothing there, an unknown or raw sharded format, or a damaged file.
+    """
+    if path.is_file():
+        return _open_file(path)
+    for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
+        single = path / index.removesuffix(".index.json")
+        if single.is_file():
+            return _open_file(single)
+        if (path / index).is_file():
+            return _open_sharded(path, path / index)
+    for pattern in ("*.safetensors", "pytorch_model*.bin", "*.bin", "*.pt", "*.pth"):
+        files = [f for f in sorted(path.glob(pattern)) if not _is_training_state(f.name)]
+        if files:
+            return _merge(path, [_open_file(file) for file in files])
+    for folder in (path, *sorted(path.glob("pytorch_model_fsdp_*"))):
+        if (folder / ".metadata").is_file():
+            return _open_distributed(folder)
+    raise _unreadable(path)
+
+
+def _is_training_state(name: str) -> bool:
+    stems = ("optimizer", "scheduler", "rng_state", "training_args", "random_states", "scaler")
+    return name.startswith((*stems, "adapter_", "mask.", "zero_", "bf16_zero_", "mp_rank_"))
+
+
+def _unreadable(path: Path) -> RecipeError:
+    """Return the error for a folder without readable weights, with the command that helps."""
+    if not path.exists():
+        return RecipeError(f"{path}: does not exist; name a checkpoint folder or file")
+    if (path / "zero_to_fp32.py").is_file() or list(path.glob("global_step*")):
+        return RecipeError(
+            f"{path}: holds DeepSpeed's sharded state; consolidate it first with\n  python "
+            f"{path}/zero_to_fp32.py {path} OUT --safe_serialization"
+        )
+    return RecipeError(
+        f"{path}: holds no weights (model.safetensors, pytorch_model.bin, shards of either with "
+        "their index, an FSDP folder or adapter_config.json)"
+    )
+
+
+def damaged(file: Path, error: Exception) -> RecipeError:
+    size = file.stat().st_size if file.is_file() else 0
+    what = "is empty (0 bytes)" if not size else "is cut short, damaged or another format"
+    reason = str(error).strip().splitlines()
+    return RecipeError(
+        f"{file}: {what} ({reason[0] if reason else type(error).__name__}); copy or download it "
+        "again"
+    )
+
+
+def _open_file(file: Path) -> Checkpoint:
+    return _open_safetensors(file) if file.suffix == ".safetensors" else _open_torch(file)
+
+
+def _open_safetensors(file: Path) -> Checkpoint:
+    found: Checkpoint = {}
+    try:
+        with safe_open(file, framework="pt") as reader:
+            for name in reader.keys():  # noqa: SIM118  (a reader is no mapping)
+                part = reader.get_slice(name)
+                word = str(part.get_dtype())
+                dtype = _TORCH_DTYPES.get(word, word.lower())
+                load = _safetensors_loader(file, name)
+                found[name] = Stored(tuple(part.get_shape()), dtype, load, file.name)
+    except (SafetensorError, OSError) as error:
+        raise damaged(file, error) from error
+    return found
+
+
+def _safetensors_loader(file: Path, name: str) -> Callable[[], Tensor]:
+    def load() -> Tensor:
+        # Opened anew each time: the pages of an open file would count as this process's memory.
+        try:
+            with safe_open(file, framework="pt") as reader:
+                return reader.get_tensor(name).clone()
+        except (SafetensorError, OSError) as error:
+            raise damaged(file, error) from error
+
+    return load
+
+
+def _read_torch(file: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    except RuntimeError as error:
+        if "mmap can only be used" not in str(error):
+            raise
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    while isinstance(content, dict) and not any(isinstance(v, Tensor) for v in content.values()):
+        inner = next((key for key in _WRAPPED if isinstance(content.get(key), dict)), None)
+        if inner is None:
+            break
+        content = content[inner]
+    if not isinstance(content, dict):
+        raise ValueError("it holds no state dict")
+    return content
+
+
+def _open_torch(file: Path) -> Checkpoint:
+    try:
+        content = _read_torch(file)
+    except _TORCH_ERRORS as error:
+        raise damaged(file, error) from error
+    found = {}
+    for name, value in content.items():
+        if isinstance(value, Tensor):
+            dtype = str(value.dtype).removeprefix("torch.")
+            found[name] = Stored(tuple(value.shape), dtype, _torch_loader(file, name), file.name)
+    return found
+
+
+def _torch_loader(file: Path, name: str) -> Callable[[], Tensor]:
+    def load() -> Tensor:
+        try:
+            return _read_torch(file)[name].detach().clone()
+        except _TORCH_ERRORS as error:
+            raise damaged(file, error) from error
+
+    return load
+
+
+def _open_sharded(folder: Path, index: Path) -> Checkpoint:
+    try:
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted(set(places.values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecipeError(f"{index}: no index of weights ({error!r}); copy it again") from error
+    for name in names:
+        if not (folder / name).is_file():
+            raise RecipeError(f"{folder}: {name} is missing, which {index.name} names")
+    found = _merge(folder, [_open_file(folder / name) for name in names])
+    missing = sorted(set(places) - set(found))
+    if missing:
+        raise RecipeError(
+            f"{folder}: {index.name} names {missing[0]!r} in {places[missing[0]]}, which does not "
+            f"hold it ({len(missing)} such tensors); copy the checkpoint again"
+        )
+    return found
+
+
+def _merge(folder: Path, parts: list[Checkpoint]) -> Checkpoint:
+    found: Checkpoint = {}
+    for part in parts:
+        for name, stored in part.items():
+            if name in found:
+                raise RecipeError(
+                    f"{folder}: {name!r} is in {found[name].where} and in {stored.where}; name "
+                    "one file, or remove what is not part of the checkpoint"
+                )
+            found[name] = stored
+    return found
+
+
+def _open_distributed(folder: Path) -> Checkpoint:
+    """Return the tensors of a ``torch.distributed.checkpoint`` folder, read without a group."""
+    from torch.distributed.checkpoint import FileSystemReader, load
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+    def loader(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Callable[[], Tensor]:
+        def read() -> Tensor:
+            box = {name: torch.empty(shape, dtype=dtype)}
+            try:
+                load(box, storage_reader=FileSystemReader(folder), no_dist=True)
+            except Exception as error:
+                raise damaged(folder / ".metadata", error) from error
+            return box[name]
+
+        return read
+
+    try:
+        metadata = FileSystemReader(folder).read_metadata()
+    except _TORCH_ERRORS as error:
+        raise damaged(folder / ".metadata", error) from error
+    found = {}
+    for name, info in metadata.state_dict_metadata.items():
+        if isinstance(info, TensorStorageMetadata):
+            shape, dtype = tuple(info.size), info.properties.dtype
+            word = str(dtype).removeprefix("torch.")
+            found[name] = Stored(shape, word, loader(name, shape, dtype), folder.name)
+    return found

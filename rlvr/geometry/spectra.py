@@ -1,0 +1,207 @@
+r"""How an update turned a matrix: singular values, singular subspaces, and the error of each.
+
+Notation: :math:`W = U \Sigma V^\top` is m x n, singular values descend, columns of U and V are
+singular vectors. Everything is float64: RLVR moves singular values by 1e-5 of their norm, which
+float32 would drown (arXiv 2606.07082, App. C).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Method = Literal["exact", "gram"]
+
+_UNIT = 2.0**-53  # of float64
+_SINGLE_UNIT = 2.0**-24  # of float32
+_GRAM_BLOCKS = 8  # of columns: the lower triangle of a Gram matrix is not computed twice
+_GRAM_ROWS = 1024  # at a time in float64
+_GRAM_FLOOR = 1e-5  # below this share of the largest singular value a Gram matrix knows too little
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The singular values of a matrix and its leading singular vectors.
+
+    ``values``: all min(m, n), descending; ``left`` (m x k) and ``right`` (n x k): the first k.
+    ``value_error`` bounds the rounding error of each value. ``square_error`` is the same for the
+    squared values of a Gram matrix, and ``None`` where the decomposition is of W itself.
+    ``side_error`` is what float32 adds to the angles of the longer side's subspace, in radians.
+    """
+
+    values: Tensor
+    left: Tensor
+    right: Tensor
+    value_error: Tensor
+    square_error: float | None
+    side_error: float = 0.0
+
+    def angle_error(self, rank: int) -> float:
+        """Return a bound in radians on the error of the top-``rank`` subspaces (Davis-Kahan).
+
+        2 error / gap, with the gap between the values ``rank`` and ``rank`` + 1, or to zero where
+        there are no more; at most pi / 2.
+        """
+        tail = self.values[rank] if rank < len(self.values) else self.values.new_zeros(())
+        head = self.values[rank - 1]
+        if self.square_error is None:
+            gap, error = head - tail, float(self.value_error[0])
+        else:
+            gap, error = head.square() - tail.square(), self.square_error
+        if not gap > 0:
+            return math.pi / 2
+        return min(math.pi / 2, 2 * error / float(gap) + self.side_error)
+
+
+def decompose(weight: Tensor, keep: int, method: Method = "exact") -> Spectrum:
+    r"""Return all singular values of ``weight`` and its first ``keep`` singular vectors.
+
+    ``exact``: Householder QR of the longer side, then LAPACK's SVD. ``gram``: the eigenvectors of
+    :math:`W^\top W`, three times as fast, with absolute errors of
+    :math:`u (\sqrt m \|W\|_F^2 + n \sigma_1^2) / \sigma_i` in :math:`\sigma_i`, u = 2^-53
+    (probabilistic rounding, Higham and Mary, SIAM J. Sci. Comput. 41, 2019); the singular vectors
+    of the longer side are float32. Where the last singular vector asked for is too small for that,
+    it is ``exact`` after all.
+    """
+    if weight.ndim != 2 or not weight.numel():
+        raise ValueError(f"a spectrum is of a matrix, got the shape {tuple(weight.shape)}")
+    weight = weight.detach()
+    if weight.shape[0] < weight.shape[1]:
+        flipped = decompose(weight.T, keep, method)
+        return replace(flipped, left=flipped.right, right=flipped.left)
+    keep = min(keep, weight.shape[1])
+    found = _from_gram(weight, keep) if method == "gram" else None
+    return _from_svd(weight, keep) if found is None else found
+
+
+def _from_svd(weight: Tensor, keep: int) -> Spectrum:
+    rows, columns = weight.shape
+    device = weight.device
+    weight = weight.double().cpu()  # GPU solvers are unsteady on near-equal matrices
+    if rows == columns:
+        left, values, right_t = torch.linalg.svd(weight, full_matrices=False)
+        left = left[:, :keep].contiguous()
+    else:
+        factors, tau = torch.geqrf(weight)
+        small, values, right_t = torch.linalg.svd(factors[:columns].triu(), full_matrices=False)
+        left = small.new_zeros(rows, keep)
+        left[:columns] = small[:, :keep]
+        left = torch.ormqr(factors, tau, left)
+    error = torch.full_like(values, 2 * _UNIT * columns * float(values[0]))
+    right = right_t[:keep].T.contiguous()
+    return Spectrum(values.to(device), left.to(device), right.to(device), error.to(device), None)
+
+
+def singular_values(weight: Tensor) -> Tensor:
+    """Return all singular values, descending, float64."""
+    weight = weight.detach().double().cpu()
+    tall = weight if weight.shape[0] >= weight.shape[1] else weight.T
+    if tall.shape[0] > tall.shape[1]:
+        tall = torch.geqrf(tall)[0][: tall.shape[1]].triu()
+    return torch.linalg.svdvals(tall)
+
+
+def gram(weight: Tensor) -> Tensor:
+    r"""Return :math:`W^\top W` in float64, each pair of column blocks multiplied once."""
+    columns = weight.shape[1]
+    width = -(-columns // _GRAM_BLOCKS)
+    product = weight.new_zeros(columns, columns, dtype=torch.float64)
+    for rows in weight.split(_GRAM_ROWS):
+        wide = rows.double()
+        for start in range(0, columns, width):
+            block = slice(start, start + width)
+            product[block, start:].addmm_(wide[:, block].T, wide[:, start:])
+    return product.triu() + product.triu(1).T
+
+
+def _from_gram(weight: Tensor, keep: int) -> Spectrum | None:
+    squares, vectors = torch.linalg.eigh(gram(weight))
+    squares, vectors = squares.flip(0).clamp(min=0), vectors.flip(1)
+    values = squares.sqrt()
+    if not values[keep - 1] > _GRAM_FLOOR * values[0]:
+        return None
+    rows, columns = weight.shape
+    error = _UNIT * (rows**0.5 * float(squares.sum()) + columns * float(squares[0]))
+    right = vectors[:, :keep].contiguous()
+    left = weight.float() @ right.float() / values[:keep].float()
+    side_error = 4 * _SINGLE_UNIT * float(values[0] / values[keep - 1])
+    value_error = (error / values.clamp(min=error**0.5)).clamp(max=error**0.5)
+    return Spectrum(values, left, right, value_error, error, side_error)
+
+
+def spectral_shift(before: Tensor, after: Tensor) -> float:
+    r"""Return the normalised spectral shift of all singular values (arXiv 2511.08567, section 4).
+
+    .. math:: \mathrm{NSS} = \|\sigma(W_+) - \sigma(W_0)\|_2 / \|\sigma(W_0)\|_2
+
+    NaN where the base matrix is zero and the tuned one is not.
+    """
+    distance, norm = float((after - before).norm()), float(before.norm())
+    return distance / norm if norm else (0.0 if not distance else math.nan)
+
+
+def spectral_shift_error(before: Spectrum, after: Spectrum) -> float:
+    """Return a bound on the rounding error of ``spectral_shift`` of the two."""
+    norm = float(before.values.norm())
+    return float((before.value_error + after.value_error).norm()) / norm if norm else 0.0
+
+
+def principal_angles(first: Tensor, second: Tensor) -> Tensor:
+    r"""Return the principal angles between two subspaces, ascending, in radians.
+
+    With orthonormal columns A and B (n x k): cosines are the singular values of :math:`A^\top B`,
+    sines those of :math:`B - A A^\top B`, and each angle is the arc tangent of the two. The arc
+    cosine alone cannot see angles below 1e-8 and is off by 1e-9 at 1e-7 (Bjorck and Golub 1973).
+    """
+    cross = first.T @ second
+    cosines = torch.linalg.svdvals(cross.cpu())
+    rest = second - first @ cross
+    sines = singular_values(rest).flip(0) if rest.numel() else cosines.new_zeros(0)
+    # Of more vectors than dimensions remain outside, the others have no sine at all.
+    missing = len(cosines) - len(sines)
+    sines = torch.cat([sines.new_zeros(missing), sines]) if missing > 0 else sines
+    return torch.atan2(sines, cosines)
+
+
+def top_energy(values: Tensor, rank: int) -> float:
+    r"""Return the share of the energy in the top ``rank``, of the squares of ``values``.
+
+    .. math:: \sum_{i \le k} \sigma_i^2 / \sum_i \sigma_i^2
+
+    NaN for a zero matrix.
+    """
+    total = float(values.square().sum())
+    return float(values[:rank].square().sum()) / total if total else math.nan
+
+
+def energy_off_principal(update: Tensor, left: Tensor, right: Tensor) -> float:
+    r"""Return the share of the energy of an update outside a principal subspace.
+
+    .. math:: 1 - \|U_k^\top \Delta W V_k\|_F^2 / \|\Delta W\|_F^2
+
+    ``left`` (m x k) and ``right`` (n x k) are of the base weights. An update in random directions
+    has 1 - k^2 / (m n). NaN where the update is zero. The subspace of singular *vectors* is not the
+    principal *mask* of entries: the two overlaps answer different questions.
+    """
+    total = float(update.square().sum())
+    inside = float((left.T @ update @ right).square().sum())
+    return 1 - inside / total if total else math.nan
+
+
+def stable_rank(values: Tensor) -> float:
+    r"""Return :math:`\|W\|_F^2 / \|W\|_2^2` of singular values; NaN for a zero matrix."""
+    return float((values / values[0]).square().sum()) if values[0] > 0 else math.nan
+
+
+def numerical_rank(values: Tensor, shape: Sequence[int]) -> int:
+    r"""Return how many singular values exceed :math:`\max(m, n) \, 2^{-52} \sigma_1`.
+
+    The tolerance is NumPy's and MATLAB's, of the float64 arithmetic and not of the storage: a
+    low-rank update that was rounded to bf16 has full rank.
+    """
+    if not values[0] > 0:
+        return 0
+    return int((values > max(shape) * 2 * _UNIT * values[0]).sum())

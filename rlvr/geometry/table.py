@@ -1,0 +1,114 @@
+"""The columns of ``matrices.csv``: their order, units and formulas, and how the file is written."""
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+W = "W0: base weights, W+: tuned weights, dW = W+ - W0 of the stored values, moved: bf16 mask"
+COLUMNS: dict[str, tuple[str, str]] = {
+    "name": ("", "parameter name in the base checkpoint"),
+    "kind": ("", "last part of the name, such as q_proj"),
+    "layer": ("", "index of the block, from 0; empty outside of the blocks"),
+    "rows": ("entries", "outputs of the linear layer"),
+    "cols": ("entries", "inputs of the linear layer"),
+    "dtype": ("", "storage dtype of the tuned matrix (of the base, where an adapter is merged)"),
+    "sparsity_bf16": ("share", "1 - |moved| / n, moved = bf16(W0) != bf16(W+), +0 = -0"),
+    "sparsity_exact": ("share", "share of entries equal as stored, in the wider dtype"),
+    "nss": ("", "||sigma(W+) - sigma(W0)||_2 / ||sigma(W0)||_2 over all singular values"),
+    "max_angle_left_deg": ("degrees", "largest principal angle of the left top-angle_rank spaces"),
+    "max_angle_right_deg": ("degrees", "the same of the right spaces"),
+    "energy_off_principal": ("share", "1 - ||U_k^T dW V_k||_F^2 / ||dW||_F^2, k = rank, of W0"),
+    "overlap_principal": ("share", "|M & moved| / |moved|, M = principal: top density of |W0^(k)|"),
+    "overlap_low": ("share", "the same with M = low: bottom low_density of |W0|"),
+    "overlap_principal_not_low": ("share", "the same with M = principal and not low"),
+    "density_principal": ("share", "|M| / n: what overlap_principal is for random places"),
+    "density_low": ("share", "the same for overlap_low"),
+    "density_principal_not_low": ("share", "the same for overlap_principal_not_low"),
+    "overlap_principal_null": (
+        "share",
+        "overlap_principal of bf16(W0 + dW'), dW' = dW with rows, columns and signs shuffled "
+        "(same singular values, random places, one seeded draw)",
+    ),
+    "overlap_low_null": ("share", "the same of overlap_low"),
+    "overlap_principal_not_low_null": ("share", "the same of overlap_principal_not_low"),
+    "energy_off_principal_random": ("share", "1 - k^2 / (rows cols): random directions"),
+    "nss_null": ("", "nss of W0 + dW'; empty with --fast"),
+    "max_angle_left_null_deg": ("degrees", "max_angle_left_deg of W0 + dW'; empty with --fast"),
+    "max_angle_right_null_deg": ("degrees", "max_angle_right_deg of it; empty with --fast"),
+    "sparsity_null": ("share", "sparsity_bf16 of W0 + dW'"),
+    "sparsity_atol": ("share", "share of entries with |dW| <= 1e-5 (arXiv 2505.11711)"),
+    "below_half_ulp": ("share", "share of entries with |dW| < half a bf16 ULP of W0, 0 included"),
+    "update_norm": ("weights", "||dW||_F"),
+    "relative_update": ("", "||dW||_F / ||W0||_F"),
+    "stable_rank_update": ("", "||dW||_F^2 / ||dW||_2^2; empty with --fast"),
+    "numerical_rank_update": (
+        "",
+        "singular values of dW above max(rows, cols) 2^-52 sigma_1; empty with --fast",
+    ),
+    "top_energy_base": ("share", "energy of the top-rank singular values of W0 in all of them"),
+    "top_energy_tuned": ("share", "the same of W+"),
+    "row_spread": (
+        "",
+        "standard deviation over rows of the share of moved entries, divided by that of "
+        "independent entries, sqrt(p (1-p) / cols): 1 is random, more is stripes",
+    ),
+    "col_spread": ("", "the same over columns, sqrt(p (1-p) / rows)"),
+    "rank": ("", "k of the principal subspace and mask: the flag, at most min(rows, cols)"),
+    "angle_rank": ("", "k of the angles: the flag, at most min(rows, cols)"),
+    "nss_error": ("", "bound on the rounding error of nss"),
+    "max_angle_error_deg": (
+        "degrees",
+        "bound on the rounding error of both angles, from the gap below singular value "
+        "angle_rank; 90: there is no gap and the subspace is not defined",
+    ),
+}
+EMPTY = (
+    "An empty cell is an undefined number: an overlap or energy share of an update that moved "
+    "nothing, a spread of a mask that is empty or full, or what --fast leaves out."
+)
+
+
+def cell(value: Any) -> Any:
+    """Return ``value`` as it stands in the file: floats in full, undefined ones empty."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return repr(value) if isinstance(value, float) else value
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` so that ``path`` holds either the old or the new file, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def write_table(
+    path: Path,
+    rows: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, tuple[str, str]],
+    settings: Mapping[str, Any],
+) -> None:
+    """Write a CSV and beside it ``<name>.columns.json``, the unit and formula of each column."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([cell(row[key]) for key in columns] for row in rows)
+    write_text(path, buffer.getvalue())
+    header = {
+        "notation": W,
+        "empty": EMPTY,
+        "settings": dict(settings),
+        "columns": {key: {"unit": unit, "formula": text} for key, (unit, text) in columns.items()},
+    }
+    text = json.dumps(header, indent=2, ensure_ascii=False) + "\n"
+    write_text(path.with_suffix(".columns.json"), text)

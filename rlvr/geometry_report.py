@@ -1,0 +1,274 @@
+"""The report of two checkpoints: what happened to the weights, in words, figures and tables."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlvr import pages
+from rlvr.geometry.matrix import Measured
+from rlvr.geometry.table import COLUMNS, EMPTY, W
+from rlvr.plots import geometry as draw
+from rlvr.plots.theme import THEMES, Draw, ordered_kinds, png
+
+Summary = Mapping[str, Any]
+EXEMPLARS = ("q_proj", "o_proj", "down_proj")
+_POINT = 0.01  # a difference of overlaps that is worth a sentence
+
+READING: dict[str, dict[str, str]] = {
+    "overlap": {
+        "What you see": "Of the entries that moved, the share that lies in a mask of the base "
+        "weights. The dot is this update, the bar is random places (the size of the "
+        "mask), the diamond the same update shuffled.",
+        "What to look for": "A dot left of bar and diamond: the update avoids these weights. Right "
+        "of both: it seeks them.",
+        "Random": "Dot on the diamond. The diamond may differ from the bar, because bf16 rounds "
+        "small updates of large weights away: any update seems to prefer small weights.",
+    },
+    "sparsity": {
+        "What you see": "The share of entries of each matrix that are the same bf16 number before "
+        "and after, averaged where a block has several matrices of a kind.",
+        "What to look for": "Blocks or kinds of matrices that training left alone, or one that did "
+        "most of the work.",
+        "Random": "One even colour, but for matrices whose weights are larger: there an update of "
+        "the same size is rounded away more often.",
+    },
+    "angles": {
+        "What you see": "How far the space of the strongest directions of each matrix turned: the "
+        "largest angle between before and after.",
+        "What to look for": "Below a degree or so the matrix still reads and writes the same main "
+        "directions. Tens of degrees: some of them were replaced.",
+        "Random": "The dotted line: an update with the same singular values in random places. "
+        "Solid below dotted means that training kept the main directions on purpose.",
+    },
+    "spectra": {
+        "What you see": "Above, the singular values of a few matrices before and after, one on the "
+        "other. Below, by how much each changed.",
+        "What to look for": "Two curves that cannot be told apart: training rotated and nudged, "
+        "and did not rescale. A bump at the left: the strongest directions were amplified.",
+        "Random": "The grey line below: an update with the same singular values in random places.",
+    },
+    "stripes": {
+        "What you see": "One matrix: the share of entries that moved in each row and each column.",
+        "What to look for": "Stripes: runs of rows or columns far outside of the grey band. They "
+        "mark the outputs or inputs that training worked on.",
+        "Random": "Dots inside the grey band, without a trend.",
+    },
+}
+TITLES = {
+    "overlap": "Which weights moved?",
+    "sparsity": "Where in the network?",
+    "angles": "Did the main directions turn?",
+    "spectra": "Did the strengths change?",
+    "stripes": "Is there a pattern inside a matrix?",
+}
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    return "-" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def short(value: float | None, form: str, unit: str = "") -> str:
+    return "-" if value is None else f"{value:{form}}{unit}"
+
+
+def figures(measured: Sequence[Measured], summary: Summary) -> dict[str, dict[str, bytes]]:
+    """Return the figures as PNG by name and theme."""
+    rows = [item.row for item in measured]
+    plans: dict[str, tuple[Draw, tuple]] = {
+        "overlap": draw.overlap_figure(summary["by_kind"], summary["all"]),
+        "sparsity": draw.sparsity_figure(rows),
+        "angles": draw.angles_figure(rows),
+    }
+    chosen = exemplars(measured)
+    names = [short_name(item.row) for item in chosen]
+    vectors = [{key: value.numpy() for key, value in item.vectors.items()} for item in chosen]
+    plans["spectra"] = draw.spectra_figure(names, vectors)
+    shape = (chosen[0].row["rows"], chosen[0].row["cols"])
+    plans["stripes"] = draw.stripes_figure(names[0], shape, vectors[0])
+    return {
+        name: {theme: png(how, size, colors) for theme, colors in THEMES.items()}
+        for name, (how, size) in plans.items()
+    }
+
+
+def exemplars(measured: Sequence[Measured]) -> list[Measured]:
+    """Return up to three matrices of the middle block, the query projection first."""
+    layers = sorted({m.row["layer"] for m in measured if m.row["layer"] is not None})
+    middle = layers[len(layers) // 2] if layers else None
+    own = [m for m in measured if m.row["layer"] == middle] or list(measured)
+    kinds = {m.row["kind"]: m for m in reversed(own)}
+    order = [kind for kind in EXEMPLARS if kind in kinds]
+    order += [kind for kind in ordered_kinds(list(kinds)) if kind not in order]
+    return [kinds[kind] for kind in order[:3]]
+
+
+def short_name(row: Mapping[str, Any]) -> str:
+    return row["kind"] if row["layer"] is None else f"block {row['layer']}, {row['kind']}"
+
+
+def build(measured: Sequence[Measured], summary: Summary, images: dict, extra: str = "") -> str:
+    """Return the HTML of the report; ``extra`` is put behind the first numbers."""
+    total = summary["all"]
+    parts = [pages.paragraph(verdict(total), "lead"), _headline(summary), extra]
+    for name, reading in READING.items():
+        parts.append(pages.heading(TITLES[name]))
+        parts.append(pages.figure(images[name], TITLES[name], reading))
+    parts += [pages.heading("Numbers"), _by_kind(summary), _matrices(measured)]
+    parts.append(_definitions(summary))
+    subtitle = f"{summary['base']}  →  {summary['tuned']}"
+    return pages.page("Where the update went", subtitle, parts)
+
+
+def steps_part(steps: Sequence[Mapping[str, Any]]) -> str:
+    """Return the sparsities of a run's checkpoints as a part of the page."""
+    if not steps:
+        return ""
+    rows = []
+    for row in steps:
+        since = "base" if row["previous_step"] is None else f"step {row['previous_step']}"
+        shares = (row["sparsity_bf16"], row["sparsity_bf16_from_previous"])
+        cells = [(str(row["step"]), float(row["step"])), (percent(shares[0], 2), shares[0])]
+        rows.append([*cells, (percent(shares[1], 2), shares[1]), (since, None)])
+    titles = ["step", "unchanged since the base", "unchanged since …", "…"]
+    words = (
+        "Share of the target entries with the same bf16 value. Between two checkpoints near to "
+        "each other almost nothing moves, and what moved may move back; only the first column says "
+        "how sparse the whole update is."
+    )
+    return pages.heading("Over the run") + pages.paragraph(words) + pages.table(titles, rows)
+
+
+def verdict(total: Mapping[str, Any]) -> str:
+    """Return the finding in a few plain sentences."""
+    if total["sparsity_exact"] == 1:
+        return (
+            "The two checkpoints are identical: not one entry of the target matrices differs, so "
+            "there is no update to describe."
+        )
+    words = [f"{percent(total['sparsity_bf16'])} of the weights did not change as bf16 numbers."]
+    found, null = total["overlap_principal_not_low"], total["overlap_principal_not_low_null"]
+    chance = total["overlap_principal_not_low_random"]
+    if found is None:
+        words.append("No change is large enough for bf16, so no weight visibly moved.")
+        return " ".join(words)
+    place = "the weights that are principal and not small"
+    if null is None or abs(found - null) < _POINT:
+        rounding = null is not None and abs(null - chance) >= _POINT
+        why = "rounding alone explains" if rounding else "chance would have it"
+        words.append(
+            f"It touches {place} about as often as {why} ({percent(found)} of the moved entries; "
+            f"random places {percent(chance)}"
+            + (f"; the same update shuffled {percent(null)})." if null is not None else ").")
+        )
+    else:
+        what = "avoids" if found < null else "seeks"
+        words.append(
+            f"It {what} {place}: {percent(found)} of the moved entries lie there, where the same "
+            f"update shuffled would have {percent(null)} and random places {percent(chance)}."
+        )
+    angle = max(total["max_max_angle_left_deg"], total["max_max_angle_right_deg"])
+    calm = "barely turned" if angle < 1 else "turned a little" if angle < 10 else "turned far"
+    words.append(f"The main directions {calm}: at most {angle:.2g}° in any matrix.")
+    return " ".join(words)
+
+
+def _headline(summary: Summary) -> str:
+    total = summary["all"]
+    angle = max(total["max_max_angle_left_deg"], total["max_max_angle_right_deg"])
+    dtypes = ", ".join(summary["dtypes"])
+    return pages.cards(
+        [
+            (
+                percent(total["sparsity_bf16"]),
+                f"of the entries unchanged in bf16 (files store {dtypes}); "
+                f"{percent(total['sparsity_exact'])} as stored",
+                "Published: RL 36 to 92 %, supervised fine-tuning 1 to 19 %",
+            ),
+            (
+                percent(total["overlap_principal"]),
+                "of the moved entries are principal weights",
+                f"Random places {percent(total['overlap_principal_random'])}, "
+                f"shuffled {percent(total['overlap_principal_null'])}",
+            ),
+            (
+                f"{angle:.2g}°",
+                "largest turn of the main directions of any matrix",
+                "Published: RL below 0.5°, supervised fine-tuning above 10°",
+            ),
+            (
+                short(total["mean_nss"], ".1e"),
+                "mean change of the singular values, relative to their norm",
+                "Published: RL about 1e-5, supervised fine-tuning 1e-3 to 1e-1",
+            ),
+        ]
+    )
+
+
+def _by_kind(summary: Summary) -> str:
+    kinds = ordered_kinds(list(summary["by_kind"]))
+    lines = [("all", summary["all"]), *((kind, summary["by_kind"][kind]) for kind in kinds)]
+    titles = ["matrices", "count", "unchanged (bf16)", "in principal", "random", "shuffled",
+              "in smallest", "random", "shuffled", "energy outside top directions", "random",
+              "mean shift", "largest angle"]  # fmt: skip
+    rows = []
+    for name, row in lines:
+        angle = max(row["max_max_angle_left_deg"], row["max_max_angle_right_deg"])
+        shares = ["sparsity_bf16"]
+        shares += [f"overlap_{mask}{end}" for mask in ("principal", "low") for end in _ENDS]
+        shares += ["energy_off_principal", "energy_off_principal_random"]
+        cells = [(name, None), (str(row["matrices"]), float(row["matrices"]))]
+        cells += [(percent(row[key]), row[key]) for key in shares]
+        cells += [(short(row["mean_nss"], ".1e"), row["mean_nss"]), (f"{angle:.2g}°", angle)]
+        rows.append(cells)
+    return pages.table(titles, rows)
+
+
+_ENDS = ("", "_random", "_null")
+_MATRIX_COLUMNS = {
+    "sparsity_bf16": "unchanged (bf16)",
+    "sparsity_exact": "unchanged (stored)",
+    "nss": "shift",
+    "max_angle_left_deg": "angle left",
+    "max_angle_right_deg": "angle right",
+    "energy_off_principal": "energy outside",
+    "overlap_principal": "in principal",
+    "overlap_low": "in smallest",
+    "overlap_principal_not_low": "principal, not small",
+    "row_spread": "row stripes (1 is random)",
+    "col_spread": "column stripes",
+    "relative_update": "relative size",
+}
+
+
+def _matrices(measured: Sequence[Measured]) -> str:
+    rows = []
+    for item in measured:
+        cells: list[tuple[str, float | None]] = [(item.row["name"], None)]
+        for key in _MATRIX_COLUMNS:
+            value = item.row[key]
+            if value is None or value != value:
+                cells.append(("-", None))
+            elif COLUMNS[key][0] == "share":
+                cells.append((percent(value), value))
+            else:
+                cells.append((f"{value:.3g}", value))
+        rows.append(cells)
+    inside = pages.table(["matrix", *_MATRIX_COLUMNS.values()], rows)
+    return pages.details(f"All {len(rows)} matrices (click a title to sort)", inside)
+
+
+def _definitions(summary: Summary) -> str:
+    settings = ", ".join(f"{key} {value}" for key, value in summary["settings"].items())
+    rows = [[(key, None), (unit, None), (words, None)] for key, (unit, words) in COLUMNS.items()]
+    inside = (
+        pages.paragraph(f"{W}. {EMPTY}")
+        + pages.paragraph(f"Settings: {settings}.")
+        + pages.table(["column", "unit", "formula"], rows, kind="text")
+    )
+    notes = pages.paragraph(
+        f"Measured on {summary['all']['matrices']} matrices with {summary['all']['entries']:,} "
+        f"entries; {summary['left_out']} other tensors of the base checkpoint (embeddings, norms, "
+        "biases, or outside of the targets) were left out. Principal weights: the largest entries "
+        "of the part of W0 that its strongest directions make. Published values: arXiv 2511.08567 "
+        "and 2606.07082."
+    )
+    return notes + pages.details("Definitions of every column of matrices.csv", inside)

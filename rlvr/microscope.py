@@ -1,0 +1,235 @@
+"""``rlvr geometry``: where in weight space the update between two checkpoints went.
+
+BASE and TUNED are checkpoint folders or files, LoRA adapters, or hub ids; one argument alone is a
+run directory. Writes ``matrices.csv`` (one row a matrix; units and formulas in
+``matrices.columns.json``), ``summary.json``, figures and one self-contained ``report.html``.
+``--runs A B C`` asks whether several runs from one base moved the same weights.
+"""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlvr import __version__, runtime
+from rlvr.checkpoint import checkpoints, step_of, write_json
+from rlvr.geometry import consistency
+from rlvr.geometry.compare import measure_pairs, open_checkpoint, summarise
+from rlvr.geometry.matrix import ANGLE_RANK, Settings
+from rlvr.geometry.names import pair_up
+from rlvr.geometry.sources import Checkpoint
+from rlvr.geometry.table import COLUMNS, write_bytes, write_table, write_text
+from rlvr.run_dir import trained_policy
+from rlvr.schema import RecipeError, RunError
+
+OUT = Path("geometry")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    defaults = Settings()
+    parser.add_argument("paths", nargs="*", metavar="BASE TUNED | RUN", help="what to compare")
+    parser.add_argument("--runs", nargs="+", default=[], help="two or more: consistency of runs")
+    parser.add_argument("--out", type=Path, help=f"folder to write (default {OUT}, RUN/{OUT})")
+    parser.add_argument("--targets", nargs="+", default=["linear"], help="patterns of matrices")
+    cut = "; at most the smaller side of a matrix"
+    words = f"of the principal subspace and mask (default {defaults.rank}){cut}"
+    parser.add_argument("--rank", type=int, default=defaults.rank, help=words)
+    words = f"of the principal angles (default {ANGLE_RANK}, with --fast the rank){cut}"
+    parser.add_argument("--angle-rank", type=int, help=words)
+    shares = (("--density", defaults.density, "of the principal mask"),
+              ("--low-density", defaults.low_density, "of the low-magnitude mask"))  # fmt: skip
+    for flag, value, words in shares:
+        parser.add_argument(flag, type=float, default=value, help=f"{words} (default {value})")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--exact", action="store_true", help="the default: float64 SVD of every whole matrix"
+    )
+    mode.add_argument(
+        "--fast", action="store_true", help="from Gram matrices, with the error of each number"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compare, write and return the exit code."""
+    angle_rank = options.angle_rank
+    if angle_rank is None:
+        angle_rank = options.rank if options.fast else ANGLE_RANK
+    settings = Settings(
+        rank=options.rank,
+        density=options.density,
+        low_density=options.low_density,
+        angle_rank=angle_rank,
+        exact=not options.fast,
+    )
+    words, targets, out = options.paths, options.targets, options.out
+    try:
+        if options.runs and len(words) <= 1:
+            compare_runs(words, options.runs, out or OUT, targets)
+        elif len(words) == 2 and not options.runs:
+            compare(resolve(words[0]), resolve(words[1]), out or OUT, settings, targets)
+        elif len(words) == 1:
+            look_at_run(Path(words[0]), out, settings, targets)
+        else:
+            raise RecipeError(
+                "geometry: give BASE and TUNED, or one run directory, or [BASE] --runs A B …"
+            )
+    except OSError as error:
+        raise RunError(f"{error}; the files of before are untouched") from error
+    return 0
+
+
+def resolve(word: str) -> Path:
+    """Return the folder or file that ``word`` names, downloaded before if it is a hub id."""
+    path = Path(word)
+    local = path.is_absolute() or word.startswith((".", "~")) or word.count("/") != 1
+    if path.exists() or local:
+        return path.expanduser()
+    from huggingface_hub import snapshot_download
+
+    folder = None
+    for weights in ("*.safetensors", "*.bin"):
+        try:
+            folder = Path(snapshot_download(word, allow_patterns=["*.json", weights]))
+        except Exception as error:
+            raise RecipeError(
+                f"{word}: neither a folder here nor to be had from the hub: "
+                f"{str(error).strip().splitlines()[0]}"
+            ) from error
+        if list(folder.glob(weights)):
+            break
+    assert folder is not None
+    return folder
+
+
+def compare(
+    base: Path,
+    tuned: Path,
+    out: Path,
+    settings: Settings,
+    targets: list[str],
+    steps: Sequence[dict[str, Any]] = (),
+) -> None:
+    """Measure every target matrix of two checkpoints and write everything to ``out``."""
+    first = open_checkpoint(base)
+    second = open_checkpoint(tuned, first)
+    pairs = pair_up(first, second, (base, tuned), targets)
+    measured = measure_pairs(pairs, (base, tuned), settings, runtime.default_device())
+    rows = [item.row for item in measured]
+    described = dataclasses.asdict(settings) | {"targets": targets}
+    summary: dict[str, Any] = {
+        "base": str(base),
+        "tuned": str(tuned),
+        "settings": described,
+        "dtypes": sorted({row["dtype"] for row in rows}),
+        "left_out": len(first) - len(pairs),
+        "rlvr": __version__,
+        **summarise(rows),
+    }
+    if steps:
+        summary["steps"] = list(steps)
+    from rlvr.geometry_report import build, figures, steps_part, verdict  # imports matplotlib
+
+    images = figures(measured, summary)
+    page = build(measured, summary, images, steps_part(steps))
+    write_table(out / "matrices.csv", rows, COLUMNS, described)
+    _publish(out, images, page, summary)
+    runtime.say(f"{verdict(summary['all'])}\n{out / 'report.html'}")
+
+
+def _publish(out: Path, images: dict, page: str, summary: dict[str, Any]) -> None:
+    for name, themes in images.items():
+        write_bytes(out / f"{name}.png", themes["light"])
+    write_text(out / "report.html", page)
+    write_json(out / "summary.json", summary)
+
+
+def _base_of(run_dir: Path) -> Path:
+    """Return the base checkpoint that the recipe of a run names."""
+    try:
+        recipe = json.loads((run_dir / "recipe.json").read_text(encoding="utf-8"))
+        return resolve(recipe["model"]["path"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RecipeError(
+            f"{run_dir}: is no run directory (recipe.json is missing or names no model.path); "
+            "give BASE and TUNED for two checkpoints"
+        ) from error
+
+
+def look_at_run(run_dir: Path, out: Path | None, settings: Settings, targets: list[str]) -> None:
+    """Compare the newest checkpoint of a run with its base, and all of them with one another."""
+    base, out = _base_of(run_dir), out or run_dir / OUT
+    tuned, _ = trained_policy(run_dir)
+    steps = measure_steps(base, run_dir, targets)
+    write_table(out / "steps.csv", steps, consistency.STEP_COLUMNS, {"targets": targets})
+    compare(base, tuned, out, settings, targets, steps)
+
+
+def measure_steps(base: Path, run_dir: Path, targets: list[str]) -> list[dict[str, Any]]:
+    """Return the sparsity of each checkpoint of a run, from the base and from the one before."""
+    first = before = open_checkpoint(base)
+    before_path, rows = base, []
+    device = runtime.default_device()
+    for folder in checkpoints(run_dir):
+        now = open_checkpoint(folder, first)
+        from_base = consistency.measure_step(
+            pair_up(first, now, (base, folder), targets), (base, folder), device
+        )
+        since = from_base
+        if rows:
+            pairs = pair_up(before, now, (before_path, folder), targets)
+            since = consistency.measure_step(pairs, (before_path, folder), device)
+        rows.append(
+            {
+                "step": step_of(folder),
+                "sparsity_bf16": from_base[0],
+                "sparsity_exact": from_base[1],
+                "previous_step": rows[-1]["step"] if rows else None,
+                "sparsity_bf16_from_previous": since[0],
+                "sparsity_exact_from_previous": since[1],
+            }
+        )
+        before, before_path = now, folder
+    return rows
+
+
+def compare_runs(words: list[str], runs: list[str], out: Path, targets: list[str]) -> None:
+    """Write the agreement of runs from one base, matrix by matrix, with figures and a report."""
+    if len(runs) < 2:
+        raise RecipeError("--runs: consistency is between runs; name at least two")
+    folders = [Path(run) for run in runs]
+    if words:
+        base = resolve(words[0])
+    else:
+        bases = [_base_of(folder) for folder in folders]
+        base = bases[0]
+        if len(set(bases)) > 1:
+            raise RecipeError(
+                f"--runs: {runs[0]} starts from {bases[0]} and another from "
+                f"{next(b for b in bases if b != base)}; only runs from one base can agree"
+            )
+    tuned = [_tuned_of(folder) for folder in folders]
+    first = open_checkpoint(base)
+    opened: list[Checkpoint] = [open_checkpoint(path, first) for path in tuned]
+    pairs = [pair_up(first, o, (base, p), targets) for o, p in zip(opened, tuned, strict=True)]
+    measured = consistency.measure_runs(pairs, base, tuned, runtime.default_device())
+    rows = [item.row for item in measured]
+    summary = {
+        "base": str(base),
+        "runs": runs,
+        "settings": {"targets": targets},
+        "rlvr": __version__,
+        **consistency.summarise_runs(rows),
+    }
+    from rlvr.consistency_report import build, figures, verdict
+
+    images = figures(measured, summary)
+    write_table(out / "consistency.csv", rows, consistency.COLUMNS, summary["settings"])
+    _publish(out, images, build(measured, summary, images), summary)
+    runtime.say(f"{verdict(summary['all'])}\n{out / 'report.html'}")
+
+
+def _tuned_of(folder: Path) -> Path:
+    is_run = (folder / "recipe.json").is_file()
+    return trained_policy(folder)[0] if is_run else resolve(str(folder))

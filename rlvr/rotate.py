@@ -1,0 +1,215 @@
+"""``rlvr rotate MODEL OUT --layers 20 25 --permute 20``: other weights, the same policy.
+
+Rotates the value space of the attention heads in ``--layers`` and reorders the heads in
+``--permute`` (random, by ``--seed``), checks in float64 that the logits did not change, and writes
+a checkpoint in the dtypes of MODEL, or in ``--dtype``. Rounding the rotated weights to bf16 changes
+logits as any rounding does; that gap is printed and written to ``rotation.json``. Compare runs with
+the rotated weights as their base.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rlvr import runtime
+from rlvr.checkpoint import write_json
+from rlvr.config import ModelSection
+from rlvr.geometry.names import canonical
+from rlvr.geometry.sources import open_plain
+from rlvr.policy import checkpoint_folder, load_policy
+from rlvr.rotation import attention_layers, heads_of, permute, random_order, random_rotation, rotate
+from rlvr.schema import RecipeError, RunError
+
+MAX_GAP = 1e-10  # of logits in float64, relative to the largest
+_LENGTH, _PROMPTS = 32, 4
+_COMPANIONS = {".json", ".jinja", ".txt", ".model"}
+_DTYPES = ("float64", "float32", "bfloat16", "float16")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="hub id or checkpoint folder")
+    parser.add_argument("out", nargs="?", help="folder to write")
+    parser.add_argument("--layers", nargs="+", default=[], metavar="N", help="blocks to rotate")
+    parser.add_argument("--permute", nargs="+", default=[], metavar="N", help="heads to reorder")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dtype", choices=_DTYPES, help="default: as MODEL stores each tensor")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Rotate, check, write and return the exit code."""
+    runtime.prepare_environment()
+    words = {"--layers": list(options.layers), "--permute": list(options.permute)}
+    out = options.out
+    for chosen in words.values():
+        # A list of numbers before OUT takes OUT with it.
+        if out is None and chosen and not _is_numbers(chosen[-1]):
+            out = chosen.pop()
+    if out is None:
+        raise RecipeError("rotate: OUT is missing; write rlvr rotate MODEL OUT --layers 1 2")
+    layers, permuted = (_numbers(flag, chosen) for flag, chosen in words.items())
+    if layers == [] == permuted:
+        raise RecipeError("rotate: nothing to do; name blocks with --layers or --permute")
+    gaps = intervene(options.model, Path(out), layers, permuted, options.seed, options.dtype)
+    runtime.say(
+        f"{out}: logits in float64 differ by {gaps['float64']:.1e} (relative), after rounding to "
+        f"the stored dtypes by {gaps['stored']:.1e}"
+    )
+    return 0
+
+
+def _is_numbers(word: str) -> bool:
+    return all(part.isdigit() for part in word.split(",")) or word == "all"
+
+
+def _numbers(flag: str, words: Sequence[str]) -> list[int] | None:
+    if list(words) == ["all"]:
+        return None
+    for word in words:
+        if not _is_numbers(word) or word == "all":
+            raise RecipeError(f"{flag}: {word!r} is no block index; write for example {flag} 1 2")
+    return sorted({int(part) for word in words for part in word.split(",")})
+
+
+def intervene(
+    source: str,
+    out: Path,
+    layers: list[int] | None,
+    permuted: list[int] | None,
+    seed: int,
+    dtype: str | None,
+) -> dict[str, float]:
+    """Write the rotated policy to ``out`` and return the relative gaps of its logits.
+
+    ``layers`` and ``permuted`` are block indices, ``None`` for all.
+
+    Raises:
+        RecipeError: ``out`` exists, a block does not, or its attention is of another kind.
+        RunError: the float64 logits moved by more than ``MAX_GAP``; nothing is written.
+    """
+    if out.exists():
+        raise RecipeError(f"{out}: exists; choose another name")
+    section = _section(source)
+    model = load_policy(section)
+    tokens = _tokens(model.config.vocab_size)
+    before = _logits(model, tokens)
+    changed = _change(model, layers, permuted, seed)
+    gap = _gap(before, _logits(model, tokens))
+    if not gap <= MAX_GAP:
+        raise RunError(
+            f"the logits moved by {gap:.1e} (relative, in float64), above {MAX_GAP:.0e}; this "
+            "architecture has something that rotate does not know, and nothing was written"
+        )
+    weights = {name: model.get_parameter(name).detach() for name in changed}
+    del model
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        _write(checkpoint_folder(section), temporary, weights, dtype)
+        written = load_policy(_section(str(temporary.resolve())))
+        gaps = {"float64": gap, "stored": _gap(before, _logits(written, tokens))}
+        done = {"source": source, "rotated": layers, "permuted": permuted, "seed": seed}
+        write_json(temporary / "rotation.json", {**done, "relative_logit_gap": gaps})
+        temporary.chmod(0o755)
+        os.replace(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return gaps
+
+
+def _section(source: str) -> ModelSection:
+    # Eager attention computes its softmax in float32.
+    wide: Any = "float64"
+    return ModelSection(source, dtype=wide, attn_implementation="sdpa")
+
+
+def _tokens(vocabulary: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(vocabulary, (_PROMPTS, _LENGTH), generator=generator)
+
+
+@torch.no_grad()
+def _logits(model: Any, tokens: Tensor) -> Tensor:
+    with _norms_in_float64(model):
+        return model.eval()(input_ids=tokens.to(model.device)).logits.double().cpu()
+
+
+@contextmanager
+def _norms_in_float64(model: Any) -> Iterator[None]:
+    """Replace norms that compute in float32 whatever their input: their steps are 1e-7 wide."""
+    norms = [module for module in model.modules() if type(module).__name__.endswith("RMSNorm")]
+    for module in norms:
+        module.forward = partial(_norm, module.weight, module.variance_epsilon)
+    try:
+        yield
+    finally:
+        for module in norms:
+            del module.forward
+
+
+def _norm(weight: Tensor, epsilon: float, hidden: Tensor) -> Tensor:
+    return weight * hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + epsilon)
+
+
+def _gap(first: Tensor, second: Tensor) -> float:
+    return float((first - second).abs().max() / first.abs().max())
+
+
+def _change(
+    model: Any, layers: list[int] | None, permuted: list[int] | None, seed: int
+) -> list[str]:
+    """Rotate and permute in place; return the names of the parameters that may have changed."""
+    attention = attention_layers(model)
+    everywhere = sorted(attention)
+    layers = everywhere if layers is None else layers
+    permuted = everywhere if permuted is None else permuted
+    for layer in (*layers, *permuted):
+        if layer not in attention:
+            there = f"0 to {everywhere[-1]}" if everywhere else "none that rotate knows"
+            raise RecipeError(f"block {layer} is not in the model; there are: {there}")
+    modules = {id(module): name for name, module in model.named_modules()}
+    names = []
+    for layer in sorted({*layers, *permuted}):
+        module = attention[layer]
+        where = modules[id(module)]
+        heads = heads_of(module, model.config, where)
+        generator = torch.Generator().manual_seed(seed * 100_003 + layer)
+        if layer in layers:
+            rotate(module, heads, random_rotation(heads.dimension, generator))
+        if layer in permuted:
+            permute(module, heads, random_order(heads, generator))
+        names += [f"{where}.{name}" for name, _ in module.named_parameters()]
+    return names
+
+
+def _write(source: Path, out: Path, weights: dict[str, Tensor], dtype: str | None) -> None:
+    """Write a checkpoint with ``weights`` in place of the source's; the rest keeps its bits."""
+    stored = open_plain(source)
+    names = {canonical(name): name for name in stored}
+    values = {names[canonical(name)]: weight for name, weight in weights.items()}
+    files: dict[str, dict[str, Tensor]] = {}
+    for name, entry in stored.items():
+        safe = entry.where.endswith(".safetensors")
+        original = entry.load()
+        kind = original.dtype if dtype is None else getattr(torch, dtype)
+        tensor = values.get(name, original).to(kind).contiguous()
+        files.setdefault(entry.where if safe else "model.safetensors", {})[name] = tensor
+    for file, tensors in files.items():
+        save_file(tensors, out / file, metadata={"format": "pt"})
+    for path in source.iterdir():
+        if path.is_file() and path.suffix in _COMPANIONS and ".bin.index" not in path.name:
+            shutil.copyfile(path, out / path.name)
+    if dtype is not None:
+        config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+        config.pop("torch_dtype", None)
+        write_json(out / "config.json", {**config, "dtype": dtype})

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# RL on the pocket policy from the base, from the base with another seed, and from a rotated base,
+# then the overlap of the moved weights, block by block. Arguments: a folder, and overrides of the
+# recipe, such as trainer.learning_rate=3e-5 trainer.max_steps=200.
+set -euo pipefail
+out=${1:-runs/rotation}
+shift || true
+policy=recipes/pocket/policy
+rotated=$out/rotated
+mkdir -p "$out"
+# Block 1: values rotated and heads reordered; block 3: values rotated alone; 0 and 2 as they were.
+[ -d "$rotated" ] || rlvr rotate "$policy" "$rotated" --layers 1 3 --permute 1
+train() { [ -f "$out/$1/summary.json" ] || rlvr train recipes/pocket/base.yaml run.dir="$out/$1" eval=null "${@:2}"; }
+train first trainer.seed=0 "$@"
+train second trainer.seed=1 "$@"
+train turned trainer.seed=0 model.path="$(realpath "$rotated")" "$@"
+python - "$out" "$policy" "$rotated" <<'PYTHON'
+"""Jaccard index of the update masks of two runs, each against its own base, by block."""
+import sys
+from pathlib import Path
+
+from rlvr.checkpoint import read_weight
+from rlvr.geometry import update_mask_bf16
+from rlvr.geometry.compare import open_checkpoint
+from rlvr.geometry.names import kind_of, layer_of, targets_of
+from rlvr.geometry.overlap import pairwise_jaccard
+from rlvr.run_dir import trained_policy
+
+out, policy, rotated = map(Path, sys.argv[1:])
+bases = {"first": policy, "second": policy, "turned": rotated}
+
+
+def moved(run: str, name: str):
+    tuned, _ = trained_policy(out / run)
+    return update_mask_bf16(read_weight(bases[run], name), read_weight(tuned, name))
+
+
+print("block,kind,jaccard_other_seed,random,jaccard_rotated,random")
+for name in targets_of(open_checkpoint(policy), ["linear"]):
+    cells = [f"{value:.4f}" for other in ("second", "turned")
+             for value in pairwise_jaccard([moved("first", name), moved(other, name)])]
+    print(layer_of(name), kind_of(name), *cells, sep=",")
+PYTHON
