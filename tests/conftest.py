@@ -1,15 +1,20 @@
 """Fixtures: the pocket policy, trained for a few steps in this process, and checkpoint folders."""
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
 from rlvr.train import main as train_main
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, by whatever does so first
 
 ROOT = Path(__file__).parent.parent
 POLICY = ROOT / "recipes" / "pocket" / "policy"

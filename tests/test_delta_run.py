@@ -54,7 +54,7 @@ def test_a_masked_run_packs_against_its_base_and_both_come_back(train, tmp_path)
 def test_a_run_whose_checkpoints_are_deltas_is_the_run_whose_are_whole(train, tmp_path, capsys):
     evaluation = {
         "data": {"name": "pocket", "split": "test", "size": 8},
-        "verifier": {"name": "arithmetic"},
+        "verifier": {"name": "math"},
         "max_new_tokens": 32,
     }
     trainer = {"max_steps": 4, "save_steps": 2}

@@ -15,8 +15,6 @@ from rlvr.optim.entries import Entries
 from rlvr.optim.rule import adamw
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-if DEVICE == "cpu":
-    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
 pytest.importorskip("triton")
 GROUP = {"lr": 1e-2, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
 MOMENTS = ("exp_avg", "exp_avg_sq")

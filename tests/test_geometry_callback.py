@@ -24,7 +24,7 @@ def sparsity(before: Path, after: Path, names: list[str]) -> float:
 @pytest.mark.parametrize("change", [{}, {"adapter": {"builder": "pissa", "rank": 4}}])
 def test_logged_sparsities_are_those_of_the_checkpoints(change: dict, train: Callable[..., Path]):
     steps = {"max_steps": 4, "save_steps": 2, "learning_rate": 1e-4}
-    run = train("watched", geometry={"every": 2}, trainer=steps, **change)
+    run = train("watched", geometry={"every": 2}, run={"merged": "every"}, trainer=steps, **change)
     rows = {row["step"]: row for row in read_jsonl(run / "metrics.jsonl")}
     assert [step for step, row in rows.items() if KEYS[0] in row] == [2, 4]
     folders = [POLICY]
