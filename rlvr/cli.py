@@ -19,8 +19,6 @@ VERBS = {
     "geometry": "two checkpoints or a run into a report of where the update went",
     "data": "a dataset into the one row schema: counted, filtered, checked",
 }
-# Of verbs that share their name with a package of features.
-MODULES = {"data": "data_verb", "geometry": "microscope"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,7 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _module(verb: str) -> Any:
-    return import_module(f"rlvr.{MODULES.get(verb, verb)}")
+    # ``accelerate launch -m rlvr.train`` is the one verb that is also a module to run.
+    return import_module("rlvr.train" if verb == "train" else f"rlvr.verbs.{verb}")
 
 
 def parse(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:

@@ -24,15 +24,18 @@ def run(options: argparse.Namespace) -> int:
 
     recipe = load_recipe(options.recipe, options.overrides)
     runtime.prepare_environment(Path(str(recipe.run.dir)))
-    from rlvr.plan import check_recipe, describe  # imports trl: only once the recipe reads well
+    from rlvr.training.plan import (  # imports trl: only once the recipe reads well
+        check_recipe,
+        describe,
+    )
 
     plan = check_recipe(recipe)
     runtime.say(describe(plan))
     if options.check:
         return 0
     run_dir, checkpoint = open_run(recipe, resume=options.resume)
-    from rlvr.session import train
-    from rlvr.summary import finish
+    from rlvr.training.session import train
+    from rlvr.training.summary import finish
 
     finished = train(plan, run_dir, checkpoint)
     if not finished:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 # hidden, intermediate, rows of k and v, blocks
 SHAPES = {"1.5B": (1536, 8960, 256, 28), "7B": (3584, 18944, 512, 28), "0.5B": (896, 4864, 128, 24)}
-IDLE = "import rlvr.microscope, rlvr.geometry_report, torch; torch.ones(8) @ torch.ones(8)"
+IDLE = "import rlvr.verbs.geometry, rlvr.reports.geometry, torch; torch.ones(8) @ torch.ones(8)"
 
 
 def block(hidden: int, wide: int, narrow: int) -> dict[str, tuple[int, int]]:

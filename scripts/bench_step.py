@@ -23,11 +23,11 @@ from trl import GRPOTrainer  # noqa: E402
 
 from rlvr.config import load_recipe  # noqa: E402
 from rlvr.data import load_rows  # noqa: E402
-from rlvr.plan import Plan, check_recipe  # noqa: E402
 from rlvr.policy import choose_trainable, load_policy, load_tokenizer  # noqa: E402
 from rlvr.rewards import UnverifiedLimit  # noqa: E402
-from rlvr.session import build_trainer  # noqa: E402
-from rlvr.trainer_inputs import reward_function, to_dataset, training_arguments  # noqa: E402
+from rlvr.training.inputs import reward_function, to_dataset, training_arguments  # noqa: E402
+from rlvr.training.plan import Plan, check_recipe  # noqa: E402
+from rlvr.training.session import build_trainer  # noqa: E402
 
 WARM_UP = 3
 

@@ -5,4 +5,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/install.sh"
 ruff check .
 ruff format --check .
 basedpyright
-exec pytest "$@"
+# A process per core, each with one thread: two libraries' threads on one core slow each other down.
+export OMP_NUM_THREADS=1
+exec pytest -n logical --dist loadfile "$@"

@@ -18,8 +18,8 @@ from trl.generation.vllm_generation import VLLMGeneration
 from rlvr.adapters import save_merged
 from rlvr.checkpoint import file_digest, read_jsonl, step_folder
 from rlvr.registry import adapter as registry
-from rlvr.session import build_trainer
 from rlvr.train import main as train_main
+from rlvr.training.session import build_trainer
 
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
 TOKENS = torch.arange(5, 21).view(2, 8)
@@ -158,7 +158,7 @@ def test_resuming_is_never_having_stopped(runs, write_recipe, tmp_path, builder)
 
 def test_lora_plus_trains_b_at_its_own_rate(write_recipe, tmp_path):
     from rlvr.config import load_recipe
-    from rlvr.plan import check_recipe
+    from rlvr.training.plan import check_recipe
 
     path = write_recipe(adapter={"builder": "lora_plus", "rank": 4, "ratio": 8.0})
     trainer = build_trainer(check_recipe(load_recipe(path)), tmp_path / "recipe")
@@ -175,7 +175,7 @@ def test_lora_plus_trains_b_at_its_own_rate(write_recipe, tmp_path):
 def test_trl_pushes_the_exported_weights_to_its_sampler(write_recipe, tmp_path):
     """TRL's own ``sync_weights`` with a stand-in for vLLM's engine, which only takes tensors."""
     from rlvr.config import load_recipe
-    from rlvr.plan import check_recipe
+    from rlvr.training.plan import check_recipe
 
     path = write_recipe(adapter={"builder": "pissa", "rank": 4}, model={"dtype": "bfloat16"})
     trainer = build_trainer(check_recipe(load_recipe(path)), tmp_path / "recipe")
@@ -210,8 +210,8 @@ def test_trl_pushes_the_exported_weights_to_its_sampler(write_recipe, tmp_path):
 
 def test_a_run_whose_adapter_was_frozen_stops_at_its_first_step(write_recipe, tmp_path):
     from rlvr.config import load_recipe
-    from rlvr.plan import check_recipe
     from rlvr.schema import RunError
+    from rlvr.training.plan import check_recipe
 
     path = write_recipe(adapter={"builder": "lora", "rank": 4})
     trainer = build_trainer(check_recipe(load_recipe(path)), tmp_path / "recipe")

@@ -7,19 +7,9 @@ import rlvr
 
 PACKAGE = Path(rlvr.__file__).parent
 LAYERS = [
-    {"cli", "train", "study", "mask", "verify", "data_verb", "microscope", "rotate"},
-    {"session", "summary", "geometry_report", "consistency_report"},
-    {
-        "trainer",
-        "trainer_inputs",
-        "resume",
-        "callbacks",
-        "geometry_callback",
-        "plan",
-        "guard",
-        "plots",
-        "pages",
-    },
+    {"cli", "train", "verbs"},
+    {"training", "reports"},
+    {"plots"},
     {"policy", "adapters", "optim", "rewards", "eval", "data", "geometry", "rotation"},
     {"engines"},
     {"masks", "run_dir"},
@@ -27,7 +17,7 @@ LAYERS = [
     {"config", "registry", "runtime", "targets", "linalg", "checkpoint", "schema"},
 ]
 FENCES = {
-    "trl": {"trainer", "trainer_inputs", "resume", "plan"},
+    "trl": {"training"},
     "peft": {"adapters"},
     "matplotlib": {"plots"},
     "math_verify": {"rewards"},

@@ -8,11 +8,11 @@ import torch
 from rlvr.adapters import adapters_off, attach_adapter, policy_weights
 from rlvr.checkpoint import checksum
 from rlvr.config import ModelSection
-from rlvr.guard import Guard
 from rlvr.masks import build_mask, parse_spec
 from rlvr.policy import BaseWeights, choose_trainable, load_policy
 from rlvr.schema import RunError
 from rlvr.targets import linear_weights
+from rlvr.training.guard import Guard
 
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
 TOKENS = torch.arange(5, 21).view(2, 8)

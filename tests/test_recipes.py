@@ -8,9 +8,9 @@ import pytest
 from rlvr.cli import VERBS
 from rlvr.cli import main as cli_main
 from rlvr.config import read_yaml, resolve_recipe
-from rlvr.plan import check_recipe
-from rlvr.study import load_study
 from rlvr.train import main as train_main
+from rlvr.training.plan import check_recipe
+from rlvr.verbs.study import load_study
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "recipes").rglob("*.yaml"))

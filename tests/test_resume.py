@@ -6,8 +6,8 @@ from safetensors.torch import load_file
 from trl.trainer.utils import RepeatSampler
 
 from rlvr.checkpoint import checkpoints, read_jsonl
-from rlvr.resume import EpochOrder
 from rlvr.train import main as train_main
+from rlvr.training.resume import EpochOrder
 
 SAFE = {"builder": "safe", "rank": 8, "principal_density": 0.5, "low_density": 0.5}
 SLICED = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 4}

@@ -102,7 +102,9 @@ def test_a_wider_dtype_keeps_the_function(tmp_path: Path):
 def test_a_wrong_formula_is_refused_before_anything_is_written(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    monkeypatch.setattr("rlvr.rotate.random_rotation", lambda d, g: 1.1 * random_rotation(d, g))
+    monkeypatch.setattr(
+        "rlvr.verbs.rotate.random_rotation", lambda d, g: 1.1 * random_rotation(d, g)
+    )
     assert main(["rotate", str(POLICY), str(tmp_path / "out"), "--layers", "1"]) == 1
     assert not list(tmp_path.iterdir())
 

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlvr import pages
 from rlvr.geometry.consistency import COLUMNS
 from rlvr.geometry.matrix import Measured
 from rlvr.geometry.table import EMPTY
-from rlvr.geometry_report import exemplars, percent, short_name
 from rlvr.plots import geometry as draw
 from rlvr.plots.theme import THEMES, ordered_kinds, png
+from rlvr.reports import pages
+from rlvr.reports.geometry import exemplars, percent, short_name
 
 READING = {
     "agreement": {

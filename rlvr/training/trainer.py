@@ -10,7 +10,7 @@ How it deviates from TRL 1.16:
 4. Gradients that the optimizer frees are clipped, and their norm logged, by the optimizer.
 5. A checkpoint is checked for leaks, written under a temporary name, and then renamed; its weights
    may be replaced by their delta against the base.
-6. A run goes on from a checkpoint of any step as if it had never stopped (``rlvr.resume``).
+6. A run goes on from a checkpoint of any step as if it had never stopped (``resume.py``).
 7. Under FSDP2 the optimizer and the base policy are bound to the shards as soon as they exist, and
    generation keeps all ranks in step.
 8. The sampler gets an adapter's dense weights computed beside the policy; TRL merges and unmerges.
@@ -29,19 +29,19 @@ from trl import GRPOConfig
 
 from rlvr import runtime
 from rlvr.adapters import Adapter, adapters_off, policy_weights, save_merged, set_rates
-from rlvr.callbacks import GuardCallback
 from rlvr.checkpoint import publish_checkpoint, step_folder
 from rlvr.config import ModelSection, OptimizerSection, RunSection
 from rlvr.data import Row
 from rlvr.delta import store_delta
 from rlvr.engines import FSDP2, engine_name, require_engine, restrict_gradients
-from rlvr.guard import Guard
 from rlvr.masks import Mask
 from rlvr.optim import MaskedAdamW
 from rlvr.policy import BaseWeights, checkpoint_folder
-from rlvr.resume import ExactResume
 from rlvr.rewards import RewardCall, UnverifiedLimit
-from rlvr.trainer_inputs import reward_function, to_dataset
+from rlvr.training.callbacks import GuardCallback
+from rlvr.training.guard import Guard
+from rlvr.training.inputs import reward_function, to_dataset
+from rlvr.training.resume import ExactResume
 
 
 class RLVRTrainer(ExactResume):

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlvr import pages
 from rlvr.geometry.matrix import Measured
 from rlvr.geometry.table import COLUMNS, EMPTY, W
 from rlvr.plots import geometry as draw
 from rlvr.plots.theme import THEMES, Draw, ordered_kinds, png
+from rlvr.reports import pages
 
 Summary = Mapping[str, Any]
 EXEMPLARS = ("q_proj", "o_proj", "down_proj")

@@ -10,21 +10,21 @@ from transformers import PreTrainedModel, set_seed
 
 from rlvr import __version__, runtime
 from rlvr.adapters import Adapter, attach_adapter, base_weights, describe
-from rlvr.callbacks import Interrupt, MergeUnmerge, MetricsCallback, ProgressCallback
 from rlvr.checkpoint import fingerprint, step_of, write_json
 from rlvr.data import DataSpec, Row, load_prepared, parse_dataset, plain_columns, with_prefill
 from rlvr.engines import engine_dtype, engine_name, loading_whole
-from rlvr.geometry_callback import GeometryCallback
 from rlvr.masks import Mask, build_mask, check_base
-from rlvr.plan import Plan
 from rlvr.policy import choose_trainable, load_policy, load_tokenizer
-from rlvr.resume import check_checkpoint
 from rlvr.rewards import check_columns
 from rlvr.rewards.gold import unparsable_golds
 from rlvr.run_dir import claim_run
 from rlvr.schema import RecipeError, RunError
-from rlvr.trainer import RLVRTrainer
-from rlvr.trainer_inputs import training_arguments
+from rlvr.training.callbacks import Interrupt, MergeUnmerge, MetricsCallback, ProgressCallback
+from rlvr.training.geometry_callback import GeometryCallback
+from rlvr.training.inputs import training_arguments
+from rlvr.training.plan import Plan
+from rlvr.training.resume import check_checkpoint
+from rlvr.training.trainer import RLVRTrainer
 
 # What TRL hands to a reward beside the columns of the dataset.
 TRAINER_COLUMNS = {"completion_ids": []}

@@ -19,10 +19,10 @@ from rlvr.delta import discard_applied
 from rlvr.eval import EvalResult, EvalSettings, evaluate, token_kl
 from rlvr.geometry import update_sparsity
 from rlvr.masks import Mask
-from rlvr.plan import Plan
 from rlvr.policy import checkpoint_folder, load_policy, load_tokenizer
 from rlvr.rewards import check_columns, parse_reward
 from rlvr.run_dir import trained_policy
+from rlvr.training.plan import Plan
 
 
 def finish(plan: Plan, run_dir: Path) -> dict[str, Any]:

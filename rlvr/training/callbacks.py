@@ -16,8 +16,8 @@ from transformers import TrainerCallback
 
 from rlvr import runtime
 from rlvr.checkpoint import read_jsonl
-from rlvr.guard import Guard
 from rlvr.optim import MaskedAdamW
+from rlvr.training.guard import Guard
 
 
 def _masked(optimizer: Any) -> MaskedAdamW | None:

@@ -129,7 +129,7 @@ def compare(
     }
     if steps:
         summary["steps"] = list(steps)
-    from rlvr.geometry_report import build, figures, steps_part, verdict  # imports matplotlib
+    from rlvr.reports.geometry import build, figures, steps_part, verdict  # imports matplotlib
 
     images = figures(measured, summary)
     page = build(measured, summary, images, steps_part(steps))
@@ -222,7 +222,7 @@ def compare_runs(words: list[str], runs: list[str], out: Path, targets: list[str
         "rlvr": __version__,
         **consistency.summarise_runs(rows),
     }
-    from rlvr.consistency_report import build, figures, verdict
+    from rlvr.reports.consistency import build, figures, verdict
 
     images = figures(measured, summary)
     write_table(out / "consistency.csv", rows, consistency.COLUMNS, summary["settings"])

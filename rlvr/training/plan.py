@@ -16,10 +16,10 @@ from rlvr.data import parse_dataset
 from rlvr.masks import MaskSpec, check_files, check_spec, density_bounds, parse_spec
 from rlvr.policy import load_skeleton
 from rlvr.registry import import_plugins
-from rlvr.resume import check_checkpoint
 from rlvr.rewards import RewardCall, parse_reward, parse_rewards
 from rlvr.schema import RecipeError, check_value, unknown_key
 from rlvr.targets import resolve_also_train, resolve_targets
+from rlvr.training.resume import check_checkpoint
 
 # Set by the run itself: a recipe that sets one of them would contradict the run directory.
 RESERVED = {

@@ -1,0 +1,1 @@
+"""A training run: what it refuses beforehand, the seam to TRL, what it saves and guards."""
