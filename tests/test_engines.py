@@ -54,7 +54,11 @@ def weights(run_dir: Path) -> dict[str, torch.Tensor]:
     return load_file(checkpoints(run_dir)[-1] / "model.safetensors")
 
 
-@pytest.mark.parametrize("name", ENGINES)
+# ZeRO-1 and 2 restrict as ZeRO-3 does, and cost a minute.
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n in ("zero1", "zero2") else []) for n in ENGINES],
+)
 def test_nothing_moves_outside_the_mask(write_recipe, tmp_path, name):
     engine, weight_decay = ENGINES[name]
     trainer = {**TRAINER, "weight_decay": weight_decay}

@@ -168,7 +168,7 @@ assert ".entry _update" in compiled.asm["ptx"]
 """
 
 
-@pytest.mark.parametrize("stochastic", [False, True])
+@pytest.mark.parametrize("stochastic", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_kernel_compiles_for_a_gpu_that_is_not_here(stochastic):
     program = f"SIGNATURE, STOCHASTIC = {SIGNATURE}, {stochastic}\n{COMPILE}"
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
