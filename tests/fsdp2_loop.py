@@ -14,9 +14,8 @@ from test_fsdp2 import OPTIONS, make_mask, make_model, take_steps, trained
 from torch import distributed, multiprocessing
 from torch.distributed.fsdp import fully_shard
 
-from rlvr.engines import whole
+from rlvr.engines import local_rows, whole
 from rlvr.optim import MaskedAdamW
-from rlvr.optim.shards import local_rows
 
 WORLD = 2
 
