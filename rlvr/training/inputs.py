@@ -1,5 +1,6 @@
 """What GRPOTrainer is given, in TRL's own forms: arguments, a dataset, reward functions."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,14 +42,15 @@ def to_dataset(rows: list[Row]) -> Dataset:
 
 def reward_function(
     call: RewardCall, limit: UnverifiedLimit, ends: set[int]
-) -> Callable[..., list[float | None]]:
+) -> Any:
     """Return TRL's kind of reward function for ``call``; its time is a metric of the run.
 
     So are the shares of its verdicts by status, which ``limit`` records. A completion whose last
-    token is none of ``ends`` was cut off.
+    token is none of ``ends`` was cut off. TRL awaits all such functions together, so that several
+    rewards of a recipe take the time of the slowest.
     """
 
-    def judge(
+    async def judge(
         completions: list[Any],
         log_metric: Callable,
         completion_ids: list[list[int]],
@@ -57,7 +59,8 @@ def reward_function(
         texts = [item if isinstance(item, str) else item[-1]["content"] for item in completions]
         cut = [not ids or ids[-1] not in ends for ids in completion_ids]
         start = time.perf_counter()
-        judgement = call.judge(texts, {**columns, "completion_ids": completion_ids}, cut)
+        columns["completion_ids"] = completion_ids
+        judgement = await asyncio.to_thread(call.judge, texts, columns, cut)
         rewards = judgement.rewards
         log_metric(f"rewards/{call.name}/seconds", time.perf_counter() - start)
         log_metric(f"rewards/{call.name}/unjudged", sum(reward is None for reward in rewards))
