@@ -40,9 +40,7 @@ def to_dataset(rows: list[Row]) -> Dataset:
     return Dataset.from_list([{"prompt": render(row["problem"]), **row} for row in rows])
 
 
-def reward_function(
-    call: RewardCall, limit: UnverifiedLimit, ends: set[int]
-) -> Any:
+def reward_function(call: RewardCall, limit: UnverifiedLimit, ends: set[int]) -> Any:
     """Return TRL's kind of reward function for ``call``; its time is a metric of the run.
 
     So are the shares of its verdicts by status, which ``limit`` records. A completion whose last
