@@ -98,6 +98,8 @@ def test_no_cell_of_deepspeed_leaks(write_recipe, tmp_path, name, precision, acc
     }
     recipe = write_recipe(mask=SAFE, trainer=trainer, run={"kl_every": 0})
     train_with(name, recipe, precision=precision)
+    rows = read_jsonl(tmp_path / "recipe" / "metrics.jsonl")
+    assert [row["mask_leak"] for row in rows] == [0.0] * 20
     require_no_leak(tmp_path / "recipe")
 
 

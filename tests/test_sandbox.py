@@ -215,6 +215,7 @@ def test_a_kernel_without_namespaces_is_refused_unless_the_recipe_accepts_it():
 @confined
 def test_a_machine_that_confines_is_accepted():
     require("required", "rewards[0]")
+    assert run_script("print(8)", "", Limits(), "required").output == b"8\n"
 
 
 def test_options_without_sense_are_refused_when_the_recipe_is_read():

@@ -30,7 +30,7 @@ from rlvr.adapters.methods import Method, scaling_of
 from rlvr.adapters.report import start_row, summarise
 from rlvr.adapters.spec import build_method, is_trained, module_names
 from rlvr.adapters.weights import adapters_off, merged_layer, tuner_layers
-from rlvr.checkpoint import fingerprint
+from rlvr.checkpoint import fingerprint, replacing
 from rlvr.schema import RecipeError, RunError
 
 TRAINED, START = "default", "start"
@@ -160,9 +160,8 @@ def _initial(
     if path is not None:
         about = {**provenance, "report": rows, "sha256": fingerprint(tensors.items())}
         metadata = {key: json.dumps(value, sort_keys=True) for key, value in about.items()}
-        temporary = path.with_name(f".{path.name}")
-        save_file(tensors, temporary, metadata=metadata)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
     return tensors, rows
 
 

@@ -13,13 +13,10 @@ from rlvr.geometry import sparsity
 from rlvr.geometry.compare import read_pair, stream, workers_for
 from rlvr.geometry.matrix import Measured
 from rlvr.geometry.names import Pair
+from rlvr.geometry.table import PLACE
 
 COLUMNS: dict[str, tuple[str, str]] = {
-    "name": ("", "parameter name in the base checkpoint"),
-    "kind": ("", "last part of the name, such as q_proj"),
-    "layer": ("", "index of the block, from 0; empty outside of the blocks"),
-    "rows": ("entries", "outputs of the linear layer"),
-    "cols": ("entries", "inputs of the linear layer"),
+    **PLACE,
     "runs": ("", "number of runs R; M_r = bf16(W0) != bf16(W_r), p_r = |M_r| / n"),
     "moved_mean": ("share", "mean of p_r over the runs"),
     "jaccard": ("", "mean over pairs of |M_r & M_s| / |M_r or M_s|, pairs of two empty masks out"),

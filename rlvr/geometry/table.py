@@ -2,20 +2,23 @@
 
 import csv
 import io
-import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlvr.checkpoint import write_bytes, write_json
+
 W = "W0: base weights, W+: tuned weights, dW = W+ - W0 of the stored values, moved: bf16 mask"
-COLUMNS: dict[str, tuple[str, str]] = {
+PLACE: dict[str, tuple[str, str]] = {
     "name": ("", "parameter name in the base checkpoint"),
     "kind": ("", "last part of the name, such as q_proj"),
     "layer": ("", "index of the block, from 0; empty outside of the blocks"),
     "rows": ("entries", "outputs of the linear layer"),
     "cols": ("entries", "inputs of the linear layer"),
+}
+COLUMNS: dict[str, tuple[str, str]] = {
+    **PLACE,
     "dtype": ("", "storage dtype of the tuned matrix (of the base, where an adapter is merged)"),
     "sparsity_bf16": ("share", "1 - |moved| / n, moved = bf16(W0) != bf16(W+), +0 = -0"),
     "sparsity_exact": ("share", "share of entries equal as stored, in the wider dtype"),
@@ -80,18 +83,6 @@ def cell(value: Any) -> Any:
     return repr(value) if isinstance(value, float) else value
 
 
-def write_text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write ``content`` so that ``path`` holds either the old or the new file, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-
-
 def write_table(
     path: Path,
     rows: Sequence[Mapping[str, Any]],
@@ -103,12 +94,11 @@ def write_table(
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows([cell(row[key]) for key in columns] for row in rows)
-    write_text(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue().encode())
     header = {
         "notation": W,
         "empty": EMPTY,
         "settings": dict(settings),
         "columns": {key: {"unit": unit, "formula": text} for key, (unit, text) in columns.items()},
     }
-    text = json.dumps(header, indent=2, ensure_ascii=False) + "\n"
-    write_text(path.with_suffix(".columns.json"), text)
+    write_json(path.with_suffix(".columns.json"), header)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from rlvr.checkpoint import write_bytes
 from rlvr.masks.bits import count_bits, pack_bits, unpack_bits
 from rlvr.masks.spec import MaskSpec
 from rlvr.registry import mask_builder
@@ -88,19 +88,13 @@ class Mask(Mapping[str, Tensor]):
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file, so that ``path`` holds the old or the new mask, never half."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         header = {
             "shapes": self.shapes,
             "provenance": self.provenance,
             "fingerprint": self.fingerprint(),
         }
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with open(temporary, "wb") as file:
-            file.write(to_safetensors(self.bits, metadata={_KEY: json.dumps(header)}))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        content = to_safetensors(self.bits, metadata={_KEY: json.dumps(header)})
+        write_bytes(Path(path), content)
 
     @classmethod
     def load(cls, path: str | Path) -> "Mask":

@@ -6,13 +6,12 @@ them. ``--validate`` asks the reward about every row's own gold answer.
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rlvr import runtime
-from rlvr.checkpoint import write_json
+from rlvr.checkpoint import replacing, write_json
 from rlvr.config import ModelSection, apply_overrides, load_recipe
 from rlvr.data import (
     DataSpec,
@@ -109,19 +108,13 @@ def _report(
 
 def _write(out: Path, loaded: Loaded) -> None:
     """Write the rows, and the ids that were dropped beside them; whole files or none."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "w", encoding="utf-8") as file:
+        with replacing(out) as temporary, open(temporary, "w", encoding="utf-8") as file:
             for row in loaded.rows:
                 file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, out)
     except (OSError, UnicodeEncodeError) as error:
         raise RecipeError(f"--out {out}: {error}; nothing was written") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     runtime.say(f"{out}: {len(loaded.rows)} rows")
     if loaded.dropped:
         beside = out.with_name(f"{out.name}.dropped.json")

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from rlvr import __version__, runtime
-from rlvr.checkpoint import checkpoints, step_of, write_json
+from rlvr.checkpoint import checkpoints, step_of, write_bytes, write_json
 from rlvr.geometry import consistency
 from rlvr.geometry.compare import measure_pairs, open_checkpoint, summarise
 from rlvr.geometry.matrix import ANGLE_RANK, Settings
 from rlvr.geometry.names import pair_up
 from rlvr.geometry.sources import Checkpoint
-from rlvr.geometry.table import COLUMNS, write_bytes, write_table, write_text
+from rlvr.geometry.table import COLUMNS, write_table
 from rlvr.run_dir import trained_policy
 from rlvr.schema import RecipeError, RunError
 
@@ -141,7 +141,7 @@ def compare(
 def _publish(out: Path, images: dict, page: str, summary: dict[str, Any]) -> None:
     for name, themes in images.items():
         write_bytes(out / f"{name}.png", themes["light"])
-    write_text(out / "report.html", page)
+    write_bytes(out / "report.html", page.encode())
     write_json(out / "summary.json", summary)
 
 

@@ -6,7 +6,6 @@ Where rows carry ``label`` (is the response right?), a table by ``tag`` counts t
 
 import argparse
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -15,6 +14,7 @@ from typing import Any, get_args
 
 from tqdm import tqdm
 
+from rlvr.checkpoint import replacing
 from rlvr.rewards import Status, Verdict
 from rlvr.rewards.math import verify_batch
 from rlvr.schema import RecipeError
@@ -87,8 +87,7 @@ def judge_file(cases: Path, out: Path, extract: Any, deadline_s: float) -> list[
     """
     rows = read_cases(cases)
     judged: list[Row] = []
-    temporary = out.with_name(f"{out.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(out) as temporary:
         with (
             open(temporary, "w", encoding="utf-8") as file,
             tqdm(unit=" rows", desc="verify") as bar,
@@ -101,9 +100,6 @@ def judge_file(cases: Path, out: Path, extract: Any, deadline_s: float) -> list[
                     kept = {key: row[key] for key in ("label", "tag") if key in row}
                     judged.append({**kept, "status": verdict.status})
                 bar.update(len(chunk))
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
     return judged
 
 
