@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
 
@@ -210,7 +210,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return merge(base, content)
 
 
-def _check_section(section: type, value: Any, where: str) -> Any:
+def check_section(section: type, value: Any, where: str) -> Any:
+    """Return the dataclass ``section`` that a mapping states, with every key and type checked."""
     if not isinstance(value, dict):
         raise RecipeError(f"{where}: expected a mapping, got {value!r}")
     fields = {field.name: field for field in dataclasses.fields(section)}
@@ -223,9 +224,11 @@ def _check_section(section: type, value: Any, where: str) -> Any:
         required = required and spec.default_factory is dataclasses.MISSING
         if required and name not in value:
             raise RecipeError(f"{where}: {name!r} is missing; add it")
+    kinds = {kind for hint in hints.values() for kind in (hint, *get_args(hint))}
     sections = {
-        kind: lambda item, at, kind=kind: _check_section(kind, item, at)
-        for kind in (ModelSection, OptimizerSection, EvalSection, GeometrySection, RunSection)
+        kind: lambda item, at, kind=kind: check_section(kind, item, at)
+        for kind in kinds
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind)
     }
     checked = {
         key: check_value(item, hints[key], f"{where}.{key}".removeprefix("recipe."), sections)
@@ -236,7 +239,7 @@ def _check_section(section: type, value: Any, where: str) -> Any:
 
 def resolve_recipe(content: dict[str, Any], default_dir: str) -> Recipe:
     """Check a merged mapping and return the recipe; ``default_dir`` stands where none is given."""
-    recipe = _check_section(Recipe, content, "recipe")
+    recipe = check_section(Recipe, content, "recipe")
     if recipe.mask and recipe.adapter:
         raise RecipeError(
             "mask and adapter are both given; a mask restricts the base weights and an adapter "

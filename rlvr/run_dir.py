@@ -1,13 +1,19 @@
 """The run directory (contract C4): the only interface between train, evaluate and geometry."""
 
+import fcntl
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rlvr.checkpoint import newest_checkpoint, step_of, write_json
 from rlvr.config import Recipe
 from rlvr.delta import policy_folder
-from rlvr.schema import RecipeError
+from rlvr.schema import RecipeError, RunError
+
+LOCK = ".lock"
 
 # May differ when a run is resumed: how long it goes on, what it keeps and where it reports to.
 EXTENSIBLE = {
@@ -22,6 +28,40 @@ EXTENSIBLE = {
     ("run", "checkpoint"),
     ("run", "max_unverified"),
 }
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process; the kernel lets go of it when the process dies.
+
+    Raises:
+        RunError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = (folder / LOCK).read_text(encoding="utf-8").strip()
+            raise RunError(
+                f"{folder} is being written by another process ({holder}); wait for it or stop it"
+            ) from None
+        file.truncate(0)
+        file.write(f"pid {os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a living process holds ``folder``."""
+    if not (folder / LOCK).is_file():
+        return False
+    with open(folder / LOCK, encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _flat(content: dict[str, Any], prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
@@ -50,7 +90,7 @@ def open_run(recipe: Recipe, *, resume: bool) -> tuple[Path, Path | None]:
     run_dir = Path(str(recipe.run.dir))
     recorded = run_dir / "recipe.json"
     if not recorded.is_file():
-        if run_dir.exists() and any(run_dir.iterdir()):
+        if run_dir.exists() and any(path.name != LOCK for path in run_dir.iterdir()):
             raise RecipeError(f"run.dir: {run_dir} is not empty and holds no run; choose another")
         if resume:
             raise RecipeError(f"--resume: {run_dir} holds no run; start it without --resume")

@@ -5,6 +5,7 @@ Also the module that ``accelerate launch … -m rlvr.train RECIPE`` runs.
 
 import argparse
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from rlvr import runtime
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train one recipe and return the exit code."""
-    from rlvr.run_dir import open_run
+    from rlvr.run_dir import locked, open_run
 
     recipe = load_recipe(options.recipe, options.overrides)
     runtime.prepare_environment(Path(str(recipe.run.dir)))
@@ -37,13 +38,14 @@ def run(options: argparse.Namespace) -> int:
     from rlvr.training.session import train
     from rlvr.training.summary import finish
 
-    finished = train(plan, run_dir, checkpoint)
+    with locked(run_dir) if runtime.is_main() else nullcontext():
+        finished = train(plan, run_dir, checkpoint)
+        if finished and runtime.is_main():
+            finish(plan, run_dir)
     if not finished:
         command = " ".join(["rlvr train", options.recipe, *options.overrides, "--resume"])
         runtime.say(f"interrupted; nothing is lost. Go on with:\n  {command}")
         return runtime.INTERRUPTED
-    if runtime.is_main():
-        finish(plan, run_dir)
     return 0
 
 

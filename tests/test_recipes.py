@@ -8,9 +8,9 @@ import pytest
 from rlvr.cli import VERBS
 from rlvr.cli import main as cli_main
 from rlvr.config import read_yaml, resolve_recipe
+from rlvr.studies.spec import load_study
 from rlvr.train import main as train_main
 from rlvr.training.plan import check_recipe
-from rlvr.verbs.study import load_study
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "recipes").rglob("*.yaml"))
@@ -27,8 +27,10 @@ def test_a_shipped_recipe_passes_the_check(path, capsys):
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_arm_of_a_shipped_study_passes_the_check(path):
     study = load_study(path, [])
-    for recipe in study.arms.values():
-        assert check_recipe(resolve_recipe(recipe, "")).targets
+    for arm in study.arms:
+        for value in study.values:
+            recipe = study.runs_of(arm, value)[0].recipe
+            assert check_recipe(resolve_recipe(recipe, "")).targets
 
 
 def test_the_readme_shows_only_files_and_verbs_that_exist():

@@ -1,7 +1,6 @@
 """Two checkpoints into one row per target matrix: opened, paired, streamed, summed up."""
 
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from rlvr import runtime
 from rlvr.geometry.lora import CONFIG, open_adapter
 from rlvr.geometry.matrix import MASKS, Measured, Settings, measure
 from rlvr.geometry.names import Pair
@@ -62,21 +62,17 @@ def _read(pair: Pair, stored: Stored, path: Path) -> Tensor:
     return tensor
 
 
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def workers_for(largest: int, device: torch.device) -> int:
     """Return how many matrices of up to ``largest`` entries are measured at a time."""
     if device.type != "cpu":
         return 1
-    return max(1, min(cores(), int(_BUDGET // (_COPIES * largest))))
+    return max(1, min(runtime.cores(), int(_BUDGET // (_COPIES * largest))))
 
 
 @contextmanager
 def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
     """Yield threads that share the cores; the process's own number of threads returns after."""
-    before, threads = torch.get_num_threads(), max(1, cores() // workers)
+    before, threads = torch.get_num_threads(), max(1, runtime.cores() // workers)
     # Threads, not processes: LAPACK runs outside the interpreter's lock, and imports cost memory.
     with ThreadPoolExecutor(workers, initializer=lambda: torch.set_num_threads(threads)) as pool:
         try:

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from rlvr.plots.curves import smooth
-from rlvr.plots.theme import Draw, Theme, color_of, ordered_kinds, tidy
+from rlvr.plots.theme import Draw, Theme, color_of, ordered_kinds, smooth, tidy
 
 Row = Mapping[str, Any]
 Vectors = Mapping[str, np.ndarray]

@@ -1,4 +1,7 @@
-"""Light and dark figures of a report: one drawing, two sets of colours."""
+"""Light and dark figures of a report: one drawing, two sets of colours.
+
+Colours are those of Okabe and Ito, which colour-blind readers tell apart.
+"""
 
 import io
 import math
@@ -7,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from rlvr.plots.curves import PALETTE
-
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#333333")
 KIND_ORDER = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 DPI = 144
 
@@ -65,6 +68,13 @@ def png(draw: Draw, size: tuple[float, float], theme: Theme) -> bytes:
         buffer = io.BytesIO()
         FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()
+
+
+def smooth(values: Sequence[float], window: int = 5) -> np.ndarray:
+    """Return the centred moving average; at the ends over the part of the window that exists."""
+    kernel = np.ones(min(window, len(values)))
+    total = np.convolve(np.asarray(values, dtype=float), kernel, mode="same")
+    return total / np.convolve(np.ones(len(values)), kernel, mode="same")
 
 
 def tidy(axes: Axes, theme: Theme) -> None:

@@ -1,0 +1,206 @@
+"""The figures of a study: what each arm reached, by how much it differs, and the way there."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from rlvr.plots.theme import Draw, Theme, color_of, smooth, tidy
+
+ARMS_PER_PANEL = 4
+
+
+@dataclass(frozen=True)
+class Dots:
+    """One number of one arm: its mean, the interval of it, and the values of the seeds."""
+
+    mean: float
+    low: float
+    high: float
+    values: Sequence[float]
+
+
+def dots_figure(
+    names: Sequence[str], panels: Mapping[str, Sequence[Dots | None]], control: int | None
+) -> tuple[Draw, tuple]:
+    """Return a row for each name and a panel for each number; the band is the control's."""
+
+    def draw(figure: Figure, theme: Theme) -> None:
+        axes_of = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, (title, dots) in zip(axes_of, panels.items(), strict=True):
+            tidy(axes, theme)
+            axes.grid(visible=False, axis="y")
+            reference = None if control is None else dots[control]
+            if reference is not None:
+                _band(axes, reference, theme)
+            for row, item in enumerate(dots):
+                if item is not None:
+                    _draw_dots(axes, row, item, color_of(0 if row == control else 1, theme))
+            axes.set_xlabel(title)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        _rows(axes_of[0], names)
+
+    return draw, (3.2 + 3.0 * len(panels), 1.2 + 0.34 * len(names))
+
+
+def _band(axes: Axes, reference: Dots, theme: Theme) -> None:
+    if math.isnan(reference.low):
+        axes.axvline(reference.mean, color=theme.muted, linewidth=1, linestyle=":")
+    else:
+        axes.axvspan(reference.low, reference.high, color=theme.muted, alpha=0.2, linewidth=0)
+
+
+def _draw_dots(axes: Axes, row: int, item: Dots, color: str) -> None:
+    if not math.isnan(item.low):
+        axes.plot([item.low, item.high], [row, row], color=color, linewidth=2.5, alpha=0.8)
+    if len(item.values) > 1:
+        axes.plot(item.values, [row] * len(item.values), "o", color=color, markersize=3, alpha=0.45)
+    axes.plot(item.mean, row, "o", color=color, markersize=6.5)
+
+
+def _rows(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), list(names))
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+
+
+def differences_figure(
+    names: Sequence[str], differences: Sequence[Any], title: str
+) -> tuple[Draw, tuple]:
+    """Return each arm's difference from the control with its t-interval; full dots are seen."""
+
+    def draw(figure: Figure, theme: Theme) -> None:
+        axes = figure.subplots()
+        tidy(axes, theme)
+        axes.grid(visible=False, axis="y")
+        axes.axvline(0, color=theme.muted, linewidth=1)
+        for row, item in enumerate(differences):
+            color = color_of(1, theme) if item.is_seen else theme.muted
+            axes.plot([item.low, item.high], [row, row], color=color, linewidth=2.5)
+            face = color if item.is_seen else theme.page
+            axes.plot(item.mean, row, "o", color=color, markersize=7, markerfacecolor=face)
+        # An interval of two seeds may be many times wider than all the others.
+        reach = max(abs(item.mean) for item in differences)
+        widths = sorted(item.high - item.low for item in differences)
+        reach = max(2 * reach, widths[len(widths) // 2]) or 1.0
+        low, high = axes.get_xlim()
+        axes.set_xlim(max(low, -1.5 * reach), min(high, 1.5 * reach))
+        axes.set_xlabel(title)
+        _rows(axes, names)
+
+    return draw, (8.5, 1.2 + 0.34 * len(names))
+
+
+def curves_figure(
+    panels: Mapping[str, Mapping[str, Any]], control: str | None
+) -> tuple[Draw, tuple]:
+    """Return a panel for each metric and group of arms, the control grey in each.
+
+    Args:
+        panels: axis label to the curve of each arm: steps, mean, low, high.
+        control: the arm that is drawn into every panel.
+    """
+    arms = list(dict.fromkeys(arm for curves in panels.values() for arm in curves))
+    others = [arm for arm in arms if arm != control]
+    groups = [others[i : i + ARMS_PER_PANEL] for i in range(0, len(others), ARMS_PER_PANEL)] or [[]]
+
+    def draw(figure: Figure, theme: Theme) -> None:
+        grid = figure.subplots(len(panels), len(groups), squeeze=False, sharex=True, sharey="row")
+        for line, (label, curves) in zip(grid, panels.items(), strict=True):
+            for axes, group in zip(line, groups, strict=True):
+                tidy(axes, theme)
+                if control is not None and control in curves:
+                    _draw_curve(axes, curves[control], theme.muted)
+                for index, arm in enumerate(group):
+                    if arm in curves:
+                        _draw_curve(axes, curves[arm], color_of(index, theme))
+            line[0].set_ylabel(label)
+        for axes, group in zip(grid[0], groups, strict=True):
+            names = ([control] if control is not None else []) + group
+            colors = ([theme.muted] if control is not None else []) + [
+                color_of(index, theme) for index in range(len(group))
+            ]
+            handles = [Line2D([], [], color=color, linewidth=2) for color in colors]
+            axes.legend(handles, names, frameon=False, fontsize=8.5, loc="lower center",
+                        bbox_to_anchor=(0.5, 1.0))  # fmt: skip
+        for axes in grid[-1]:
+            axes.set_xlabel("optimizer step")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+
+    return draw, (1.2 + 3.3 * len(groups), 1.0 + 2.0 * len(panels))
+
+
+def _draw_curve(axes: Axes, curve: Any, color: str) -> None:
+    few = len(curve.steps) < 25
+    width = 1 if few else 5
+    axes.plot(curve.steps, smooth(curve.mean, width), color=color, linewidth=1.6,
+              marker="o" if few else None, markersize=3)  # fmt: skip
+    if not np.isnan(curve.low).any():
+        axes.fill_between(curve.steps, smooth(curve.low, width), smooth(curve.high, width),
+                          color=color, alpha=0.15, linewidth=0)  # fmt: skip
+
+
+def sweep_figure(
+    field: str, values: Sequence[Any], panels: Mapping[str, Mapping[str, Sequence[Dots | None]]]
+) -> tuple[Draw, tuple]:
+    """Return a panel for each number: a line per arm over the swept values, with intervals."""
+    numeric = all(isinstance(value, int | float) for value in values)
+    places = list(values) if numeric else list(range(len(values)))
+
+    def draw(figure: Figure, theme: Theme) -> None:
+        grid = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (title, arms) in zip(grid, panels.items(), strict=True):
+            tidy(axes, theme)
+            for index, (arm, dots) in enumerate(arms.items()):
+                kept = [(x, d) for x, d in zip(places, dots, strict=True) if d is not None]
+                if not kept:
+                    continue
+                x = [place for place, _ in kept]
+                style: Any = {"color": color_of(index, theme), "linewidth": 1.6, "label": arm}
+                style["linestyle"] = "-" if index < len(theme.colors) else "--"
+                axes.plot(x, [d.mean for _, d in kept], marker="o", markersize=4, **style)
+                for place, d in kept:
+                    axes.plot([place, place], [d.low, d.high], color=style["color"], alpha=0.5)
+            if numeric and min(places) > 0 and max(places) >= 5 * min(places):
+                axes.set_xscale("log")
+            else:
+                axes.set_xticks(places, [str(value) for value in values])
+            axes.set_xlabel(field)
+            axes.set_ylabel(title)
+        figure.legend(*grid[0].get_legend_handles_labels(), frameon=False,
+                      loc="outside lower center", ncols=4)  # fmt: skip
+
+    return draw, (4.2 * len(panels), 4.3)
+
+
+def scatter_figure(
+    label: str, points: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
+) -> tuple[Draw, tuple]:
+    """Return, for each number, every run at its accuracy: what an equal gain has cost.
+
+    Args:
+        label: of the horizontal axis.
+        points: axis label to the (accuracy, number) of each arm's runs.
+    """
+
+    def draw(figure: Figure, theme: Theme) -> None:
+        grid = figure.subplots(1, len(points), squeeze=False)[0]
+        for axes, (title, arms) in zip(grid, points.items(), strict=True):
+            tidy(axes, theme)
+            for index, (arm, pairs) in enumerate(arms.items()):
+                marker = "os^Dv"[index // len(theme.colors) % 5]
+                x, y = zip(*pairs, strict=True) if pairs else ((), ())
+                axes.plot(x, y, marker, color=color_of(index, theme), markersize=4.5, alpha=0.8,
+                          label=arm)  # fmt: skip
+            axes.set_xlabel(label)
+            axes.set_ylabel(title)
+        figure.legend(*grid[0].get_legend_handles_labels(), frameon=False,
+                      loc="outside lower center", ncols=4)  # fmt: skip
+
+    return draw, (4.2 * len(points), 4.3)

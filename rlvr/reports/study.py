@@ -1,0 +1,312 @@
+"""The report of a study: what each arm reached, what can be told apart, and what it did to W."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rlvr.plots import study as draw
+from rlvr.plots.study import Dots
+from rlvr.plots.theme import THEMES, Draw, png
+from rlvr.reports import pages
+from rlvr.studies.curves import curve_of
+from rlvr.studies.results import METRICS, Cell, at_best, at_matched_accuracy, first
+from rlvr.studies.spec import Study
+from rlvr.studies.statistics import Difference, Mean
+
+CURVES = {
+    "reward": "reward",
+    "loss": "loss",
+    "kl_to_base": "KL to base",
+    "entropy": "entropy (nats)",
+    "completions/mean_length": "length (tokens)",
+    "grad_norm": "gradient norm",
+}
+COSTS = ("kl", "sparsity", "nss", "off_principal")
+READING = {
+    "accuracy": {
+        "What you see": "Each arm's held-out accuracy: the mean over seeds, its 95 % bootstrap "
+        "interval, and a faint dot for each seed. The band is the control.",
+        "What to look for": "Dots that all lie outside of the band.",
+        "By chance": "Arms that do the same scatter around the band, some of them outside of it.",
+    },
+    "differences": {
+        "What you see": "Each arm minus the control at the same seed, with its 95 % t-interval. "
+        "Full dots: the difference is seen after Holm's correction for the number of arms.",
+        "What to look for": "Full dots, and how far from 0 they are.",
+        "By chance": "Hollow dots on both sides of 0; one interval in twenty misses it.",
+    },
+    "sweep": {
+        "What you see": "The same numbers over the swept field, a line per arm.",
+        "What to look for": "Arms that peak at another value, or break where others still learn.",
+        "By chance": "Lines that cross within their intervals.",
+    },
+    "curves": {
+        "What you see": "The runs on the way, the control in grey; bands are 95 % t-intervals of "
+        "the mean over seeds, lines of 25 steps or more a moving average of five.",
+        "What to look for": "An arm that learns later, loses its entropy, or leaves the base.",
+        "By chance": "Overlapping bands.",
+    },
+    "geometry": {
+        "What you see": "What the update did to the weights, measured on the exported policy. "
+        "Excess: the overlap of the moved weights with a mask, minus that of the same update "
+        "shuffled.",
+        "What to look for": "Excess below 0 in principal and above 0 in low-magnitude: the update "
+        "went off the principals. A small NSS: it kept the spectrum.",
+        "By chance": "An excess of 0.",
+    },
+    "cost": {
+        "What you see": "Every run at the accuracy that it reached.",
+        "What to look for": "Arms that reach an accuracy with less KL, or fewer moved weights, "
+        "than others at the same place on the axis.",
+        "By chance": "One cloud.",
+    },
+}
+TITLES = {
+    "accuracy": "What did each arm reach?",
+    "differences": "Which arms differ from the control?",
+    "sweep": "How does it depend on the swept field?",
+    "curves": "How did they get there?",
+    "geometry": "Where did the update go?",
+    "cost": "What does an equal accuracy cost?",
+}
+NOTE = (
+    "Means are over seeds with 95 % bootstrap intervals, which are too narrow for fewer than about "
+    "ten seeds; of a single seed the interval is over problems. Differences are paired by seed "
+    "(by Welch's test where the seeds differ) with 95 % t-intervals; one is called seen where its "
+    "p-value is below 0.05 after Holm's correction over the arms. 'Seeds to see it': how many it "
+    "would take to see a difference of this size with a chance of 80 %."
+)
+
+
+def number(value: float | None, digits: int) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def interval(item: Mean | Difference | None, digits: int, *, sign: bool = False) -> str:
+    """Return ``mean [low, high]``, or the mean alone where there is no interval."""
+    if item is None:
+        return "-"
+    text = f"{item.mean:+.{digits}f}" if sign else f"{item.mean:.{digits}f}"
+    if math.isnan(item.low):
+        return text
+    return f"{text} [{item.low:.{digits}f}, {item.high:.{digits}f}]"
+
+
+def verdict(item: Difference | None, is_control: bool) -> str:
+    if is_control:
+        return "control"
+    if item is None:
+        return "too few seeds"
+    if item.is_seen:
+        return "higher" if item.mean > 0 else "lower"
+    return "no difference seen"
+
+
+def result_rows(study: Study, cells: Sequence[Cell]) -> list[dict[str, str]]:
+    """Return the table as text, one row a cell; columns that no cell has are left out."""
+    rows = []
+    for cell in cells:
+        density, leak = first(cell, "density"), first(cell, "mask_leak")
+        accuracy, between = cell.means.get("accuracy"), cell.differences.get("accuracy")
+        row = {
+            "arm": cell.name,
+            "seeds": f"{len(cell.rows)} of {cell.planned}",
+            "density": "-" if density is None else f"{density:.1%}",
+            "leak": "-" if leak is None else str(leak),
+        }
+        if accuracy is not None:
+            row["accuracy (%)"] = _accuracy(cell, accuracy)
+            row["minus control (points)"] = interval(between, 1, sign=True)
+            row["verdict"] = verdict(between, cell.arm == study.control)
+            needed = None if between is None or between.is_seen else between.seeds_needed
+            row["seeds to see it"] = "-" if needed is None else str(needed)
+        for key, metric in METRICS.items():
+            if key != "accuracy" and key in cell.means:
+                row[metric.title] = interval(cell.means[key], metric.digits)
+        rows.append(row)
+    return rows
+
+
+def _accuracy(cell: Cell, accuracy: Mean) -> str:
+    if accuracy.n > 1:
+        return interval(accuracy, 1)
+    only = next(iter(cell.rows.values()))
+    return interval(Mean(accuracy.mean, only["accuracy_low"], only["accuracy_high"], 1), 1)
+
+
+def markdown(rows: Sequence[Mapping[str, str]]) -> str:
+    """Return rows of text as an aligned Markdown table."""
+    titles = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [titles, *([row.get(title, "-") for title in titles] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(titles))]
+    text = [
+        "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    ]
+    return "\n".join([text[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *text[1:]])
+
+
+def sentences(study: Study, cells: Sequence[Cell]) -> str:
+    """Return what the accuracies say, in plain words."""
+    compared = [cell for cell in cells if "accuracy" in cell.differences]
+    if not compared:
+        return "No arm can be compared with the control yet: it takes two seeds of both."
+    seen = [cell for cell in compared if cell.differences["accuracy"].is_seen]
+    if not seen:
+        least = min(abs(c.differences["accuracy"].high - c.differences["accuracy"].low) / 2
+                    for c in compared)  # fmt: skip
+        return (
+            f"No difference from {study.control} in accuracy is seen in any of {len(compared)} "
+            f"comparisons; the narrowest interval is ± {least:.1f} points wide."
+        )
+    words = [
+        f"{cell.name} {'above' if cell.differences['accuracy'].mean > 0 else 'below'} by "
+        f"{abs(cell.differences['accuracy'].mean):.1f} points"
+        for cell in seen
+    ]
+    return (
+        f"Of {len(compared)} comparisons with {study.control}, {len(seen)} differ in accuracy: "
+        f"{', '.join(words)}. The others cannot be told apart from it."
+    )
+
+
+def _dots(cells: Sequence[Cell], key: str) -> list[Dots | None]:
+    found: list[Dots | None] = []
+    for cell in cells:
+        mean = cell.means.get(key)
+        values = [row[key] for row in cell.rows.values() if row.get(key) is not None]
+        found.append(None if mean is None else Dots(mean.mean, mean.low, mean.high, values))
+    return found
+
+
+def _plans(
+    study: Study, cells: Sequence[Cell], shown: Sequence[Cell]
+) -> dict[str, tuple[Draw, tuple]]:
+    """Return what is drawn; ``shown`` is one cell an arm."""
+    names = [cell.arm for cell in shown]
+    control = next((i for i, cell in enumerate(shown) if cell.arm == study.control), None)
+    plans: dict[str, tuple[Draw, tuple]] = {}
+    present = [key for key in METRICS if any(key in cell.means for cell in cells)]
+    if "accuracy" in present:
+        dots = {METRICS["accuracy"].title: _dots(shown, "accuracy")}
+        plans["accuracy"] = draw.dots_figure(names, dots, control)
+    compared = [cell for cell in cells if "accuracy" in cell.differences]
+    if compared:
+        plans["differences"] = draw.differences_figure(
+            [cell.name for cell in compared],
+            [cell.differences["accuracy"] for cell in compared],
+            f"accuracy minus {study.control} (points)",
+        )
+    if study.swept is not None:
+        keys = [key for key in ("accuracy", "kl", "sparsity", "nss") if key in present]
+        plans["sweep"] = draw.sweep_figure(study.swept, study.values, {
+            METRICS[key].title: _by_arm(study, cells, lambda own, key=key: _dots(own, key))
+            for key in keys
+        })  # fmt: skip
+    curves = {
+        label: {cell.arm: curve for cell in shown if (curve := _curve(study, cell, key))}
+        for key, label in CURVES.items()
+    }
+    curves = {label: arms for label, arms in curves.items() if arms}
+    if curves:
+        plans["curves"] = draw.curves_figure(curves, study.control)
+    measured = [key for key in METRICS if key in present and key not in ("accuracy", "kl")]
+    plans["geometry"] = draw.dots_figure(
+        names, {METRICS[key].title: _dots(shown, key) for key in measured}, control
+    )
+    costs = [key for key in COSTS if key in present]
+    if "accuracy" in present and costs:
+        plans["cost"] = draw.scatter_figure(METRICS["accuracy"].title, {
+            METRICS[key].title: {arm: _pairs(cells, arm, key) for arm in study.arms}
+            for key in costs
+        })  # fmt: skip
+    return plans
+
+
+def _by_arm(study: Study, cells: Sequence[Cell], dots: Callable) -> dict[str, list[Dots | None]]:
+    found = {}
+    for arm in study.arms:
+        own = {cell.value: cell for cell in cells if cell.arm == arm}
+        found[arm] = [dots([own[v]])[0] if v in own else None for v in study.values]
+    return found
+
+
+def _curve(study: Study, cell: Cell, key: str) -> Any:
+    runs = [run for run in study.runs_of(cell.arm, cell.value) if run.seed in cell.rows]
+    return curve_of([run.folder for run in runs], key)
+
+
+def _pairs(cells: Sequence[Cell], arm: str, key: str) -> list[tuple[float, float]]:
+    rows = [row for cell in cells if cell.arm == arm for row in cell.rows.values()]
+    return [(row["accuracy"], row[key]) for row in rows if key in row and "accuracy" in row]
+
+
+def figures(study: Study, cells: Sequence[Cell]) -> dict[str, dict[str, bytes]]:
+    """Return the figures as PNG by name and theme."""
+    shown = at_best(study, cells) if study.swept is not None else list(cells)
+    return {
+        name: {theme: png(how, size, colors) for theme, colors in THEMES.items()}
+        for name, (how, size) in _plans(study, cells, shown or cells).items()
+    }
+
+
+def tables(study: Study, cells: Sequence[Cell]) -> dict[str, list[dict[str, str]]]:
+    """Return the tables of a study by title, as rows of text."""
+    found = {"every arm": result_rows(study, cells)}
+    if study.swept is not None:
+        field = study.swept.rsplit(".", 1)[-1]
+        best, matched = at_best(study, cells), at_matched_accuracy(study, cells)
+        found[f"each arm at its best {field} (chosen on the same problems)"] = result_rows(
+            study, best
+        )
+        title = f"each arm at the {field} whose accuracy is nearest to the control's best"
+        found[title] = result_rows(study, matched)
+    return found
+
+
+def build(
+    study: Study,
+    cells: Sequence[Cell],
+    images: Mapping[str, dict[str, bytes]],
+    tables: Mapping[str, Sequence[Mapping[str, str]]],
+) -> str:
+    """Return the HTML of the report."""
+    parts = [pages.paragraph(sentences(study, cells), "lead"), pages.cards(_cards(study, cells))]
+    for name, image in images.items():
+        parts += [pages.heading(TITLES[name]), pages.figure(image, TITLES[name], READING[name])]
+    parts.append(pages.heading("Numbers"))
+    for title, rows in tables.items():
+        titles = list(dict.fromkeys(key for row in rows for key in row))
+        lines = [[(row.get(t, "-"), None) for t in titles] for row in rows]
+        parts += [pages.paragraph(f"{title[0].upper()}{title[1:]}."), pages.table(titles, lines)]
+    parts.append(pages.paragraph(NOTE))
+    words = [[(m.title, None), (m.meaning, None)] for m in METRICS.values()]
+    inside = pages.table(["number", "what it is"], words, kind="text")
+    parts.append(pages.details("What each number is", inside))
+    done = sum(len(cell.rows) for cell in cells)
+    subtitle = f"{done} of {len(study.runs)} runs, control {study.control}: {study.folder}"
+    return pages.page(study.folder.name, subtitle, parts)
+
+
+def _cards(study: Study, cells: Sequence[Cell]) -> list[tuple[str, str, str]]:
+    done = sum(len(cell.rows) for cell in cells)
+    leaks = [first(cell, "mask_leak") for cell in cells]
+    worst = max((leak for leak in leaks if leak is not None), default=None)
+    seconds = [
+        row["seconds_per_step"]
+        for cell in cells
+        for row in cell.rows.values()
+        if row.get("seconds_per_step") is not None
+    ]
+    items = [
+        (f"{done} / {len(study.runs)}", "runs are finished", "unfinished ones are left out"),
+        ("-" if worst is None else str(worst), "entries leaked out of a mask", "0 by contract"),
+    ]
+    before = [c.rows[s]["accuracy_before"] for c in cells for s in c.rows
+              if c.rows[s].get("accuracy_before") is not None]  # fmt: skip
+    if before:
+        items.append((f"{before[0]:.1f} %", "accuracy of the base policy", "where all runs start"))
+    if seconds:
+        middle = sorted(seconds)[len(seconds) // 2]
+        items.append((f"{middle:.2f} s", "a step, median over runs", "on the machines they ran on"))
+    return items

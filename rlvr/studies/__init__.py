@@ -1,0 +1,1 @@
+"""Studies: many runs that differ in what a question asks, and what their numbers can say."""

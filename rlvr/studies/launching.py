@@ -1,0 +1,224 @@
+"""The runs of a study as processes: several at once, none of which outlives the study."""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from rlvr import runtime
+from rlvr.checkpoint import write_bytes
+from rlvr.config import read_yaml
+from rlvr.run_dir import is_locked
+from rlvr.schema import RecipeError
+from rlvr.studies.progress import geometry_is_due, state_of
+from rlvr.studies.spec import Run, Study
+
+_POLL_SECONDS = 0.2
+_PR_SET_PDEATHSIG = 1  # of prctl(2): the signal that a process gets when its parent dies
+_TAIL_LINES = 12
+
+
+@dataclass
+class Job:
+    """A run that is being worked on: its processes, one after the other, in one slot."""
+
+    run: Run
+    slot: dict[str, str]
+    commands: list[list[str]]
+    process: subprocess.Popen
+    began: float
+
+
+def processes_per_run(study: Study) -> int:
+    return 1 if study.launch is None else int(read_yaml(study.launch).get("num_processes", 1))
+
+
+def slots(study: Study, jobs: int | None) -> list[dict[str, str]]:
+    """Return the environment of each run that may go on at once: its GPUs, or its CPU threads.
+
+    Raises:
+        RecipeError: one run needs more GPUs than there are.
+    """
+    processes = processes_per_run(study)
+    if not torch.cuda.is_available():
+        cores = runtime.cores()
+        count = jobs or max(1, cores // processes)
+        threads = max(1, cores // (count * processes))
+        return [{"OMP_NUM_THREADS": str(threads)} for _ in range(count)]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(i) for i in range(torch.cuda.device_count())]
+    names = visible.split(",") if visible else names
+    if processes > len(names):
+        raise RecipeError(
+            f"launch: {study.launch} starts {processes} processes and {len(names)} GPUs are "
+            "visible; lower num_processes"
+        )
+    count = min(jobs or len(names), len(names) // processes)
+    groups = (names[i * processes : (i + 1) * processes] for i in range(count))
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups]
+
+
+def log_path(study: Study, run: Run) -> Path:
+    return study.folder / "logs" / f"{run.name}.log"
+
+
+def write_recipe(study: Study, run: Run) -> Path:
+    path = study.folder / "recipes" / f"{run.name}.yaml"
+    write_bytes(path, yaml.safe_dump(run.recipe, sort_keys=False).encode())
+    return path
+
+
+def _commands(study: Study, run: Run) -> list[list[str]]:
+    """Return what is left to do for a run: training, then its geometry."""
+    commands = []
+    if state_of(run) != "finished":
+        start = [sys.executable, "-m", "rlvr.train"]
+        if study.launch is not None:
+            start = [sys.executable, "-m", "accelerate.commands.launch"]
+            start += ["--config_file", str(study.launch), "--main_process_port", str(_free_port())]
+            start += ["-m", "rlvr.train"]
+        resume = ["--resume"] if (run.folder / "recipe.json").is_file() else []
+        commands.append([*start, str(write_recipe(study, run)), *resume])
+    if study.geometry is not None and (commands or geometry_is_due(run, study.geometry)):
+        wanted = study.geometry
+        options = [f"--{wanted.mode}", "--rank", str(wanted.rank), "--density", str(wanted.density)]
+        targets = run.recipe.get("model", {}).get("targets", ["linear"])
+        options += ["--targets", *map(str, targets)]
+        commands.append([sys.executable, "-m", "rlvr.cli", "geometry", str(run.folder), *options])
+    return commands
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _die_with_parent() -> None:
+    """Get Ctrl-C's signal when the study dies, however it dies: save a checkpoint and end."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+
+
+def _start(study: Study, job: Job | Run, slot: dict[str, str], command: list[str]) -> Any:
+    run = job if isinstance(job, Run) else job.run
+    log = log_path(study, run)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "a", encoding="utf-8") as output:
+        return subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **slot},
+            # Signals reach a run through the study alone, once.
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+
+
+def run_study(study: Study, jobs: int | None) -> list[str]:
+    """Do what is left of each run, several at once; return the names of those that failed.
+
+    Raises:
+        KeyboardInterrupt: the user stopped the study, and each run has saved a checkpoint; the same
+            command goes on from there.
+    """
+    free = slots(study, jobs)
+    waiting = [run for run in study.runs if _commands(study, run)]
+    done = len(study.runs) - len(waiting)
+    if done:
+        runtime.say(f"{done} of {len(study.runs)} runs are finished; kept")
+    active: list[Job] = []
+    failed: list[str] = []
+    with _interruptible(active):
+        while waiting or active:
+            _fill(study, free, waiting, active)
+            time.sleep(_POLL_SECONDS)
+            for job in [job for job in active if job.process.poll() is not None]:
+                if _goes_on(study, job):
+                    continue
+                active.remove(job)
+                free.append(job.slot)
+                done += 1
+                if job.process.returncode:
+                    failed.append(job.run.name)
+                _tell(study, job, done)
+    return failed
+
+
+def _fill(study: Study, free: list[dict[str, str]], waiting: list[Run], active: list[Job]) -> None:
+    """Start waiting runs in free slots, but for those that a killed study's process still holds."""
+    for run in list(waiting):
+        if not free:
+            return
+        if is_locked(run.folder):
+            continue
+        waiting.remove(run)
+        commands = _commands(study, run)
+        if commands:
+            slot = free.pop(0)
+            process = _start(study, run, slot, commands[0])
+            active.append(Job(run, slot, commands[1:], process, time.monotonic()))
+
+
+def _goes_on(study: Study, job: Job) -> bool:
+    """Start the next command of a job whose process ended well; false where there is none."""
+    if job.process.returncode or not job.commands:
+        return False
+    job.process = _start(study, job, job.slot, job.commands.pop(0))
+    return True
+
+
+def _tell(study: Study, job: Job, done: int) -> None:
+    place = f"[{done}/{len(study.runs)}] {job.run.name}"
+    if not job.process.returncode:
+        runtime.say(f"{place}: {time.monotonic() - job.began:.0f} s")
+        return
+    log = log_path(study, job.run)
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
+    print(
+        f"{place}: failed (exit code {job.process.returncode}); the end of {log}:",
+        *(f"    {line}" for line in lines),
+        sep="\n",
+        file=sys.stderr,
+    )
+
+
+@contextmanager
+def _interruptible(active: list[Job]) -> Iterator[None]:
+    """Hand Ctrl-C and SIGTERM to the runs, wait until each has saved, and stop the study."""
+
+    def stop(signum: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        runtime.say("\nstopping: each run saves a checkpoint; Ctrl-C again stops them at once")
+        _signal(active)
+        while any(job.process.poll() is None for job in active):
+            try:
+                time.sleep(_POLL_SECONDS)
+            except KeyboardInterrupt:
+                _signal(active)
+        runtime.say("interrupted; run the same command again to go on from here")
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _signal(active: list[Job]) -> None:
+    for job in active:
+        if job.process.poll() is None:
+            os.killpg(job.process.pid, signal.SIGINT)

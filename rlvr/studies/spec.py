@@ -1,0 +1,187 @@
+"""A study file: base x arms x values of one swept field x seeds, each a whole recipe."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rlvr.config import (
+    apply_overrides,
+    check_section,
+    merge,
+    read_recipe,
+    read_yaml,
+    resolve_recipe,
+)
+from rlvr.schema import RecipeError, check_value
+
+
+@dataclass(frozen=True)
+class GeometrySettings:
+    """How each finished run is compared with its base: the options of ``rlvr geometry``."""
+
+    mode: Literal["exact", "fast"] = "exact"
+    rank: int = 64
+    density: float = 0.5
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """The keys of a study.
+
+    ``recipe`` is laid over ``base`` in every arm; an arm is laid over that, and may hold ``seeds``
+    of its own, or a ``base`` of its own that replaces both. ``sweep`` maps one dotted field to its
+    values. ``control`` is the arm that the others are compared with, the first one unless named.
+    ``launch`` is the file that accelerate starts a run with; one that starts with ``./`` or ``../``
+    is relative to the study. Without ``geometry`` no run's update is measured.
+    """
+
+    arms: dict[str, dict]
+    base: str | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
+    seeds: list[int] = field(default_factory=list)
+    sweep: dict[str, list] = field(default_factory=dict)
+    control: str | None = None
+    geometry: GeometrySettings | None = None
+    launch: str | None = None
+    dir: str | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a study: ``recipe`` is whole, ``value`` is that of the swept field."""
+
+    name: str
+    arm: str
+    value: Any
+    seed: int | None
+    recipe: dict[str, Any]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study, checked; ``values`` is ``[None]`` where nothing is swept."""
+
+    folder: Path
+    runs: list[Run]
+    arms: list[str]
+    control: str
+    swept: str | None
+    values: list[Any]
+    geometry: GeometrySettings | None
+    launch: Path | None
+
+    def runs_of(self, arm: str, value: Any = None) -> list[Run]:
+        return [run for run in self.runs if run.arm == arm and run.value == value]
+
+
+def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
+    """Read a study and check that every run of it is a recipe.
+
+    Raises:
+        RecipeError: a key, an arm or a value is not what it should be; the message names it.
+    """
+    try:
+        file = check_section(StudyFile, read_yaml(path), "study")
+        study = _study(file, path)
+        for arm, change in file.arms.items():
+            study.runs.extend(_runs_of_arm(file, study, path, arm, dict(change), overrides))
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from error
+    # Seed by seed: a study that is cut short has whole seeds, which can be compared.
+    study.runs.sort(key=lambda run: file.seeds.index(run.seed) if run.seed in file.seeds else 0)
+    return study
+
+
+def _study(file: StudyFile, path: Path) -> Study:
+    if not file.arms:
+        raise RecipeError("arms is empty; name at least one")
+    for name in file.arms:
+        if "/" in name or name.startswith("."):
+            raise RecipeError(f"arm {name!r} names a folder; leave out / and a leading dot")
+    control = file.control or next(iter(file.arms))
+    if control not in file.arms:
+        raise RecipeError(f"control: {control!r} is no arm; the arms are {', '.join(file.arms)}")
+    if len(file.sweep) > 1:
+        raise RecipeError(
+            f"sweep: {', '.join(file.sweep)} are {len(file.sweep)} fields; sweep one, and write "
+            "the others as arms"
+        )
+    swept, values = next(iter(file.sweep.items()), (None, [None]))
+    if not values or len({label(value) for value in values}) < len(values):
+        raise RecipeError(f"sweep.{swept}: name at least one value, and each once")
+    folder = Path(file.dir or f"runs/{path.resolve().parent.name}/{path.stem}")
+    launch = None if file.launch is None else _launch(file.launch, path)
+    return Study(folder, [], list(file.arms), control, swept, values, file.geometry, launch)
+
+
+def _runs_of_arm(
+    file: StudyFile,
+    study: Study,
+    path: Path,
+    arm: str,
+    change: dict[str, Any],
+    overrides: Sequence[str],
+) -> list[Run]:
+    where = f"arms.{arm}"
+    seeds = check_value(change.pop("seeds", file.seeds), list[int], f"{where}.seeds")
+    if len(set(seeds)) < len(seeds):
+        raise RecipeError(f"{where}.seeds: a seed is written twice; keep one")
+    base, common = file.base, file.recipe
+    if "base" in change:
+        base, common = check_value(change.pop("base"), str, f"{where}.base"), {}
+    if base is None:
+        raise RecipeError("base: is missing; name the recipe that the arms change")
+    whole = merge(merge(read_recipe(path.parent / base), common), change)
+    runs = []
+    for seed in seeds or [None]:
+        for value in study.values:
+            recipe = apply_overrides(_at(whole, study.swept, value, seed), overrides)
+            parts = [arm]
+            if study.swept is not None:
+                parts.append(f"{study.swept.rsplit('.', 1)[-1]}={label(value)}")
+            if seed is not None:
+                parts.append(f"seed={seed}")
+            name = ", ".join(parts)
+            folder = study.folder / name
+            recipe["run"] = {**recipe.get("run", {}), "dir": str(folder)}
+            try:
+                resolve_recipe(recipe, "")
+            except RecipeError as error:
+                raise RecipeError(f"arm {arm!r}: {error}") from error
+            runs.append(Run(name, arm, value, seed, recipe, folder))
+    return runs
+
+
+def _at(recipe: dict[str, Any], swept: str | None, value: Any, seed: int | None) -> dict[str, Any]:
+    """Return the recipe of an arm at one value of the swept field and one seed."""
+    if swept is not None:
+        change = value
+        for key in reversed(swept.split(".")):
+            change = {key: change}
+        recipe = merge(recipe, change)
+    if seed is not None:
+        recipe = merge(recipe, {"trainer": {"seed": seed}})
+        mask = recipe.get("mask")
+        if isinstance(mask, dict) and mask.get("builder") == "random" and "seed" not in mask:
+            # Another random mask for each seed, or the arm would stand for one draw alone.
+            recipe = {**recipe, "mask": {**mask, "seed": seed}}
+    return recipe
+
+
+def label(value: Any) -> str:
+    """Return a swept value as it stands in names and tables: ``0.0003``."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _launch(stated: str, path: Path) -> Path:
+    file = path.parent / stated if stated.startswith(("./", "../")) else Path(stated)
+    if not file.is_file():
+        raise RecipeError(f"launch: {file} does not exist; name a file such as launch/fsdp2.yaml")
+    if read_yaml(file).get("num_machines", 1) != 1:
+        raise RecipeError(
+            f"launch: {file} is for several machines and a study runs on one; launch the recipes "
+            "that --dry-run writes one by one"
+        )
+    return file

@@ -1,0 +1,94 @@
+"""What a study claims: intervals, paired differences, Holm's correction, seeds needed."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from rlvr.studies.statistics import difference, holm, mean_over_seeds, seeds_to_see
+
+
+def test_a_paired_difference_is_the_t_test_of_the_differences():
+    rng = np.random.default_rng(0)
+    arm = {seed: float(x) for seed, x in enumerate(rng.normal(82, 3, 5))}
+    control = {seed: float(x) for seed, x in enumerate(rng.normal(80, 3, 5))}
+    found = difference(arm, control)
+    assert found is not None and found.paired and found.n == 5
+    expected = stats.ttest_rel(list(arm.values()), list(control.values()))
+    interval = expected.confidence_interval(0.95)
+    assert found.p == pytest.approx(float(expected.pvalue), rel=1e-9)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
+
+
+def test_arms_of_other_seeds_are_compared_by_welch():
+    first, second = [80.0, 83.0, 81.5, 79.0], [75.0, 78.5, 76.0]
+    found = difference(dict(enumerate(first)), dict(enumerate(second, 10)))
+    assert found is not None and not found.paired
+    expected = stats.ttest_ind(first, second, equal_var=False)
+    assert found.p == pytest.approx(float(expected.pvalue), rel=1e-9)
+
+
+def test_only_seeds_that_both_have_are_paired():
+    found = difference({0: 1.0, 1: 2.0, 2: 9.0}, {0: 0.0, 1: 0.0, 5: 3.0})
+    assert found is not None and found.n == 2 and found.mean == 1.5
+
+
+@pytest.mark.parametrize(
+    ("arm", "control"),
+    [({0: 1.0}, {0: 2.0}), ({0: 1.0, 1: 2.0}, {1: 3.0, 2: 4.0}), ({0: 1.0}, {5: 1.0, 6: 2.0})],
+)
+def test_too_few_seeds_say_nothing(arm, control):
+    assert difference(arm, control) is None
+
+
+def test_equal_arms_do_not_differ_and_constant_differences_do():
+    same = difference({0: 3.0, 1: 4.0}, {0: 3.0, 1: 4.0})
+    apart = difference({0: 3.0, 1: 4.0}, {0: 2.0, 1: 3.0})
+    assert same is not None and same.p == 1 and same.seeds_needed is None
+    assert apart is not None and apart.p == 0
+
+
+def test_holm_is_bonferroni_step_by_step():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])
+    assert holm([]) == []
+
+
+def test_identical_arms_are_told_apart_in_fewer_than_one_study_in_twenty():
+    """An A/A study of five seeds and six arms, a thousand times: the family-wise rate holds."""
+    rng = np.random.default_rng(1)
+    claims = 0
+    for _ in range(1000):
+        shared = rng.normal(0, 3, 5)  # what a seed does to every arm
+        arms = shared + rng.normal(80, 2, (6, 5))
+        found = [difference(dict(enumerate(a)), dict(enumerate(arms[0]))) for a in arms[1:]]
+        claims += min(holm([d.p for d in found if d is not None])) <= 0.05
+    assert claims <= 65  # 50 expected at most; three standard errors
+
+
+@pytest.mark.parametrize(("effect", "spread"), [(3.0, 2.0), (1.0, 2.0)])
+def test_seeds_to_see_has_the_power_it_promises(effect, spread):
+    needed = seeds_to_see(effect, spread)
+    assert needed is not None
+    rng = np.random.default_rng(2)
+
+    def power(n: int) -> float:
+        d = rng.normal(effect, spread, (4000, n))
+        return float((stats.ttest_1samp(d, 0, axis=1).pvalue <= 0.05).mean())
+
+    assert power(needed) > 0.77 and (needed == 2 or power(needed - 1) < 0.83)
+
+
+def test_seeds_to_see_an_effect_far_below_the_spread_are_not_counted():
+    assert seeds_to_see(0.001, 10.0) is None and seeds_to_see(0.0, 1.0) is None
+    assert seeds_to_see(100.0, 0.01) == 2
+
+
+def test_the_interval_of_a_mean_resamples_seeds():
+    values = [70.0, 74.0, 75.0, 71.0, 80.0]
+    found = mean_over_seeds(values)
+    reference = stats.bootstrap(
+        (values,), np.mean, method="percentile", n_resamples=20_000, rng=np.random.default_rng(3)
+    ).confidence_interval
+    assert found.mean == pytest.approx(74.0)
+    assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=0.25)
+    assert np.isnan(mean_over_seeds([3.0]).low)
