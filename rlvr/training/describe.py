@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from rlvr import runtime
 from rlvr.algorithms import describe_algorithm
 from rlvr.masks import density_bounds
+from rlvr.training.batch import describe_batch
 from rlvr.training.plan import Plan
 
 
@@ -53,6 +54,17 @@ def _optimizer_line(plan: Plan, moving: float, entries: int) -> str:
     return f"{_megabytes(8 * moving + entries / 8)} (moments and mask, at most)"
 
 
+def _lengths_line(plan: Plan) -> str:
+    longest = plan.longest
+    line = f"lengths  completions of at most {longest:,} tokens"
+    if plan.positions is None:
+        return line
+    line += f"; the model's configuration has {plan.positions:,} positions"
+    if longest < plan.positions:
+        return line
+    return f"{line}, which are too few: beyond them it extrapolates, and vLLM refuses to"
+
+
 def describe(plan: Plan) -> str:
     """Return the plan as the text that ``--check`` prints."""
     recipe = plan.recipe
@@ -76,5 +88,7 @@ def describe(plan: Plan) -> str:
     lines.append(f"rewards  {', '.join(f'{call.name} x {call.weight:g}' for call in plan.rewards)}")
     if recipe.algorithm is not None:
         lines.append(describe_algorithm(recipe.algorithm, recipe.trainer))
+    lines.append(describe_batch(plan.batch, runtime.world_size()))
+    lines.append(_lengths_line(plan))
     lines.append(f"run      {recipe.run.dir}")
     return "\n".join([*lines, "memory", *(f"  {line}" for line in memory_lines(plan))])

@@ -18,6 +18,7 @@ from rlvr.registry import import_plugins
 from rlvr.rewards import RewardCall, parse_reward, parse_rewards
 from rlvr.schema import RecipeError, check_value, unknown_key
 from rlvr.targets import resolve_also_train, resolve_targets
+from rlvr.training.batch import Batch, resolve_batch
 from rlvr.training.resume import check_checkpoint
 
 # Set by the run itself: a recipe that sets one of them would contradict the run directory.
@@ -39,7 +40,10 @@ FULL_DISTRIBUTION = {"top_p": (1.0,), "top_k": (0, -1, None), "min_p": (None, 0.
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked recipe: what will be trained, by what, and what it costs in memory."""
+    """A checked recipe: what will be trained, by what, and what it costs in memory.
+
+    ``positions`` are those that the model's configuration claims.
+    """
 
     recipe: Recipe
     mask: MaskSpec | None
@@ -47,11 +51,19 @@ class Plan:
     targets: dict[str, tuple[int, int]]
     also_train: dict[str, tuple[int, ...]]
     num_parameters: int
+    batch: Batch
+    positions: int | None = None
     adapter_entries: int = 0
 
     @property
     def beta(self) -> float:
         return float(self.recipe.trainer.get("beta", 0.0))
+
+    @property
+    def longest(self) -> int:
+        """The most tokens of a completion."""
+        default = GRPOConfig.max_completion_length
+        return int(self.recipe.trainer.get("max_completion_length", default) or default)
 
     @property
     def max_steps(self) -> int:
@@ -69,7 +81,7 @@ def check_recipe(recipe: Recipe) -> Plan:
         parse_adapter(recipe.adapter)
     if recipe.eval is not None:
         _check_eval(recipe.eval)
-    _check_trainer(recipe)
+    batch = _check_trainer(recipe)
     _check_optimizer(recipe)
     model = load_skeleton(recipe.model)
     count = sum(parameter.numel() for parameter in model.parameters())
@@ -85,7 +97,8 @@ def check_recipe(recipe: Recipe) -> Plan:
     if recipe.adapter is not None:
         check_section(recipe)
         entries = check_adapter(recipe.adapter, model, targets)
-    return Plan(recipe, mask, rewards, targets, also_train, count, entries)
+    positions = getattr(model.config, "max_position_embeddings", None)
+    return Plan(recipe, mask, rewards, targets, also_train, count, batch, positions, entries)
 
 
 def _check_eval(section: EvalSection) -> None:
@@ -98,7 +111,7 @@ def _check_eval(section: EvalSection) -> None:
         raise RecipeError(f"eval.temperature: must be 0 or above, got {section.temperature}")
 
 
-def _check_trainer(recipe: Recipe) -> None:
+def _check_trainer(recipe: Recipe) -> Batch:
     settings = recipe.trainer
     hints = get_type_hints(GRPOConfig)
     fields = {field.name: field.default for field in dataclasses.fields(GRPOConfig)}
@@ -110,12 +123,13 @@ def _check_trainer(recipe: Recipe) -> None:
         check_value(value, hints[key], f"trainer.{key}")
     values = {**fields, **settings}
     _check_sampling(values)
-    _check_batch(values)
+    batch = resolve_batch(values, runtime.world_size())
     _check_reporters(values["report_to"])
     if recipe.mask is not None:
         _check_masked(recipe, values)
     if runtime.launched_fsdp():
         _check_fsdp(recipe)
+    return batch
 
 
 def _check_sampling(values: Mapping[str, Any]) -> None:
@@ -127,29 +141,6 @@ def _check_sampling(values: Mapping[str, Any]) -> None:
                     f"trainer.{where}: {value} samples from a truncated distribution, which makes "
                     f"TRL's importance ratio wrong; remove it or set it to {allowed[0]}"
                 )
-
-
-def _generated(values: Mapping[str, Any]) -> int:
-    """Return the completions of one generation on all processes."""
-    per_forward = values["per_device_train_batch_size"] * runtime.world_size()
-    if values["generation_batch_size"] is not None:
-        slices = max(1, values["generation_batch_size"] // per_forward)
-    else:
-        slices = values["steps_per_generation"] or values.get("gradient_accumulation_steps", 1)
-    return per_forward * slices
-
-
-def _check_batch(values: Mapping[str, Any]) -> None:
-    group = values["num_generations"]
-    if group is None or group < 2:
-        raise RecipeError(f"trainer.num_generations: a group needs at least 2, got {group}")
-    generated = _generated(values)
-    if generated % group:
-        raise RecipeError(
-            f"trainer.num_generations: {group} does not divide the {generated} completions of one "
-            "generation (per_device_train_batch_size x processes x steps per generation); "
-            "change one of them"
-        )
 
 
 def _check_reporters(report_to: str | list[str] | None) -> None:
