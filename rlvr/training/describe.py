@@ -56,11 +56,12 @@ def _optimizer_line(plan: Plan, moving: float, entries: int) -> str:
 
 def _lengths_line(plan: Plan) -> str:
     longest = plan.longest
-    line = f"lengths  completions of at most {longest:,} tokens"
+    bound = "any length" if longest is None else f"at most {longest:,} tokens"
+    line = f"lengths  completions of {bound}"
     if plan.positions is None:
         return line
     line += f"; the model's configuration has {plan.positions:,} positions"
-    if longest < plan.positions:
+    if longest is not None and longest < plan.positions:
         return line
     return f"{line}, which are too few: beyond them it extrapolates, and vLLM refuses to"
 

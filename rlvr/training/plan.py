@@ -60,10 +60,9 @@ class Plan:
         return float(self.recipe.trainer.get("beta", 0.0))
 
     @property
-    def longest(self) -> int:
-        """The most tokens of a completion."""
-        default = GRPOConfig.max_completion_length
-        return int(self.recipe.trainer.get("max_completion_length", default) or default)
+    def longest(self) -> int | None:
+        """The most tokens of a completion; none where TRL has no bound."""
+        return self.recipe.trainer.get("max_completion_length", GRPOConfig.max_completion_length)
 
     @property
     def max_steps(self) -> int:
