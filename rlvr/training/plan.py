@@ -112,6 +112,11 @@ def _check_trainer(recipe: Recipe) -> None:
     _check_sampling(values)
     _check_batch(values)
     _check_reporters(values["report_to"])
+    if recipe.algorithm is not None and recipe.algorithm.dynamic_sampling and values["fp16"]:
+        raise RecipeError(
+            "algorithm.dynamic_sampling: the loss scaler of trainer.fp16 cannot skip the step of a "
+            "batch without useful groups; use trainer.bf16, or set it to false"
+        )
     if recipe.mask is not None:
         _check_masked(recipe, values)
     if runtime.launched_fsdp():
