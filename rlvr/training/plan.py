@@ -124,6 +124,11 @@ def _check_trainer(recipe: Recipe) -> Batch:
     _check_sampling(values)
     batch = resolve_batch(values, runtime.world_size())
     _check_reporters(values["report_to"])
+    if recipe.algorithm is not None and recipe.algorithm.dynamic_sampling and values["fp16"]:
+        raise RecipeError(
+            "algorithm.dynamic_sampling: the loss scaler of trainer.fp16 cannot skip the step of a "
+            "batch without useful groups; use trainer.bf16, or set it to false"
+        )
     if recipe.mask is not None:
         _check_masked(recipe, values)
     if runtime.launched_fsdp():
