@@ -13,6 +13,13 @@ from rlvr.training.plan import check_recipe
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 GPUS = 8  # of each recipe as written; its comments say what to change for another number
+LAUNCHED = {  # by launch/fsdp2.yaml
+    "WORLD_SIZE": str(GPUS),
+    "ACCELERATE_USE_FSDP": "true",
+    "ACCELERATE_MIXED_PRECISION": "bf16",
+    "FSDP_VERSION": "2",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+}
 
 # arXiv 2511.08567, appendix C.1 and C.2: prompts a step and an update, rollouts, steps, context.
 # What it leaves open (Llama's data and context) is here what the recipe says is its own.
@@ -65,7 +72,8 @@ def resolve(tmp_path, monkeypatch):
         model = load_recipe(path).model.path
         recipe = load_recipe(path, [*local_words(model, tmp_path), *words])
         with monkeypatch.context() as launched:
-            launched.setenv("WORLD_SIZE", str(GPUS))
+            for name, value in LAUNCHED.items():
+                launched.setenv(name, value)
             plan = check_recipe(recipe)
         return model, plan, training_arguments(recipe, tmp_path)
 
@@ -97,7 +105,10 @@ def test_a_recipe_has_the_published_numbers(path, resolve):
     assert args.num_iterations == 1
     batch = plan.batch
     assert (batch.prompts, batch.step, batch.updates) == (paper["prompts"], completions, 4)
-    assert args.vllm_max_model_length >= args.max_completion_length + 1024
+    assert args.vllm_max_model_length == args.max_completion_length + 1024
+    assert plan.recipe.data["max_prompt_tokens"] == 1024
+    for every in (args.save_steps, plan.recipe.run.kl_every):
+        assert every % 4 == 0  # where a generation ends
 
 
 @pytest.mark.parametrize(

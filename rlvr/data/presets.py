@@ -45,7 +45,7 @@ PRESETS = {
         "open-r1/DAPO-Math-17k-Processed",
         "train",
         {"problem": "prompt", "answer": "solution", "id": "extra_info.index"},
-        config="en",
+        config="all",  # the 17 k; some are in Chinese, which "en" leaves out
     ),
     "deepmath_103k": Preset(
         "zwhe99/DeepMath-103K", "train", {"problem": "question", "answer": "final_answer"}
@@ -54,6 +54,7 @@ PRESETS = {
         "DigitalLearningGmbH/MATH-lighteval",
         "train",
         {"answer": "solution"},
+        config="default",
         extract="boxed",
         count=(7500,),
     ),

@@ -40,7 +40,7 @@ def safe_counts(
     counts = []
     for rank in ranks:
         magnitude = ((left[:, :rank] * values[:rank]) @ right_t[:rank]).abs()
-        counts.append(int((low | ~largest(magnitude, principal)).sum()))
+        counts.append(int((low | ~largest(magnitude, principal)).count_nonzero()))
     return counts
 
 

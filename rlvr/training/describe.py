@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rlvr import runtime
 from rlvr.algorithms import describe_algorithm
 from rlvr.masks import density_bounds
-from rlvr.training.batch import describe_batch
+from rlvr.training.batch_sizes import describe_sizes
 from rlvr.training.plan import Plan
 
 
@@ -89,7 +89,7 @@ def describe(plan: Plan) -> str:
     lines.append(f"rewards  {', '.join(f'{call.name} x {call.weight:g}' for call in plan.rewards)}")
     if recipe.algorithm is not None:
         lines.append(describe_algorithm(recipe.algorithm, recipe.trainer))
-    lines.append(describe_batch(plan.batch, runtime.world_size()))
+    lines.append(describe_sizes(plan.batch, runtime.world_size()))
     lines.append(_lengths_line(plan))
     lines.append(f"run      {recipe.run.dir}")
     return "\n".join([*lines, "memory", *(f"  {line}" for line in memory_lines(plan))])

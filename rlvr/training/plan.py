@@ -18,7 +18,7 @@ from rlvr.registry import import_plugins
 from rlvr.rewards import RewardCall, parse_reward, parse_rewards
 from rlvr.schema import RecipeError, check_value, unknown_key
 from rlvr.targets import resolve_also_train, resolve_targets
-from rlvr.training.batch import Batch, resolve_batch
+from rlvr.training.batch_sizes import BatchSizes, resolve_sizes
 from rlvr.training.resume import check_checkpoint
 
 # Set by the run itself: a recipe that sets one of them would contradict the run directory.
@@ -51,7 +51,7 @@ class Plan:
     targets: dict[str, tuple[int, int]]
     also_train: dict[str, tuple[int, ...]]
     num_parameters: int
-    batch: Batch
+    batch: BatchSizes
     positions: int | None = None
     adapter_entries: int = 0
 
@@ -110,7 +110,7 @@ def _check_eval(section: EvalSection) -> None:
         raise RecipeError(f"eval.temperature: must be 0 or above, got {section.temperature}")
 
 
-def _check_trainer(recipe: Recipe) -> Batch:
+def _check_trainer(recipe: Recipe) -> BatchSizes:
     settings = recipe.trainer
     hints = get_type_hints(GRPOConfig)
     fields = {field.name: field.default for field in dataclasses.fields(GRPOConfig)}
@@ -122,7 +122,7 @@ def _check_trainer(recipe: Recipe) -> Batch:
         check_value(value, hints[key], f"trainer.{key}")
     values = {**fields, **settings}
     _check_sampling(values)
-    batch = resolve_batch(values, runtime.world_size())
+    batch = resolve_sizes(values, runtime.world_size())
     _check_reporters(values["report_to"])
     if recipe.algorithm is not None and recipe.algorithm.dynamic_sampling and values["fp16"]:
         raise RecipeError(

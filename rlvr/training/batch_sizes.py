@@ -14,7 +14,7 @@ from rlvr.schema import RecipeError
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchSizes:
     """Counts of completions, on all processes together; ``group`` is those of one prompt."""
 
     group: int
@@ -32,7 +32,7 @@ class Batch:
         return self.generation / self.step
 
 
-def resolve_batch(values: Mapping[str, Any], processes: int) -> Batch:
+def resolve_sizes(values: Mapping[str, Any], processes: int) -> BatchSizes:
     """Return the batch that TRL's settings ``values`` give on ``processes`` processes.
 
     Raises:
@@ -62,10 +62,10 @@ def resolve_batch(values: Mapping[str, Any], processes: int) -> Batch:
             "generation (per_device_train_batch_size x processes x steps per generation); "
             "change one of them"
         )
-    return Batch(group, forward, forward * accumulated, generation)
+    return BatchSizes(group, forward, forward * accumulated, generation)
 
 
-def describe_batch(batch: Batch, processes: int) -> str:
+def describe_sizes(batch: BatchSizes, processes: int) -> str:
     """Return the batch as one line of the plan."""
     steps = "step" if batch.updates == 1 else "steps"
     machines = "1 process" if processes == 1 else f"{processes} processes"
