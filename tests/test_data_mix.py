@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from rlvr.cli import main as cli_main
 from rlvr.data import load_prepared, load_rows, parse_dataset
 from rlvr.schema import RecipeError
 
@@ -28,26 +29,21 @@ def mix(tmp_path):
     return load
 
 
-def short(identities) -> list[str]:
-    """Return file/id of ids that carry a whole path."""
-    return ["/".join(identity.split("/")[-2:]) for identity in identities]
-
-
 def ids(loaded) -> list[str]:
-    return short(row["id"] for row in loaded.rows)
+    return [row["id"] for row in loaded.rows]
 
 
 def test_parts_follow_each_other_and_may_count_their_rows_alike(mix):
     other = [{**row, "problem": row["problem"] + "!"} for row in rows(1, 2)]
-    assert ids(mix(rows(1, 2), other)) == ["0.jsonl/1", "0.jsonl/2", "1.jsonl/1", "1.jsonl/2"]
+    assert ids(mix(rows(1, 2), other)) == ["jsonl0/1", "jsonl0/2", "jsonl1/1", "jsonl1/2"]
 
 
 def test_a_problem_of_two_parts_is_the_earlier_ones_and_counted(mix):
     loaded = mix(rows(1, 2), [*rows(2, 3), *rows(1, answer="7")])
-    assert ids(loaded) == ["0.jsonl/1", "0.jsonl/2", "1.jsonl/3"]
-    assert {reason: short(found) for reason, found in loaded.dropped.items()} == {
-        "duplicate": ["1.jsonl/2"],
-        "duplicate with another answer": ["1.jsonl/1"],
+    assert ids(loaded) == ["jsonl0/1", "jsonl0/2", "jsonl1/3"]
+    assert loaded.dropped == {
+        "duplicate": ["jsonl1/2"],
+        "duplicate with another answer": ["jsonl1/1"],
     }
     assert [row["answer"] for row in loaded.rows] == ["1", "1", "1"]
 
@@ -59,9 +55,9 @@ def test_a_problem_of_two_parts_is_the_earlier_ones_and_counted(mix):
 def test_shares_take_the_first_rows_of_each_part(mix, shares, counts):
     loaded = mix(rows(*range(10)), rows(*range(8, 14)), shares=shares)  # two are shared
     kept = ids(loaded)
-    first, second = (sum(name.startswith(f"{part}.") for name in kept) for part in (0, 1))
+    first, second = (sum(name.startswith(f"jsonl{part}/") for name in kept) for part in (0, 1))
     assert (first, second) == counts
-    assert kept == sorted(kept, key=lambda name: (name[0], int(name.split("/")[1])))
+    assert kept == sorted(kept, key=lambda name: (name[:6], int(name.split("/")[1])))
     assert len(loaded.dropped["duplicate"]) == 2
     beyond = len(loaded.dropped.get("beyond its share", []))
     assert first + second + beyond == 14
@@ -69,16 +65,16 @@ def test_shares_take_the_first_rows_of_each_part(mix, shares, counts):
 
 def test_the_options_of_a_part_and_of_the_whole(mix):
     loaded = mix(rows(1, 3, 4), rows(2, 5, 6), own={"keep": {"level": [3, 4, 5]}}, limit=2)
-    assert ids(loaded) == ["0.jsonl/3", "0.jsonl/4"]
-    assert short(loaded.dropped["not kept"]) == ["0.jsonl/1", "1.jsonl/2", "1.jsonl/6"]
+    assert ids(loaded) == ["jsonl0/3", "jsonl0/4"]
+    assert loaded.dropped["not kept"] == ["jsonl0/1", "jsonl1/2", "jsonl1/6"]
 
 
 def test_invalid_rows_of_a_part_are_an_error_or_counted(mix):
     bad = {"id": "bad", "problem": "p", "answer": ""}
-    with pytest.raises(RecipeError, match="1 rows with no answer: .*1.jsonl/bad.*drop_invalid"):
+    with pytest.raises(RecipeError, match="1 rows with no answer: .*jsonl1/bad.*drop_invalid"):
         mix(rows(1), [bad])
     loaded = mix(rows(1), [bad], drop_invalid=True)
-    assert ids(loaded) == ["0.jsonl/1"] and short(loaded.dropped["no answer"]) == ["1.jsonl/bad"]
+    assert ids(loaded) == ["jsonl0/1"] and loaded.dropped["no answer"] == ["jsonl1/bad"]
 
 
 POCKET = {"name": "pocket", "split": "train", "size": 4}
@@ -88,7 +84,6 @@ POCKET = {"name": "pocket", "split": "train", "size": 4}
     ("change", "word"),
     [
         ({"parts": [POCKET]}, "at least two, got 1"),
-        ({"parts": [POCKET, POCKET]}, "'pocket' stands there twice"),
         ({"parts": [POCKET, {"name": "gsm8q"}]}, r"data.parts\[1\].*did you mean 'gsm8k'"),
         ({"parts": [POCKET, {"name": "gsm8k", "prompt": "boxed"}]}, r"write it as data.prompt"),
         ({"shares": [0.5]}, "data.shares: need 2 above 0 that sum to 1"),
@@ -136,3 +131,21 @@ def test_the_answers_of_math_are_in_the_boxes_of_its_solutions(tmp_path):
     path.write_text(path.read_text().partition("\n")[0] + "\n")
     with pytest.raises(RecipeError, match="has 1 problems and should have 7500"):
         load_rows({"name": "hendrycks_math", "path": str(path)}, "data")
+
+
+def test_parts_with_other_columns_are_checked_shown_and_trained_on(write_recipe, tmp_path, capsys):
+    path = tmp_path / "more.jsonl"
+    more = [
+        {"problem": f"{n}+{n}", "answer": answer, "solution": "by adding"}
+        for n, answer in ((1, "2"), (2, "4"), (3, "\\frac{"))
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in more))
+    parts = [{"name": "jsonl", "path": str(path)}, {**POCKET, "size": 8}]
+    data = {"name": "mix", "parts": parts, "check_gold": True}
+    recipe = write_recipe("shown", data={**data, "split": None, "size": None})
+    text = recipe.read_text().replace("  size: null\n", "").replace("  split: null\n", "")
+    recipe.write_text(text)
+    assert cli_main(["data", str(recipe)]) == 0
+    output = capsys.readouterr().out
+    assert "10 rows kept, 1 dropped" in output and "gold unparsable" in output
+    assert cli_main(["train", str(recipe), "trainer.max_steps=1"]) == 0

@@ -17,7 +17,8 @@ def mix(*, parts: list[dict[str, Any]], shares: list[float] | None = None) -> Lo
     With ``shares`` s_i, which sum to 1, part i gives its first floor(s_i N) rows, N the largest for
     which every part has as many: N = min n_i / s_i. What each part left out is counted.
     """
-    sources = [_labelled(spec) for spec in _parse(parts, "data")]
+    specs = _parse(parts, "data")
+    sources = [_labelled(s, label) for s, label in zip(specs, _labels(specs), strict=True)]
     loaded = Loaded([row for source in sources for row in source.rows])
     for source in sources:
         for reason, identities in source.dropped.items():
@@ -33,19 +34,15 @@ def mix(*, parts: list[dict[str, Any]], shares: list[float] | None = None) -> Lo
 
 @dataset.checks_options("mix")
 def _check_mix(options: dict[str, Any], where: str) -> None:
-    labels = [spec.label for spec in _parse(options["parts"], where)]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise RecipeError(f"{where}.parts: {label!r} stands there twice; name each part once")
-    if len(labels) < 2:
-        raise RecipeError(f"{where}.parts: a mix needs at least two, got {len(labels)}")
+    count = len(_parse(options["parts"], where))
+    if count < 2:
+        raise RecipeError(f"{where}.parts: a mix needs at least two, got {count}")
     shares = options["shares"]
     if shares is None:
         return
-    if len(shares) != len(labels) or min(shares) <= 0 or not math.isclose(sum(shares), 1.0):
+    if len(shares) != count or min(shares) <= 0 or not math.isclose(sum(shares), 1.0):
         raise RecipeError(
-            f"{where}.shares: need {len(labels)} above 0 that sum to 1, one for each part, got "
-            f"{shares}"
+            f"{where}.shares: need {count} above 0 that sum to 1, one for each part, got {shares}"
         )
 
 
@@ -64,12 +61,18 @@ def _parse(parts: list[dict[str, Any]], where: str) -> list[DataSpec]:
     return specs
 
 
-def _labelled(spec: DataSpec) -> Loaded:
-    """Load a part; its ids get its name in front, since two parts may count their rows alike."""
+def _labels(specs: list[DataSpec]) -> list[str]:
+    """Return the parts' names, numbered where several are alike; no path, for ids fix the order."""
+    names = [spec.name for spec in specs]
+    return [f"{n}{i}" if names.count(n) > 1 else n for i, n in enumerate(names)]
+
+
+def _labelled(spec: DataSpec, label: str) -> Loaded:
+    """Load a part; its ids get its label in front, since two parts may count their rows alike."""
     part = load_source(spec, "data")
-    rows = [Row(**{**row, "id": f"{spec.label}/{row['id']}"}) for row in part.rows]
+    rows = [Row(**{**row, "id": f"{label}/{row['id']}"}) for row in part.rows]
     dropped = {
-        reason: [f"{spec.label}/{identity}" for identity in identities]
+        reason: [f"{label}/{identity}" for identity in identities]
         for reason, identities in part.dropped.items()
     }
     return Loaded(rows, dropped, part.invalid)

@@ -31,12 +31,6 @@ class DataSpec:
     source: dict[str, Any]
     shared: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def label(self) -> str:
-        """What reports call the source: its name, or the path of a source of any data."""
-        path = self.source.get("path")
-        return str(path) if self.name in ("jsonl", "parquet", "hub") else self.name
-
     def render(self, problem: str) -> list[Message]:
         """Return the chat messages of a problem's prompt."""
         return render(problem, self.shared["prompt"], self.shared["system"])
@@ -182,7 +176,9 @@ def _benchmarks(specs: list[dict[str, Any]], where: str) -> dict[str, list[str]]
     for index, spec in enumerate(specs):
         place = f"{where}.decontaminate[{index}]"
         parsed = parse_dataset(spec, place)
-        found[parsed.label] = [row["problem"] for row in load_source(parsed, place).rows]
+        problems = [row["problem"] for row in load_source(parsed, place).rows]
+        path = parsed.source.get("path")
+        found[str(path) if parsed.name in ("jsonl", "parquet", "hub") else parsed.name] = problems
     return found
 
 
