@@ -1,5 +1,6 @@
 """The recipes of the paper's studies resolve to its published numbers, on the GPUs they name."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -62,20 +63,24 @@ FILES = [
 ]
 
 
-@pytest.fixture
-def resolve(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def resolve(tmp_path_factory):
     """Return a function from a recipe's path to its plan and TRL's configuration, as launched."""
-    # What TRL asks accelerate, which would wait for the other processes.
-    monkeypatch.setattr(Arguments, "world_size", property(lambda self: GPUS))
+    folder = tmp_path_factory.mktemp("models")
 
-    def resolve(path: Path, *words: str):
+    @cache
+    def resolve(path: Path):
         model = load_recipe(path).model.path
-        recipe = load_recipe(path, [*local_words(model, tmp_path), *words])
-        with monkeypatch.context() as launched:
+        recipe = load_recipe(path, local_words(model, folder))
+        with pytest.MonkeyPatch.context() as launched:
             for name, value in LAUNCHED.items():
                 launched.setenv(name, value)
             plan = check_recipe(recipe)
-        return model, plan, training_arguments(recipe, tmp_path)
+        with pytest.MonkeyPatch.context() as launched:
+            # What TRL asks accelerate, which would wait for the other processes.
+            launched.setattr(Arguments, "world_size", property(lambda self: GPUS))
+            args = training_arguments(recipe, folder)
+        return model, plan, args
 
     return resolve
 
