@@ -1,6 +1,6 @@
 """Datasets in the one row schema: ``id, problem, answer, source``. Importing registers them."""
 
-from rlvr.data import presets
+from rlvr.data import mix, presets
 from rlvr.data.prepare import DataSpec, load_prepared, load_rows, parse_dataset
 from rlvr.data.prompts import generation_prompt, render, with_prefill
 from rlvr.data.rows import Loaded, Row, plain_columns
@@ -12,6 +12,7 @@ __all__ = [
     "generation_prompt",
     "load_prepared",
     "load_rows",
+    "mix",
     "parse_dataset",
     "plain_columns",
     "presets",

@@ -140,14 +140,17 @@ def _parquet_rows(file: Path) -> Iterator[tuple[str, Any]]:
 
 
 def hub_rows(
-    path: str, split: str, config: str | None, revision: str | None
+    path: str, split: str, config: str | None, revision: str | None, folder: str | None = None
 ) -> Iterator[tuple[str, Any]]:
-    """Yield the records of a Hugging Face dataset, with a name for messages."""
+    """Yield the records of a Hugging Face dataset, with a name for messages.
+
+    ``folder`` is where they are in a repository of several datasets without configurations.
+    """
     import datasets
 
     datasets.disable_progress_bars()
     try:
-        found = datasets.load_dataset(path, config, split=split, revision=revision)
+        found = datasets.load_dataset(path, config, data_dir=folder, split=split, revision=revision)
     except (ValueError, OSError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise RecipeError(

@@ -161,7 +161,7 @@ def load_rows(spec: dict[str, Any], where: str, columns: Collection[str] = ()) -
 
 
 def _check_invalid(loaded: Loaded, drop: bool, where: str) -> None:
-    invalid = {reason: ids for reason, ids in loaded.dropped.items() if reason != "not kept"}
+    invalid = {reason: ids for reason, ids in loaded.dropped.items() if reason in loaded.invalid}
     if invalid and not drop:
         lines = "; ".join(
             f"{len(ids)} rows with {reason}: {', '.join(ids[:SHOWN])}"

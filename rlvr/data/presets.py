@@ -16,12 +16,16 @@ from rlvr.schema import RecipeError
 
 @dataclass(frozen=True)
 class Preset:
-    """One dataset; ``count`` is the number of problems of a benchmark, which is checked."""
+    """One dataset; ``count`` is the number of its problems where that is checked.
+
+    ``folder`` is where its files are in a repository of several datasets without configurations.
+    """
 
     hub: str
     split: str
     columns: Mapping[str, str] = field(default_factory=dict)
     config: str | None = None
+    folder: str | None = None
     extract: Extract = "text"
     keep: Mapping[str, list[Any]] = field(default_factory=dict)
     count: tuple[int, ...] = ()
@@ -34,17 +38,25 @@ PRESETS = {
         "hkust-nlp/SimpleRL-Zoo-Data",
         "train",
         {"problem": "question", "answer": "gt_answer"},
-        config="simplelr_qwen_level3to5",
+        folder="simplelr_qwen_level3to5",
         keep={"level": [3, 4, 5]},
     ),
     "dapo_math_17k": Preset(
         "open-r1/DAPO-Math-17k-Processed",
         "train",
         {"problem": "prompt", "answer": "solution", "id": "extra_info.index"},
-        config="en",
+        config="all",  # the 17 k; some are in Chinese, which "en" leaves out
     ),
     "deepmath_103k": Preset(
         "zwhe99/DeepMath-103K", "train", {"problem": "question", "answer": "final_answer"}
+    ),
+    "hendrycks_math": Preset(
+        "DigitalLearningGmbH/MATH-lighteval",
+        "train",
+        {"answer": "solution"},
+        config="default",
+        extract="boxed",
+        count=(7500,),
     ),
     "gsm8k": Preset("openai/gsm8k", "train", _QUESTION, config="main", extract="auto"),
     "math500": Preset("HuggingFaceH4/MATH-500", "test", {"id": "unique_id"}, count=(500,)),
@@ -71,16 +83,16 @@ def _loader(name: str, preset: Preset) -> Callable[..., Loaded]:
         size: int | None = None,
     ) -> Loaded:
         if path is None:
-            records = hub_rows(preset.hub, split, preset.config, revision)
+            records = hub_rows(preset.hub, split, preset.config, revision, preset.folder)
         elif revision is not None:
             raise RecipeError(f"data.revision: {path} is a local file; remove one of the two")
         else:
             records = read_local(path)
         first = next(records, None)
         reading = Reading(preset.columns, preset.extract, preset.keep)
-        if path is not None and first is not None and "problem" in first[1]:
+        if path is not None and first is not None and {"problem", "answer"} <= set(first[1]):
             kept = {key: v for key, v in preset.keep.items() if key in first[1]}
-            reading = Reading({}, preset.extract, kept)
+            reading = Reading({}, "text" if preset.extract == "boxed" else preset.extract, kept)
         everything = chain([] if first is None else [first], records)
         loaded = read_records(everything, reading, name, size, path or f"data: {preset.hub}")
         whole = split == preset.split and size is None

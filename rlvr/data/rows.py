@@ -49,10 +49,14 @@ class Reading:
 
 @dataclass
 class Loaded:
-    """The rows of a source, and the ids of the records that were left out, by reason."""
+    """The rows of a source, and the ids of the records that were left out, by reason.
+
+    ``invalid`` are the reasons of those that cannot become a row.
+    """
 
     rows: list[Row] = field(default_factory=list)
     dropped: dict[str, list[str]] = field(default_factory=dict)
+    invalid: set[str] = field(default_factory=set)
 
     def drop(self, reason: str, identity: str) -> None:
         self.dropped.setdefault(reason, []).append(identity)
@@ -77,6 +81,7 @@ def read_records(
             loaded.rows.append(_to_row(record, reading, source, where, name))
         except Rejected as error:
             loaded.drop(str(error), str(record.get("id", name)))
+            loaded.invalid.add(str(error))
         if len(loaded.rows) == size:
             break
     return loaded

@@ -1,12 +1,15 @@
 """Update masks: which entries of the policy may move. Importing this registers the builders."""
 
+from rlvr.masks.calibrate import Calibration, calibrate
 from rlvr.masks.mask import Mask, build_mask, check_base, check_files, load_mask
 from rlvr.masks.spec import MaskSpec, check_spec, density_bounds, parse_spec
 
 __all__ = [
+    "Calibration",
     "Mask",
     "MaskSpec",
     "build_mask",
+    "calibrate",
     "check_base",
     "check_files",
     "check_spec",

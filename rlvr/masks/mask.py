@@ -192,6 +192,12 @@ def _build(spec: MaskSpec, weight: Tensor, name: str) -> Tensor:
     return mask
 
 
+def require_finite(weight: Tensor, name: str) -> None:
+    """Raise where a base weight holds NaN or infinity."""
+    if not torch.isfinite(weight).all():
+        raise RecipeError(f"base weights: {name!r} holds NaN or infinity; the checkpoint is broken")
+
+
 def build_mask(
     spec: MaskSpec,
     weights: Iterable[tuple[str, Tensor]],
@@ -207,10 +213,7 @@ def build_mask(
     for name, weight in weights:
         if name in bits:
             raise ValueError(f"{name!r} comes twice in the weights to build a mask for")
-        if not torch.isfinite(weight).all():
-            raise RecipeError(
-                f"base weights: {name!r} holds NaN or infinity; the checkpoint is broken"
-            )
+        require_finite(weight, name)
         bits[name] = pack_bits(_build(spec, weight.detach(), name)).cpu()
         shapes[name] = tuple(weight.shape)
     if not any(count_bits(packed) for packed in bits.values()):

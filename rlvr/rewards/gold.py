@@ -31,8 +31,9 @@ def write_gold(name: str, answer: str) -> str:
 def gold_verdicts(call: RewardCall, rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """Return the verdict on each row's own gold answer; all are correct in sound data."""
     completions = [write_gold(call.name, str(row["answer"])) for row in rows]
-    names = set(rows[0]) if rows else set()
-    columns = {name: [row[name] for row in rows] for name in names}
+    # Sources of a mix need not have the same columns; a reward gets None, as it does in a run.
+    names = set().union(*rows) & set(call.reads)
+    columns = {name: [row.get(name) for row in rows] for name in names}
     judged = call.apply(completions, columns)
     return [found if isinstance(found, Verdict) else _from_reward(found) for found in judged]
 

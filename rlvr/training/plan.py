@@ -1,8 +1,7 @@
 """Everything about a run that can be known, and refused, before a weight is loaded."""
 
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, get_type_hints
@@ -13,12 +12,13 @@ from rlvr import runtime
 from rlvr.adapters import check_adapter, check_section, parse_adapter, refuse_head
 from rlvr.config import EvalSection, OptimizerSection, Recipe
 from rlvr.data import parse_dataset
-from rlvr.masks import MaskSpec, check_files, check_spec, density_bounds, parse_spec
+from rlvr.masks import MaskSpec, check_files, check_spec, parse_spec
 from rlvr.policy import load_skeleton
 from rlvr.registry import import_plugins
 from rlvr.rewards import RewardCall, parse_reward, parse_rewards
 from rlvr.schema import RecipeError, check_value, unknown_key
 from rlvr.targets import resolve_also_train, resolve_targets
+from rlvr.training.batch_sizes import BatchSizes, resolve_sizes
 from rlvr.training.resume import check_checkpoint
 
 # Set by the run itself: a recipe that sets one of them would contradict the run directory.
@@ -40,7 +40,10 @@ FULL_DISTRIBUTION = {"top_p": (1.0,), "top_k": (0, -1, None), "min_p": (None, 0.
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked recipe: what will be trained, by what, and what it costs in memory."""
+    """A checked recipe: what will be trained, by what, and what it costs in memory.
+
+    ``positions`` are those that the model's configuration claims.
+    """
 
     recipe: Recipe
     mask: MaskSpec | None
@@ -48,11 +51,18 @@ class Plan:
     targets: dict[str, tuple[int, int]]
     also_train: dict[str, tuple[int, ...]]
     num_parameters: int
+    batch: BatchSizes
+    positions: int | None = None
     adapter_entries: int = 0
 
     @property
     def beta(self) -> float:
         return float(self.recipe.trainer.get("beta", 0.0))
+
+    @property
+    def longest(self) -> int | None:
+        """The most tokens of a completion; none where TRL has no bound."""
+        return self.recipe.trainer.get("max_completion_length", GRPOConfig.max_completion_length)
 
     @property
     def max_steps(self) -> int:
@@ -70,7 +80,7 @@ def check_recipe(recipe: Recipe) -> Plan:
         parse_adapter(recipe.adapter)
     if recipe.eval is not None:
         _check_eval(recipe.eval)
-    _check_trainer(recipe)
+    batch = _check_trainer(recipe)
     _check_optimizer(recipe)
     model = load_skeleton(recipe.model)
     count = sum(parameter.numel() for parameter in model.parameters())
@@ -86,7 +96,8 @@ def check_recipe(recipe: Recipe) -> Plan:
     if recipe.adapter is not None:
         check_section(recipe)
         entries = check_adapter(recipe.adapter, model, targets)
-    return Plan(recipe, mask, rewards, targets, also_train, count, entries)
+    positions = getattr(model.config, "max_position_embeddings", None)
+    return Plan(recipe, mask, rewards, targets, also_train, count, batch, positions, entries)
 
 
 def _check_eval(section: EvalSection) -> None:
@@ -99,7 +110,7 @@ def _check_eval(section: EvalSection) -> None:
         raise RecipeError(f"eval.temperature: must be 0 or above, got {section.temperature}")
 
 
-def _check_trainer(recipe: Recipe) -> None:
+def _check_trainer(recipe: Recipe) -> BatchSizes:
     settings = recipe.trainer
     hints = get_type_hints(GRPOConfig)
     fields = {field.name: field.default for field in dataclasses.fields(GRPOConfig)}
@@ -111,12 +122,18 @@ def _check_trainer(recipe: Recipe) -> None:
         check_value(value, hints[key], f"trainer.{key}")
     values = {**fields, **settings}
     _check_sampling(values)
-    _check_batch(values)
+    batch = resolve_sizes(values, runtime.world_size())
     _check_reporters(values["report_to"])
+    if recipe.algorithm is not None and recipe.algorithm.dynamic_sampling and values["fp16"]:
+        raise RecipeError(
+            "algorithm.dynamic_sampling: the loss scaler of trainer.fp16 cannot skip the step of a "
+            "batch without useful groups; use trainer.bf16, or set it to false"
+        )
     if recipe.mask is not None:
         _check_masked(recipe, values)
     if runtime.launched_fsdp():
         _check_fsdp(recipe)
+    return batch
 
 
 def _check_sampling(values: Mapping[str, Any]) -> None:
@@ -128,29 +145,6 @@ def _check_sampling(values: Mapping[str, Any]) -> None:
                     f"trainer.{where}: {value} samples from a truncated distribution, which makes "
                     f"TRL's importance ratio wrong; remove it or set it to {allowed[0]}"
                 )
-
-
-def _generated(values: Mapping[str, Any]) -> int:
-    """Return the completions of one generation on all processes."""
-    per_forward = values["per_device_train_batch_size"] * runtime.world_size()
-    if values["generation_batch_size"] is not None:
-        slices = max(1, values["generation_batch_size"] // per_forward)
-    else:
-        slices = values["steps_per_generation"] or values.get("gradient_accumulation_steps", 1)
-    return per_forward * slices
-
-
-def _check_batch(values: Mapping[str, Any]) -> None:
-    group = values["num_generations"]
-    if group is None or group < 2:
-        raise RecipeError(f"trainer.num_generations: a group needs at least 2, got {group}")
-    generated = _generated(values)
-    if generated % group:
-        raise RecipeError(
-            f"trainer.num_generations: {group} does not divide the {generated} completions of one "
-            "generation (per_device_train_batch_size x processes x steps per generation); "
-            "change one of them"
-        )
 
 
 def _check_reporters(report_to: str | list[str] | None) -> None:
@@ -228,72 +222,3 @@ def _check_optimizer(recipe: Recipe) -> None:
             "optimizer.free_gradients: on several processes gradients are averaged after the "
             "backward pass that would have freed them; start one process or set it to false"
         )
-
-
-def _megabytes(num_bytes: float) -> str:
-    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:,.2f} GB"
-
-
-def _percent(bounds: Sequence[float]) -> str:
-    low, high = bounds
-    return f"{low:.2%}" if high - low < 5e-5 else f"{low:.2%} to {high:.2%}"
-
-
-def memory_lines(plan: Plan) -> list[str]:
-    """Return the memory plan: weights, gradients and optimizer state, without activations."""
-    recipe = plan.recipe
-    width = 4 if recipe.model.dtype == "float32" else 2
-    extra = sum(math.prod(shape) for shape in plan.also_train.values())
-    entries = sum(rows * columns for rows, columns in plan.targets.values())
-    if recipe.adapter is not None:
-        entries = plan.adapter_entries
-    moving = extra + entries * (density_bounds(plan.mask)[1] if plan.mask else 1.0)
-    gradients = f"{_megabytes(width * (entries + extra))}"
-    if recipe.optimizer.free_gradients:
-        gradients = f"{_megabytes(4 * moving)} (at most, and one whole gradient at a time)"
-    return [
-        f"weights          {_megabytes(width * plan.num_parameters)} ({recipe.model.dtype})",
-        f"gradients        {gradients}",
-        f"optimizer state  {_optimizer_line(plan, moving, entries + extra)}",
-        f"base values      {_megabytes(width * moving)} (reference policy and guard, at most)",
-    ]
-
-
-def _optimizer_line(plan: Plan, moving: float, entries: int) -> str:
-    zero = runtime.launched_zero_stage()
-    if zero:
-        share = 8 * entries / runtime.world_size()
-        return f"{_megabytes(share)} (dense, ZeRO-{zero}'s share of one process)"
-    if plan.mask is None:
-        # Torch keeps the moments in the dtype of the weights.
-        width = 8 if plan.recipe.model.dtype == "float32" else 4
-        return f"{_megabytes(width * moving)}"
-    bf16 = plan.recipe.model.dtype == "bfloat16"
-    if bf16 and plan.recipe.optimizer.bf16_update == "master":
-        return f"{_megabytes(12 * moving + entries / 8)} (moments, fp32 masters, mask; at most)"
-    return f"{_megabytes(8 * moving + entries / 8)} (moments and mask, at most)"
-
-
-def describe(plan: Plan) -> str:
-    """Return the plan as the text that ``--check`` prints."""
-    recipe = plan.recipe
-    kinds: dict[str, list[tuple[int, int]]] = {}
-    for name, shape in plan.targets.items():
-        kinds.setdefault(name.removesuffix(".weight").rsplit(".", 1)[-1], []).append(shape)
-    lines = [f"policy   {recipe.model.path}, {plan.num_parameters:,} parameters"]
-    entries = sum(rows * columns for rows, columns in plan.targets.values())
-    lines.append(f"targets  {len(plan.targets)} matrices, {entries:,} entries")
-    for kind, shapes in kinds.items():
-        sizes = ", ".join(sorted({f"{rows} x {columns}" for rows, columns in shapes}))
-        lines.append(f"         {kind:<12} {len(shapes):>3} of {sizes}")
-    if plan.also_train:
-        lines.append(f"also     {', '.join(plan.also_train)}")
-    if plan.mask is not None:
-        lines.append(f"mask     {plan.mask.builder}, density {_percent(density_bounds(plan.mask))}")
-    elif recipe.adapter is not None:
-        lines.append(f"adapter  {recipe.adapter}, {plan.adapter_entries:,} parameters")
-    else:
-        lines.append("mask     none: every entry of the targets may move")
-    lines.append(f"rewards  {', '.join(f'{call.name} x {call.weight:g}' for call in plan.rewards)}")
-    lines.append(f"run      {recipe.run.dir}")
-    return "\n".join([*lines, "memory", *(f"  {line}" for line in memory_lines(plan))])

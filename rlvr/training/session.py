@@ -91,6 +91,7 @@ def build_trainer(plan: Plan, run_dir: Path) -> RLVRTrainer:
         run_dir=run_dir,
         mask=mask,
         adapter=adapter,
+        algorithm=recipe.algorithm,
         callbacks=callbacks,
     )
 

@@ -13,7 +13,8 @@ How it deviates from TRL 1.16:
 6. A run goes on from a checkpoint of any step as if it had never stopped (``resume.py``).
 7. Under FSDP2 the optimizer and the base policy are bound to the shards as soon as they exist, and
    generation keeps all ranks in step.
-8. The sampler gets an adapter's dense weights computed beside the policy; TRL merges and unmerges.
+8. Groups whose rewards are all equal are replaced, where the algorithm says so (``sampling.py``).
+9. The sampler gets an adapter's dense weights computed beside the policy; TRL merges and unmerges.
 """
 
 import json
@@ -29,6 +30,7 @@ from trl import GRPOConfig
 
 from rlvr import runtime
 from rlvr.adapters import Adapter, adapters_off, policy_weights, save_merged, set_rates
+from rlvr.algorithms import AlgorithmSection
 from rlvr.checkpoint import publish_checkpoint, step_folder
 from rlvr.config import ModelSection, OptimizerSection, RunSection
 from rlvr.data import Row
@@ -41,10 +43,10 @@ from rlvr.rewards import RewardCall, UnverifiedLimit
 from rlvr.training.callbacks import GuardCallback
 from rlvr.training.guard import Guard
 from rlvr.training.inputs import reward_function, to_dataset
-from rlvr.training.resume import ExactResume
+from rlvr.training.sampling import DynamicSampling
 
 
-class RLVRTrainer(ExactResume):
+class RLVRTrainer(DynamicSampling):
     """GRPOTrainer for a policy that may only move where its mask or adapter lets it."""
 
     def __init__(
@@ -61,6 +63,7 @@ class RLVRTrainer(ExactResume):
         run_dir: Path,
         mask: Mask | None,
         adapter: Adapter | None,
+        algorithm: AlgorithmSection | None,
         callbacks: list[Any],
     ) -> None:
         self.run, self.run_dir, self.mask, self.adapter = run, run_dir, mask, adapter
@@ -84,6 +87,7 @@ class RLVRTrainer(ExactResume):
             callbacks=callbacks,
         )
         self.reference_beta = self.beta = args.beta = beta
+        self.set_sampling(algorithm)
         # With the progress bar off, Trainer prints every log as a dict; the run has its own bar.
         self.remove_callback(PrinterCallback)
         if adapter is not None and args.use_vllm and not adapter.is_control:
@@ -164,12 +168,10 @@ class RLVRTrainer(ExactResume):
         measure = bool(every) and self.state.global_step % every == 0
         if self.adapter is not None and self.adapter.is_control:
             measure = False  # its base weights are no longer the base policy's
-        if self.beta != 0.0 or measure:
-            reference = self._completion_logps(output, reference=True)
-            if self.beta != 0.0:
-                output["ref_per_token_logps"] = reference
-            if measure:
-                self._measure_kl(output, reference)
+        if self.beta != 0.0:
+            output["ref_per_token_logps"] = self._completion_logps(output, reference=True)
+        if measure:
+            self._measure_kl(self._first_drawn(output))
         return output
 
     def _completion_logps(self, output: dict[str, Any], *, reference: bool) -> Tensor:
@@ -199,12 +201,15 @@ class RLVRTrainer(ExactResume):
 
         sampler._iter_named_params = weights
 
-    def _measure_kl(self, output: dict[str, Any], reference: Tensor) -> None:
+    def _measure_kl(self, output: dict[str, Any]) -> None:
         """Log KL(policy || base) in nats per token, as the mean log ratio of the sampled tokens.
 
         Unbiased, like r - 1 - log r, whose variance explodes once a few tokens are far from the
         base.
         """
+        reference = output.get("ref_per_token_logps")
+        if reference is None:
+            reference = self._completion_logps(output, reference=True)
         kl = self._completion_logps(output, reference=False) - reference
         kept = output["completion_mask"]
         totals = self.accelerator.reduce(torch.stack([(kl * kept).sum(), kept.sum()]), "sum")

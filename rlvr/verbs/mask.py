@@ -1,9 +1,12 @@
-"""``rlvr mask build`` and ``rlvr mask show``: a mask as a file, without training.
+"""``rlvr mask build``, ``rlvr mask show`` and ``rlvr mask calibrate``: masks without training.
 
-A recipe takes it by ``mask: {builder: file, path: M.safetensors}``.
+A recipe takes a mask file by ``mask: {builder: file, path: M.safetensors}``.
 """
 
 import argparse
+import csv
+import dataclasses
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,16 +14,31 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from rlvr.checkpoint import fingerprint, read_weights, weight_names
+from rlvr import runtime
+from rlvr.checkpoint import fingerprint, read_weights, weight_names, write_bytes, write_json
 from rlvr.config import ModelSection, apply_overrides
-from rlvr.masks import Mask, MaskSpec, build_mask, check_files, check_spec, parse_spec
+from rlvr.masks import (
+    Calibration,
+    Mask,
+    MaskSpec,
+    build_mask,
+    calibrate,
+    check_files,
+    check_spec,
+    parse_spec,
+)
 from rlvr.policy import checkpoint_folder, load_skeleton
 from rlvr.schema import RecipeError
 from rlvr.targets import resolve_targets
 
+FIND = """Sweeps the rank of the principal part of the safe mask and prints the mask's density over
+all target matrices, from exact decompositions; the rank nearest to the target is the answer. Each
+pass over the model decomposes each matrix once, however many ranks it looks at: first 1, 2, 4, ...
+up to the smallest dimension of all matrices, then the ranks between which the target lies."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    verbs = parser.add_subparsers(dest="mask_verb", required=True, metavar="build|show")
+    verbs = parser.add_subparsers(dest="mask_verb", required=True, metavar="build|show|calibrate")
     build = verbs.add_parser("build", help="base weights into a mask file")
     build.add_argument("model", help="hub id or folder of safetensors")
     build.add_argument("--builder", required=True, help="such as safe; its options as key=value")
@@ -32,14 +50,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("overrides", nargs="*", metavar="key=value")
     show = verbs.add_parser("show", help="densities, provenance and fingerprint of a mask file")
     show.add_argument("file", type=Path)
+    find = verbs.add_parser(
+        "calibrate", help="the rank at which the safe mask has a given density", description=FIND
+    )
+    find.add_argument("model", help="hub id or folder of safetensors")
+    find.add_argument("--builder", choices=["safe"], default="safe", help="whose density varies")
+    find.add_argument("--target", type=float, default=0.7402, help="density; default: the paper's")
+    find.add_argument("--principal-density", type=float, default=0.5)
+    find.add_argument("--low-density", type=float, default=0.5)
+    find.add_argument("--targets", nargs="+", default=["linear"], help="patterns of matrices")
+    find.add_argument("--out", type=Path, help="write the table, as .csv or .json")
 
 
 def run(options: argparse.Namespace) -> int:
     if options.mask_verb == "show":
         print(describe(Mask.load(options.file)))
         return 0
-    if options.out.exists():
-        raise RecipeError(f"--out: {options.out} exists; choose another name")
+    if options.mask_verb == "calibrate":
+        return run_calibrate(options)
+    _require_free(options.out)
     words = apply_overrides({"builder": options.builder}, options.overrides)
     mask = build(ModelSection(options.model), parse_spec(words), options.targets)
     if options.measure_svd:
@@ -49,18 +78,29 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _require_free(out: Path) -> None:
+    if out.exists():
+        raise RecipeError(f"--out: {out} exists; choose another name")
+
+
 def build(section: ModelSection, spec: MaskSpec, patterns: list[str]) -> Mask:
     """Build a mask from a checkpoint's files, one matrix in memory at a time."""
     targets = resolve_targets(load_skeleton(section), patterns)
     check_spec(spec, targets)
     check_files(spec, targets)
+    folder = _folder_with(section, targets)
+    provenance = {"model": section.path, "base_weights": fingerprint(read_weights(folder))}
+    bar = tqdm(_targets_of(folder, targets), total=len(targets), desc="mask", unit="matrix")
+    return build_mask(spec, bar, provenance)
+
+
+def _folder_with(section: ModelSection, targets: Any) -> Path:
+    """Return the folder of a checkpoint that holds all ``targets``."""
     folder = checkpoint_folder(section)
     missing = set(targets) - weight_names(folder)
     if missing:
         raise RecipeError(f"{folder}: holds no weight {min(missing)!r} of its own model")
-    provenance = {"model": section.path, "base_weights": fingerprint(read_weights(folder))}
-    bar = tqdm(_targets_of(folder, targets), total=len(targets), desc="mask", unit="matrix")
-    return build_mask(spec, bar, provenance)
+    return folder
 
 
 def _targets_of(folder: Path, targets: Any) -> Iterator[tuple[str, Tensor]]:
@@ -100,3 +140,70 @@ def describe(mask: Mask) -> str:
     lines.append(f"{'all':<14}{len(mask):>6}{mask.density():>10.2%}")
     lines += [f"{key}: {value}" for key, value in mask.provenance.items()]
     return "\n".join([*lines, f"fingerprint: {mask.fingerprint()}"])
+
+
+def run_calibrate(options: argparse.Namespace) -> int:
+    """Find a rank, print the table and write it."""
+    if options.out is not None:
+        _require_free(options.out)
+        if options.out.suffix not in (".csv", ".json"):
+            raise RecipeError(f"--out: {options.out} is neither .csv nor .json; choose one of them")
+    section = ModelSection(options.model)
+    densities = {
+        "principal_density": options.principal_density,
+        "low_density": options.low_density,
+    }
+    targets = resolve_targets(load_skeleton(section), options.targets)
+    check_spec(parse_spec({"builder": "safe", "rank": 1, **densities}), targets)
+    folder = _folder_with(section, targets)
+    device = runtime.default_device()
+
+    def weights() -> Iterator[tuple[str, Tensor]]:
+        found = ((name, weight.to(device)) for name, weight in _targets_of(folder, targets))
+        return iter(tqdm(found, total=len(targets), desc="calibrate", unit="matrix"))
+
+    most = min(min(shape) for shape in targets.values())
+    found = calibrate(weights, most, options.target, **densities)
+    spec = parse_spec({"builder": "safe", "rank": found.rank, **densities})
+    by_default = build_mask(spec, weights()).density()
+    print(describe_calibration(found, len(targets), by_default))
+    if options.out is not None:
+        write_calibration(options.out, found, {"model": options.model, **densities}, by_default)
+    return 0
+
+
+def describe_calibration(found: Calibration, matrices: int, by_default: float) -> str:
+    """Return the table of ranks and densities, and the rank that answers, as text."""
+    lines = [f"{'rank':>6}{'density':>10}"]
+    for rank, density in found.densities.items():
+        lines.append(f"{rank:>6}{density:>10.2%}{'  <' if rank == found.rank else ''}")
+    lines.append(
+        f"rank {found.rank}: density {found.densities[found.rank]:.4%}, {100 * found.error:+.4f} "
+        f"points from {found.target:.2%}, over {matrices} matrices, {found.entries:,} entries"
+    )
+    lines.append(f"with the recipe's default, svd: randomized, it is {by_default:.4%}")
+    if not found.reached:
+        low, high = min(found.densities.values()), max(found.densities.values())
+        lines.append(
+            f"{found.target:.2%} is not reached: the densities go from {low:.2%} to {high:.2%}; "
+            "change --low-density or --principal-density, or leave small matrices out by --targets"
+        )
+    elif len(found.brackets) > 1:
+        places = ", ".join(f"{low} and {high}" for low, high in found.brackets)
+        lines.append(f"the density crosses the target more than once, between the ranks {places}")
+    return "\n".join(lines)
+
+
+def write_calibration(
+    out: Path, found: Calibration, about: dict[str, Any], by_default: float
+) -> None:
+    """Write the table as csv, or with all else as json."""
+    if out.suffix == ".csv":
+        text = io.StringIO(newline="")
+        rows = csv.writer(text)
+        rows.writerow(["rank", "density"])
+        rows.writerows(found.densities.items())
+        write_bytes(out, text.getvalue().encode())
+        return
+    answer = {"rank": found.rank, "error": found.error, "density_randomized_svd": by_default}
+    write_json(out, {**about, **answer, **dataclasses.asdict(found)})

@@ -1,0 +1,75 @@
+"""How many completions one generation, one optimizer step and one forward pass hold.
+
+TRL's arithmetic, with P processes: a forward pass has ``per_device_train_batch_size`` b of them on
+each, an optimizer step b P ``gradient_accumulation_steps``, and a generation
+``generation_batch_size``, or b P ``steps_per_generation``. So one generation serves
+``generation / step`` optimizer steps, which is what others call its mini-batches.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rlvr.schema import RecipeError
+
+
+@dataclass(frozen=True)
+class BatchSizes:
+    """Counts of completions, on all processes together; ``group`` is those of one prompt."""
+
+    group: int
+    forward: int
+    step: int
+    generation: int
+
+    @property
+    def prompts(self) -> int:
+        return self.generation // self.group
+
+    @property
+    def updates(self) -> float:
+        """Optimizer steps that use one generation."""
+        return self.generation / self.step
+
+
+def resolve_sizes(values: Mapping[str, Any], processes: int) -> BatchSizes:
+    """Return the batch that TRL's settings ``values`` give on ``processes`` processes.
+
+    Raises:
+        RecipeError: TRL would refuse them, when the policy is loaded already.
+    """
+    group = values["num_generations"]
+    if group is None or group < 2:
+        raise RecipeError(f"trainer.num_generations: a group needs at least 2, got {group}")
+    forward = values["per_device_train_batch_size"] * processes
+    accumulated = values["gradient_accumulation_steps"]
+    generation, slices = values["generation_batch_size"], values["steps_per_generation"]
+    if generation is None:
+        generation = forward * (slices or accumulated)
+    elif slices is not None:
+        raise RecipeError(
+            "trainer.steps_per_generation: generation_batch_size says the same; remove one of them"
+        )
+    elif generation < forward or generation % forward:
+        raise RecipeError(
+            f"trainer.generation_batch_size: {generation} completions are no multiple of the "
+            f"{forward} of one forward pass (per_device_train_batch_size x {processes} processes); "
+            "change one of them"
+        )
+    if generation % group:
+        raise RecipeError(
+            f"trainer.num_generations: {group} does not divide the {generation} completions of one "
+            "generation (per_device_train_batch_size x processes x steps per generation); "
+            "change one of them"
+        )
+    return BatchSizes(group, forward, forward * accumulated, generation)
+
+
+def describe_sizes(batch: BatchSizes, processes: int) -> str:
+    """Return the batch as one line of the plan."""
+    steps = "step" if batch.updates == 1 else "steps"
+    machines = "1 process" if processes == 1 else f"{processes} processes"
+    return (
+        f"batch    {batch.prompts:,} prompts x {batch.group} completions a generation, for "
+        f"{batch.updates:g} optimizer {steps} of {batch.step:,} on {machines}"
+    )
