@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_engines import train_with
 
 from rlvr.checkpoint import checkpoints, read_jsonl
 from rlvr.data.datasets import pocket
 from rlvr.train import main as train_main
 from rlvr.training.sampling import MAX_EMPTY
 from rlvr.training.trainer import RLVRTrainer
-from test_engines import train_with
 
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
 SAFE = {"builder": "safe", "rank": 8, "principal_density": 0.5, "low_density": 0.5}
@@ -94,30 +94,38 @@ def test_without_it_the_same_prompts_put_useless_groups_into_the_loss(train, hal
     assert "sampling/rounds" not in rows(run_dir)[0]
 
 
-def test_a_batch_that_stays_short_is_cut_to_its_useful_groups(train, half, in_the_loss):
-    """Two slices of 8 completions: of one to three useful groups, the rest is cut or masked."""
+SLICES = [
+    pytest.param(2, 8, id="equal slices"),
+    # one group over 8 slices would be half a completion each: a second one fills up, masked
+    pytest.param(8, 2, id="filled slices"),
+]
+
+
+@pytest.mark.parametrize(("slices", "size"), SLICES)
+def test_a_batch_that_stays_short_is_cut_to_its_useful_groups(
+    train, half, in_the_loss, slices, size
+):
     trainer = {
         "num_generations": 4,
-        "gradient_accumulation_steps": 2,
-        "per_device_train_batch_size": 8,
-        "max_steps": 6,
+        "gradient_accumulation_steps": slices,
+        "per_device_train_batch_size": size,
+        "max_steps": 5,
     }
     run_dir = train(algorithm={"name": "dapo", "max_rounds": 1}, trainer=trainer, words=[half])
-    seen, kept = iter(in_the_loss), []
+    seen, kept = iter(in_the_loss), set()
     for row in rows(run_dir):
         groups = int(row["sampling/kept_groups"])
-        kept.append(groups)
+        kept.add(groups)
         if not groups:
             continue
-        slices = [next(seen), next(seen)]
-        masks = [one["completion_mask"].any(dim=1) for one in slices]
-        assert sum(int(mask.sum()) for mask in masks) == 4 * groups
-        # 4 completions a group over 2 slices: nothing is left over, so nothing is masked
-        assert all(mask.all() for mask in masks)
-        tokens = sum(int(one["completion_mask"].sum()) for one in slices)
-        assert {int(one["num_items_in_batch"]) for one in slices} == {tokens}
+        parts = [next(seen) for _ in range(slices)]
+        masks = torch.cat([one["completion_mask"].any(dim=1) for one in parts])
+        assert int(masks.sum()) == 4 * groups
+        assert len(masks) == 4 * (groups if slices == 2 else groups + groups % 2)
+        tokens = sum(int(one["completion_mask"].sum()) for one in parts)
+        assert {int(one["num_items_in_batch"]) for one in parts} == {tokens}
         assert row["sampling/zero_variance_in_loss"] == 0.0
-    assert next(seen, None) is None and {0, 4} != set(kept) and min(kept) < 4
+    assert next(seen, None) is None and kept & {1, 3}
 
 
 def test_metrics_are_of_all_that_was_generated(train, half, monkeypatch):
