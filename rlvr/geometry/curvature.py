@@ -32,6 +32,7 @@ Floats = NDArray[np.float64]
 BINS = 32  # of the magnitudes of one matrix
 GROUPS = 4  # principal + 2 low
 SHUFFLES = 100
+_ROUNDING = 1e-9  # of a sum over entries: a smaller deviation between masks is none
 RESAMPLES = 1000
 # Which of the groups (neither, principal, low, both) each mask is made of.
 MASKS: dict[str, tuple[int, ...]] = {
@@ -112,16 +113,17 @@ class Table:
         by_size = _by_size(counts, groups)
         deviation = np.sqrt(_variance(counts, total, self.squares[chosen], groups))
         row |= _against("", total, resampled, groups, by_size, deviation, "z_random")
-        row["z_shuffled"] = _z(*self._shuffled(chosen, groups, by_size(total)))
+        row["z_shuffled"] = self._z_shuffled(chosen, groups)
         by_bin = _by_magnitude(counts, groups)
         deviation = np.sqrt(_variance_in_bins(counts, total, self.squares[chosen], groups))
         row |= _against("_magnitude", total, resampled, groups, by_bin, deviation, "z_magnitude")
         return row
 
-    def _shuffled(self, chosen: list[int], groups: list[int], expected: Floats) -> tuple:
+    def _z_shuffled(self, chosen: list[int], groups: list[int]) -> float | None:
         found = self.total[chosen][:, groups].sum()
         draws = self.shuffled[chosen][:, :, groups].sum((0, 2))
-        return found - draws.mean(), draws.std(ddof=1), float(expected)
+        mean, deviation = draws.mean(), draws.std(ddof=1)
+        return float((found - mean) / deviation) if deviation > _ROUNDING * mean else None
 
 
 def _by_size(counts: Floats, groups: list[int]) -> Any:
@@ -159,26 +161,21 @@ def _against(
     resampled: Floats,
     groups: list[int],
     expect: Any,
-    deviation: float,
+    deviation: Any,
     z_name: str,
 ) -> dict[str, Any]:
     """Return the ratio to what ``expect`` says of random masks, its interval, and z."""
     found, expected = total[:, groups].sum(), expect(total)
     keys = (f"ratio{suffix}", f"ratio{suffix}_low", f"ratio{suffix}_high")
-    if not expected > 0:
-        return {**dict.fromkeys(keys), z_name: None}
+    if not expected > 0 or deviation <= _ROUNDING * expected:
+        return {**dict.fromkeys(keys), z_name: None}  # no random masks, or they cannot differ
     drawn = expect(resampled)
     ratios = resampled[:, :, groups].sum((1, 2, 3))[drawn > 0] / drawn[drawn > 0]
     low, high = np.quantile(ratios, (0.025, 0.975))
     values = (float(found / expected), float(low), float(high))
     row: dict[str, Any] = dict(zip(keys, values, strict=True))
-    row[z_name] = _z(found - expected, deviation, expected)
+    row[z_name] = float((found - expected) / deviation)
     return row
-
-
-def _z(difference: float, deviation: float, scale: float) -> float | None:
-    # Where random masks cannot differ, what is left is rounding.
-    return float(difference / deviation) if deviation > 1e-9 * scale else None
 
 
 COLUMNS: dict[str, tuple[str, str]] = {

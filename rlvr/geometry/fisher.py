@@ -48,7 +48,9 @@ def _leaves(weights: Weights) -> dict[str, Tensor]:
     return {name: weight.detach().requires_grad_() for name, weight in weights.items()}
 
 
-def visit_gradient(example: Example, weights: Weights, visit: Callable[[str, Tensor], None]) -> None:
+def visit_gradient(
+    example: Example, weights: Weights, visit: Callable[[str, Tensor], None]
+) -> None:
     r"""Call ``visit(name, gradient)`` with :math:`\nabla \log \pi(y|x)`, matrix by matrix.
 
     A gradient is freed when its visit is over, so that the largest matrix bounds the memory.
@@ -196,7 +198,9 @@ def lanczos(
     :math:`\beta_m |s_m|` (Parlett 1998, section 13.2). Memory: ``steps`` copies of the weights.
     It ends early where the Krylov space is exhausted.
     """
-    first = {n: torch.randn(w.shape, generator=generator, dtype=w.dtype) for n, w in weights.items()}
+    first = {
+        n: torch.randn(w.shape, generator=generator, dtype=w.dtype) for n, w in weights.items()
+    }
     vector = _flat(first).to(next(iter(weights.values())).device)
     basis, diagonal, beside = [vector / vector.norm()], [], []
     for _ in range(min(steps, vector.numel())):

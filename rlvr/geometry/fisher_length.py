@@ -99,9 +99,7 @@ def summarise_length(
             "share": interval(terms[:, groups].sum((1, 2)) / 2, length),
             "share_random": interval(cross[:, groups].sum(1) / 2, length)["mean"],
             "share_of_energy": _share(energies[groups].sum(), energies.sum()),
-            "alone_nats_per_token": float(
-                terms[:, groups][:, :, groups].sum() / 2 / tokens.sum()
-            ),
+            "alone_nats_per_token": float(terms[:, groups][:, :, groups].sum() / 2 / tokens.sum()),
         }
     return {
         "fisher_nats_per_token": interval(length, tokens),

@@ -14,6 +14,7 @@ How it deviates from TRL 1.16:
 7. Under FSDP2 the optimizer and the base policy are bound to the shards as soon as they exist, and
    generation keeps all ranks in step.
 8. The sampler gets an adapter's dense weights computed beside the policy; TRL merges and unmerges.
+9. The KL of a step is measured where the KL to the base is (``step_kl.py``).
 """
 
 import json
@@ -42,6 +43,7 @@ from rlvr.training.callbacks import GuardCallback
 from rlvr.training.guard import Guard
 from rlvr.training.inputs import reward_function, to_dataset
 from rlvr.training.resume import ExactResume
+from rlvr.training.step_kl import StepKL
 
 
 class RLVRTrainer(ExactResume):
@@ -84,6 +86,8 @@ class RLVRTrainer(ExactResume):
             callbacks=callbacks,
         )
         self.reference_beta = self.beta = args.beta = beta
+        self.step_kl = StepKL(self)
+        self.add_callback(self.step_kl)
         # With the progress bar off, Trainer prints every log as a dict; the run has its own bar.
         self.remove_callback(PrinterCallback)
         if adapter is not None and args.use_vllm and not adapter.is_control:
@@ -148,6 +152,11 @@ class RLVRTrainer(ExactResume):
         if grad_norm is None and self.masked is not None and self.precision.free_gradients:
             return self.masked.clip_grad_norm_(model.parameters(), float("inf"))
         return super()._get_grad_norm(model, grad_norm)
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        inputs = super()._prepare_inputs(generation_batch)
+        self.step_kl.before(inputs)
+        return inputs
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self.beta = 0.0 if self.swaps else self.reference_beta
