@@ -8,6 +8,7 @@ distribution, because only then are their tokens labels drawn from the policy.
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,6 @@ from rlvr.geometry.matrix import Settings
 from rlvr.geometry.names import kind_of, layer_of
 from rlvr.policy import load_config, load_policy, load_tokenizer
 from rlvr.schema import RecipeError
-from rlvr.targets import resolve_targets
 
 TOP = 5  # eigenvalues that are reported
 _BATCH = 64  # completions that are sampled at a time
@@ -70,33 +70,47 @@ def _example(policy: Any, head: list[int], tokens: list[int]) -> Example:
     return Example(logits, ids[0, len(head) :])
 
 
-def load(section: ModelSection) -> Any:
-    """Load a policy in float32 for derivatives; what is wrong with its folder is one message."""
+def load(section: ModelSection, like: Any = None) -> Any:
+    """Load a policy in float32 for derivatives, on the default device.
+
+    Raises:
+        RecipeError: it cannot be loaded, is broken, or is of another architecture than ``like``.
+    """
     # Forward-mode derivatives exist for attention that is written out, not for fused kernels.
     plain = ModelSection(section.path, section.revision, attn_implementation="eager")
     load_config(plain)
     try:
-        return load_policy(plain, runtime.default_device()).eval()
+        policy = load_policy(plain, runtime.default_device()).eval()
     except (OSError, ValueError) as error:
-        raise RecipeError(
-            f"{section.path}: cannot be loaded as a policy: {_first_line(error)}"
-        ) from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RecipeError(f"{section.path}: cannot be loaded as a policy: {reason}") from error
+    for name, parameter in policy.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise RecipeError(f"{section.path}: {name!r} holds NaN or infinity; take another one")
+    if like is not None:
+        _require_same(like, policy, section.path)
+    return policy
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _require_same(base: Any, tuned: Any, path: str) -> None:
+    shapes = [{n: list(p.shape) for n, p in m.named_parameters()} for m in (base, tuned)]
+    for name in sorted(shapes[0].keys() | shapes[1].keys()):
+        own, other = (found.get(name, "missing") for found in shapes)
+        if own != other:
+            raise RecipeError(
+                f"{path}: {name!r} is {other}, and in the base policy {own}; the two must be of "
+                "one architecture"
+            )
 
 
 def _load_tokenizer(section: ModelSection) -> Any:
-    try:
-        return load_tokenizer(section)
-    except RecipeError:
-        raise
-    except Exception as error:  # transformers raises a dozen kinds for files that are not there
-        raise RecipeError(
-            f"{section.path}: holds no tokenizer that can be loaded; save the policy's tokenizer "
-            f"into it ({_first_line(error)})"
-        ) from error
+    folder = Path(section.path)
+    # Without files transformers makes an empty tokenizer of the model's kind, and says nothing.
+    if folder.is_dir() and not any(
+        p for kind in ("tokenizer*", "vocab*") for p in folder.glob(kind)
+    ):
+        raise RecipeError(f"{folder}: holds no tokenizer; save the policy's own into it")
+    return load_tokenizer(section)
 
 
 def draw_prompts(
@@ -143,7 +157,7 @@ class Curvature:
 def measure_curvature(
     policy: Any,
     prompts: Prompts,
-    patterns: Sequence[str],
+    names: Sequence[str],
     settings: Settings,
     *,
     probes: int,
@@ -155,13 +169,12 @@ def measure_curvature(
     Args:
         policy: the base policy, whose completions ``prompts`` holds.
         prompts: the contexts.
-        patterns: of target matrices.
+        names: of the target matrices.
         settings: rank and densities of the masks.
         probes: of Hutchinson's estimate; 0 leaves it out.
         steps: of Lanczos; 0 leaves it out.
         seed: of the probes.
     """
-    names = list(resolve_targets(policy, list(patterns)))
     parameters = dict(policy.named_parameters())
     weights = {name: parameters[name].detach() for name in names}
     cells = {name: cv.cells_of(name, weight, settings) for name, weight in weights.items()}
@@ -202,20 +215,12 @@ def _table(
     def observe(index: int, name: str, square: Tensor) -> None:
         sums[owners[index], place[name]] += cv.sum_cells(square, cells[name]).numpy()
 
-    bar = tqdm(prompts.examples(policy), "gradients", len(owners), unit="completion",
-               mininterval=1, dynamic_ncols=True)  # fmt: skip
+    bar = tqdm(prompts.examples(policy), "gradients", len(owners), unit="completion")
     diagonal = fisher.fisher_diagonal(bar, weights, observe)
-    _require_finite(diagonal)
     counts = [cv.sum_cells(torch.ones_like(weights[n]), cells[n]).numpy() for n in names]
     squares = [cv.sum_cells(diagonal[n].double().square(), cells[n]).numpy() for n in names]
     shuffled = [cv.shuffled_sums(n, diagonal[n], cells[n]) for n in names]
     return cv.Table(sums, np.stack(counts), np.stack(squares), np.stack(shuffled), prompts.tokens)
-
-
-def _require_finite(diagonal: Weights) -> None:
-    for name, values in diagonal.items():
-        if not bool(values.isfinite().all()):
-            raise RecipeError(f"{name!r}: its gradient is not finite; is the checkpoint broken?")
 
 
 def _hutchinson(
@@ -224,7 +229,7 @@ def _hutchinson(
     cells: Mapping[str, Tensor],
     counts: cv.Floats,
 ) -> dict[str, Any]:
-    bar = tqdm(found, "probes", probes, unit="probe", mininterval=1, dynamic_ncols=True)
+    bar = tqdm(found, "probes", probes, unit="probe")
     sums = np.stack(
         [np.stack([cv.sum_cells(probe[n], cells[n]).numpy() for n in cells]) for probe in bar]
     )
@@ -245,7 +250,7 @@ def _lanczos(
     generator: torch.Generator,
     cells: Mapping[str, Tensor],
 ) -> list[dict[str, Any]]:
-    bar = tqdm(total=steps, desc="lanczos", unit="step", mininterval=1, dynamic_ncols=True)
+    bar = tqdm(total=steps, desc="lanczos", unit="step")
 
     def counted(vector: Weights) -> dict[str, Tensor]:
         bar.update()
@@ -265,42 +270,23 @@ def _lanczos(
 def measure_length(
     policy: Any, tuned: Any, prompts: Prompts, cells: Mapping[str, Tensor]
 ) -> dict[str, Any]:
-    """Return the Fisher length of the update of all parameters, its shares, and the exact KL.
-
-    Raises:
-        RecipeError: the two are not of one architecture.
-    """
-    update = _update(policy, tuned)
+    """Return the Fisher length of the update of all parameters, its shares, and the exact KL."""
+    after = dict(tuned.named_parameters())
+    changes = {n: (after[n] - p).detach() for n, p in policy.named_parameters()}
+    update = {n: change for n, change in changes.items() if bool(change.any())}
     weights = {n: p.detach() for n, p in policy.named_parameters() if n in update}
     pieces, at_random = fl.pieces_of(update, cells), fl.random_pieces_of(update, cells)
     size = len(prompts.heads)
     terms, cross = np.zeros((size, fl.PIECES, fl.PIECES)), np.zeros((size, cv.GROUPS))
     kl = np.zeros(size)
     pairs = zip(prompts.owners, prompts.examples(policy), prompts.examples(tuned), strict=True)
-    bar = tqdm(pairs, "length", len(prompts.owners), unit="completion",
-               mininterval=1, dynamic_ncols=True)  # fmt: skip
-    for owner, example, after in bar:
+    bar = tqdm(pairs, "length", len(prompts.owners), unit="completion")
+    for owner, example, moved in bar:
         own, between = fl.length_terms(example, weights, pieces, at_random)
         terms[owner] += own.numpy()
         cross[owner] += between.numpy()
         with torch.no_grad():
-            kl[owner] += float(kl_per_position(example.logits({}), after.logits({})).sum())
+            kl[owner] += float(kl_per_position(example.logits({}), moved.logits({})).sum())
     energies = np.array([sum(float(d.double().square().sum()) for d in p.values()) for p in pieces])
     found = fl.summarise_length(terms, cross, kl, prompts.tokens, energies)
     return {"parameters_moved": len(update), **found}
-
-
-def _update(policy: Any, tuned: Any) -> dict[str, Tensor]:
-    """Return what changed, by parameter name; unchanged parameters are left out."""
-    before, after = dict(policy.named_parameters()), dict(tuned.named_parameters())
-    for name in sorted(before.keys() ^ after.keys()):
-        have = "the base policy alone" if name in before else "the tuned policy alone"
-        raise RecipeError(f"{name!r} is in {have}; BASE and TUNED must be of one architecture")
-    for name, weight in before.items():
-        if weight.shape != after[name].shape:
-            raise RecipeError(
-                f"{name!r} has the shape {list(weight.shape)} in BASE and "
-                f"{list(after[name].shape)} in TUNED; they must be of one architecture"
-            )
-    changes = {n: (after[n] - before[n]).detach() for n in before}
-    return {n: change for n, change in changes.items() if bool(change.any())}

@@ -196,6 +196,10 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "ratio_magnitude_high": ("", "upper end of it"),
     "z_magnitude": ("", "as z_random, with those masks; empty where they cannot differ"),
 }  # fmt: skip
+EMPTY = (
+    "An empty cell is an undefined number: a ratio where the curvature is zero everywhere, or "
+    "where random masks cannot differ from the mask."
+)
 
 
 def summarise(table: Table, rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -26,7 +26,7 @@ def masks_figure(rows: Sequence[Row], masks: Mapping[str, Row]) -> tuple[Draw, t
     """Return the curvature ratio of each mask: all matrices together, and each as a small dot."""
     panels = {
         "ratio": "against random entries",
-        "ratio_magnitude": "against random entries of the same size",
+        "ratio_magnitude": "against random entries of the same magnitudes",
     }
 
     def draw(figure: Figure, theme: Theme) -> None:

@@ -25,14 +25,15 @@ def text(summary: Summary) -> str:
         f"curvature of {summary['base']}: {summary['matrices']} matrices, {summary['prompts']} "
         f"prompts, {summary['tokens']} tokens",
         "mean Fisher diagonal on a mask, over that of random masks (1) [95 % over prompts]",
-        f"  {'mask':<18}{'density':>8}  {'of the same size':<22}{'of the same magnitudes':<24}"
-        f"{'sharper in':>10}",
+        f"  {'mask':<18}{'density':>8}  {'of the same size':<22}{'median matrix':>13}"
+        f"{'sharper in':>12}  of the same magnitudes",
     ]
     for mask, row in summary["masks"].items():
-        cells = (_interval(row, "ratio"), _interval(row, "ratio_magnitude"))
+        median = "-" if row["median_ratio"] is None else f"{row['median_ratio']:.3f}"
         sharper = f"{row['matrices_sharper']} of {row['matrices']}"
         lines.append(
-            f"  {mask:<18}{row['density']:>8.1%}  {cells[0]:<22}{cells[1]:<24}{sharper:>10}"
+            f"  {mask:<18}{row['density']:>8.1%}  {_interval(row, 'ratio'):<22}{median:>13}"
+            f"{sharper:>12}  {_interval(row, 'ratio_magnitude')}"
         )
     lines += [verdict(summary["masks"]["principal"]), *_beside(summary)]
     if "length" in summary:
@@ -50,23 +51,22 @@ def verdict(row: Mapping[str, Any]) -> str:
     """Return one sentence on whether the principal weights are the sharper ones."""
     if row["ratio"] is None:
         return "the Fisher diagonal is zero: nothing can be said"
-    z = ", ".join(
-        f"{name} {row[key]:+.1f}"
-        for key, name in (("z_random", "entries"), ("z_shuffled", "rows and columns shuffled"))
-        if row[key] is not None
-    )
-    found = _side(row["ratio_low"], row["ratio_high"])
-    matched = "its magnitudes leave no random masks to compare with"
+    found, matched = _side(row, "ratio", "z_shuffled"), "no random ones have their magnitudes"
     if row["ratio_magnitude"] is not None:
-        side = _side(row["ratio_magnitude_low"], row["ratio_magnitude_high"])
-        matched = f"at equal magnitudes {side}"
-    return f"principal weights are {found} random ones (z: {z}); {matched}"
+        side = _side(row, "ratio_magnitude", "z_magnitude")
+        matched = f"{side} random ones of their magnitudes"
+    return f"principal weights are {found} random ones of their number; {matched}"
 
 
-def _side(low: float, high: float) -> str:
-    if low > 1:
-        return "sharper than"
-    return "flatter than" if high < 1 else "as sharp, within the interval, as"
+def _side(row: Mapping[str, Any], key: str, z_key: str) -> str:
+    """Return which side of 1 a ratio is on, where prompts and random masks agree on it."""
+    low, high, z = row[f"{key}_low"], row[f"{key}_high"], row[z_key]
+    shown = "" if z is None else f" (z {z:+.1f})"
+    if z is not None and low > 1 and z > 2:
+        return f"sharper{shown} than"
+    if z is not None and high < 1 and z < -2:
+        return f"flatter{shown} than"
+    return f"not told apart{shown} from"
 
 
 def _beside(summary: Summary) -> list[str]:
@@ -74,9 +74,10 @@ def _beside(summary: Summary) -> list[str]:
     if "hutchinson" in summary:
         found = summary["hutchinson"]
         own = found["masks"]["principal"]
+        ratio = "-" if own["ratio"] is None else f"{own['ratio']:.3f}"
         lines.append(
             f"  Hutchinson, {found['probes']} probes: trace {found['trace']:.4g}"
-            f"{_error(found['trace_standard_error'])}, principal ratio {own['ratio']:.3f}"
+            f"{_error(found['trace_standard_error'])}, principal ratio {ratio}"
             f"{_error(own['standard_error'])}"
         )
     for place, pair in enumerate(summary.get("lanczos", [])[:3]):

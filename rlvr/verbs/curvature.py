@@ -19,13 +19,15 @@ from typing import Any
 
 from rlvr import __version__, runtime
 from rlvr.checkpoint import write_bytes, write_json
-from rlvr.config import ModelSection, apply_overrides, resolve_recipe
-from rlvr.geometry.curvature import COLUMNS
+from rlvr.config import ModelSection, Recipe, apply_overrides, resolve_recipe
+from rlvr.data import parse_dataset
+from rlvr.geometry.curvature import COLUMNS, EMPTY
 from rlvr.geometry.matrix import Settings
 from rlvr.geometry.table import PLACE, write_table
 from rlvr.registry import import_plugins
 from rlvr.run_dir import trained_policy
 from rlvr.schema import RecipeError, RunError
+from rlvr.targets import resolve_targets
 
 OUT = Path("curvature")
 LEAST = {"prompts": 2, "samples": 1, "max_new_tokens": 1, "probes": 0, "lanczos": 0}
@@ -65,7 +67,8 @@ def run(options: argparse.Namespace) -> int:
     from rlvr.curvature import draw_prompts, load, measure_curvature, measure_length
 
     policy = load(sources.base)
-    tuned = None if sources.tuned is None else load(sources.tuned)
+    tuned = None if sources.tuned is None else load(sources.tuned, like=policy)
+    names = list(resolve_targets(policy, options.targets))
     prompts = draw_prompts(
         sources.base,
         policy,
@@ -78,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     found = measure_curvature(
         policy,
         prompts,
-        options.targets,
+        names,
         settings,
         probes=options.probes,
         steps=options.lanczos,
@@ -111,7 +114,7 @@ def write(out: Path, rows: list[dict[str, Any]], summary: dict[str, Any]) -> Non
 
     try:
         columns = {**PLACE, **COLUMNS}
-        write_table(out / "curvature.csv", rows, columns, summary["settings"])
+        write_table(out / "curvature.csv", rows, columns, summary["settings"], EMPTY)
         for name, image in figures(rows, summary).items():
             write_bytes(out / f"{name}.png", image)
         write_json(out / "curvature.json", summary)
@@ -135,11 +138,11 @@ def find_sources(paths: Sequence[str], data: str | None, out: Path | None) -> So
     if len(paths) > 2:
         raise RecipeError("curvature: give one run directory, or BASE, or BASE and TUNED")
     last = Path(paths[-1])
-    content: dict[str, Any] | None = None
     base = ModelSection(paths[0])
     tuned = ModelSection(paths[1]) if len(paths) == 2 else None
+    content: Any = None
     if (last / "recipe.json").is_file():
-        recipe = resolve_recipe(json.loads((last / "recipe.json").read_text()), str(last))
+        recipe = _recipe_of(last)
         import_plugins(recipe.plugins)
         content, tuned = recipe.data, ModelSection(str(trained_policy(last)[0]))
         base, out = (recipe.model if len(paths) == 1 else base), out or last / OUT
@@ -147,7 +150,16 @@ def find_sources(paths: Sequence[str], data: str | None, out: Path | None) -> So
         content = apply_overrides({}, [f"data={data}"])["data"]
     if not isinstance(content, dict):
         raise RecipeError(
-            f"--data: {data!r} names no prompts for {last}, which is no run directory (it holds no "
-            "recipe.json); write for example --data '{name: math500}'"
+            f"--data: {data!r} names no prompts, and {last} is no run directory that would (it has "
+            "no recipe.json); write for example --data '{name: math500}'"
         )
+    parse_dataset(content, "data")
     return Sources(base, tuned, content, out or OUT)
+
+
+def _recipe_of(run_dir: Path) -> Recipe:
+    file = run_dir / "recipe.json"
+    try:
+        return resolve_recipe(json.loads(file.read_text(encoding="utf-8")), str(run_dir))
+    except ValueError as error:
+        raise RecipeError(f"{file}: is no recipe of a run: {error}") from error
