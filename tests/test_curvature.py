@@ -73,10 +73,10 @@ def test_cells_are_the_builders_masks_and_equally_full_bins():
         cells = cv.cells_of(name, weight, SETTINGS).numpy()
         for mask, expected in masks_of(name, weight).items():
             assert (np.isin(cells // cv.BINS, cv.MASKS[mask]) == expected).all(), mask
-        sizes = np.bincount((cells % cv.BINS).ravel(), minlength=cv.BINS)
-        assert sizes.max() - sizes.min() <= 1
+        sizes = np.bincount((cells % cv.BINS).ravel())
+        assert len(sizes) == weight.numel() // 16 and sizes.max() - sizes.min() <= 1
         magnitude = weight.abs().numpy()
-        tops = [magnitude[cells % cv.BINS == b].max() for b in range(cv.BINS)]
+        tops = [magnitude[cells % cv.BINS == b].max() for b in range(len(sizes))]
         assert (np.diff(tops) > 0).all()
 
 
@@ -280,7 +280,7 @@ def test_an_update_on_one_mask_has_its_whole_length_there():
 def pocket():
     section = ModelSection(str(POLICY))
     policy = load(section)
-    drawn = draw_prompts(section, policy, DATA, prompts=3, samples=2, max_new_tokens=40, seed=0)
+    drawn = draw_prompts(section, policy, DATA, prompts=2, samples=2, max_new_tokens=40, seed=0)
     return policy, drawn
 
 

@@ -1,7 +1,8 @@
 r"""Is the curvature larger on a mask than on random entries? Statistics of a Fisher diagonal.
 
 Every entry of a target matrix has a cell: which masks hold it (principal or not, low-magnitude or
-not) and which of 32 equally full bins its :math:`|W_0|` is in. Sums by cell and prompt decide all:
+not) and which of up to 128 equally full bins its :math:`|W_0|` is in. Sums by cell and prompt
+decide all:
 
 1. ``ratio``: mean curvature on the mask over that on all entries of the same matrices, which is the
    mean of random masks of the same size in every matrix. Its interval is the percentile bootstrap
@@ -29,7 +30,8 @@ from rlvr.geometry.matrix import Settings
 from rlvr.masks.builders import generator_for, low_magnitude, principal
 
 Floats = NDArray[np.float64]
-BINS = 32  # of the magnitudes of one matrix
+BINS = 128  # of the magnitudes of one matrix, fewer where one would have few entries
+_FEW = 16
 GROUPS = 4  # principal + 2 low
 SHUFFLES = 100
 _ROUNDING = 1e-9  # of a sum over entries: a smaller deviation between masks is none
@@ -54,7 +56,8 @@ def cells_of(name: str, weight: Tensor, settings: Settings) -> Tensor:
     in_low = low_magnitude(weight, name, density=settings.low_density)
     order = weight.float().abs().reshape(-1).argsort(stable=True)
     bins = torch.empty_like(order)
-    bins[order] = torch.arange(len(order), device=order.device) * BINS // len(order)
+    count = max(1, min(BINS, len(order) // _FEW))
+    bins[order] = torch.arange(len(order), device=order.device) * count // len(order)
     groups = in_principal.long() + 2 * in_low.long()
     return (groups * BINS + bins.view(weight.shape)).to(torch.int16)
 
@@ -77,6 +80,20 @@ def shuffled_sums(name: str, diagonal: Tensor, cells: Tensor) -> Floats:
     return np.stack(sums)
 
 
+def resample(prompts: int) -> Floats:
+    """Return how often each prompt is drawn in each bootstrap sample, RESAMPLES x prompts."""
+    even = np.full(prompts, 1 / prompts)
+    return np.random.default_rng(0).multinomial(prompts, even, RESAMPLES).astype(np.float64)
+
+
+def ratio_interval(above: Floats, below: Floats, draws: Floats) -> tuple[float, float, float]:
+    """Return the ratio of two sums over prompts with its 95 % percentile bootstrap interval."""
+    drawn = draws @ below
+    ratios = (draws @ above)[drawn > 0] / drawn[drawn > 0]
+    low, high = np.quantile(ratios, (0.025, 0.975))
+    return float(above.sum() / below.sum()), float(low), float(high)
+
+
 class Table:
     """The sums of M matrices over P prompts, and what masks have in them.
 
@@ -91,12 +108,9 @@ class Table:
     def __init__(
         self, sums: Floats, counts: Floats, squares: Floats, shuffled: Floats, tokens: Floats
     ) -> None:
-        self.tokens, self.counts, self.squares, self.shuffled = tokens, counts, squares, shuffled
+        self.sums, self.counts, self.squares, self.shuffled = sums, counts, squares, shuffled
         self.total = sums.sum(0) / tokens.sum()
-        draws = np.random.default_rng(0).multinomial(
-            len(tokens), np.full(len(tokens), 1 / len(tokens)), RESAMPLES
-        )
-        self.resampled = np.tensordot(draws.astype(float), sums, axes=1)
+        self.draws = resample(len(tokens))
 
     def row(self, mask: str, matrices: Sequence[int]) -> dict[str, Any]:
         """Return the numbers of one mask on some matrices together; ``None`` where undefined."""
@@ -109,14 +123,34 @@ class Table:
             "mean_curvature": total[:, groups].sum() / held if held else None,
             "mean_curvature_all": everywhere,
         }
-        resampled = self.resampled[:, chosen]
-        by_size = _by_size(counts, groups)
-        deviation = np.sqrt(_variance(counts, total, self.squares[chosen], groups))
-        row |= _against("", total, resampled, groups, by_size, deviation, "z_random")
+        squares, by_size = self.squares[chosen], _by_size(counts, groups)
+        deviation = np.sqrt(_variance(counts, total, squares, groups))
+        row |= self._against("ratio", "z_random", chosen, groups, by_size, deviation)
         row["z_shuffled"] = self._z_shuffled(chosen, groups)
         by_bin = _by_magnitude(counts, groups)
-        deviation = np.sqrt(_variance_in_bins(counts, total, self.squares[chosen], groups))
-        row |= _against("_magnitude", total, resampled, groups, by_bin, deviation, "z_magnitude")
+        deviation = np.sqrt(_variance_in_bins(counts, total, squares, groups))
+        row |= self._against("ratio_magnitude", "z_magnitude", chosen, groups, by_bin, deviation)
+        return row
+
+    def _against(
+        self,
+        key: str,
+        z_key: str,
+        chosen: list[int],
+        groups: list[int],
+        expect: Any,
+        deviation: Any,
+    ) -> dict[str, Any]:
+        """Return the ratio to what ``expect`` says of random masks, its interval, and z."""
+        total = self.total[chosen]
+        found, expected = total[:, groups].sum(), expect(total)
+        keys = (key, f"{key}_low", f"{key}_high")
+        if not expected > 0 or deviation <= _ROUNDING * expected:
+            return {**dict.fromkeys(keys), z_key: None}  # no random masks, or they cannot differ
+        sums = self.sums[:, chosen]
+        values = ratio_interval(sums[:, :, groups].sum((1, 2, 3)), expect(sums), self.draws)
+        row: dict[str, Any] = dict(zip(keys, values, strict=True))
+        row[z_key] = float((found - expected) / deviation)
         return row
 
     def _z_shuffled(self, chosen: list[int], groups: list[int]) -> float | None:
@@ -155,29 +189,6 @@ def _variance_in_bins(counts: Floats, total: Floats, squares: Floats, groups: li
     return _without_replacement(n, held, total.sum(1), squares.sum(1)).sum()
 
 
-def _against(
-    suffix: str,
-    total: Floats,
-    resampled: Floats,
-    groups: list[int],
-    expect: Any,
-    deviation: Any,
-    z_name: str,
-) -> dict[str, Any]:
-    """Return the ratio to what ``expect`` says of random masks, its interval, and z."""
-    found, expected = total[:, groups].sum(), expect(total)
-    keys = (f"ratio{suffix}", f"ratio{suffix}_low", f"ratio{suffix}_high")
-    if not expected > 0 or deviation <= _ROUNDING * expected:
-        return {**dict.fromkeys(keys), z_name: None}  # no random masks, or they cannot differ
-    drawn = expect(resampled)
-    ratios = resampled[:, :, groups].sum((1, 2, 3))[drawn > 0] / drawn[drawn > 0]
-    low, high = np.quantile(ratios, (0.025, 0.975))
-    values = (float(found / expected), float(low), float(high))
-    row: dict[str, Any] = dict(zip(keys, values, strict=True))
-    row[z_name] = float((found - expected) / deviation)
-    return row
-
-
 COLUMNS: dict[str, tuple[str, str]] = {
     "mask": ("", "principal: top density of |W0^(k)|; low: bottom low-density of |W0|; "
              "off_principal: not principal; safe: low or not principal; principal_not_low"),
@@ -191,7 +202,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "z_shuffled": ("", f"distance to the mean of {SHUFFLES} masks with rows and columns shuffled, "
                    "in their s.d."),
     "ratio_magnitude": ("", "mean_curvature / mean of random masks with the same size in each of "
-                        f"{BINS} equally full bins of |W0|; 1 is random at equal magnitude"),
+                        f"up to {BINS} equally full bins of |W0|; 1 is random at equal magnitude"),
     "ratio_magnitude_low": ("", "lower end of the 95 % bootstrap interval over prompts"),
     "ratio_magnitude_high": ("", "upper end of it"),
     "z_magnitude": ("", "as z_random, with those masks; empty where they cannot differ"),

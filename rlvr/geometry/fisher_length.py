@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlvr.geometry.curvature import BINS, GROUPS, MASKS, RESAMPLES, Floats
+from rlvr.geometry.curvature import BINS, GROUPS, MASKS, Floats, ratio_interval, resample
 from rlvr.geometry.fisher import Example, Weights, fisher_form, logit_change
 
 PIECES = GROUPS + 1  # the groups of the target matrices, then everything else that moved
@@ -79,18 +79,13 @@ def summarise_length(
         tokens: P, those positions.
         energies: PIECES, squared Frobenius norms of the pieces.
     """
-    size = len(tokens)
-    draws = np.random.default_rng(0).multinomial(size, np.full(size, 1 / size), RESAMPLES)
-    length = terms.sum((1, 2)) / 2
+    draws, length = resample(len(tokens)), terms.sum((1, 2)) / 2
 
     def interval(above: Floats, below: Floats) -> dict[str, float | None]:
+        keys = ("mean", "low", "high")
         if not below.sum() > 0:
-            return dict.fromkeys(("mean", "low", "high"))
-        drawn = draws @ below
-        ratios = (draws @ above)[drawn > 0] / drawn[drawn > 0]
-        low, high = np.quantile(ratios, (0.025, 0.975))
-        mean = above.sum() / below.sum()
-        return {"mean": float(mean), "low": float(low), "high": float(high)}
+            return dict.fromkeys(keys)
+        return dict(zip(keys, ratio_interval(above, below, draws), strict=True))
 
     masks: dict[str, Any] = {}
     for mask, chosen in MASKS.items():
@@ -105,7 +100,6 @@ def summarise_length(
         "fisher_nats_per_token": interval(length, tokens),
         "kl_nats_per_token": interval(kl, tokens),
         "fisher_over_kl": interval(length, kl),
-        "fisher_nats_per_completion_prompt": float(length.sum() / size),
         "share_outside_targets": interval(terms[:, GROUPS:].sum((1, 2)) / 2, length)["mean"],
         "update_norm": float(np.sqrt(energies.sum())),
         "masks": masks,
