@@ -37,10 +37,14 @@ _BATCH = 64  # completions that are sampled at a time
 
 @dataclass(frozen=True)
 class Prompts:
-    """Prompts as token ids, and the completions that the base policy sampled, prompt by prompt."""
+    """Prompts as token ids, and the completions that the base policy sampled, prompt by prompt.
+
+    ``truncated`` of them have no end token; what they hold are samples all the same.
+    """
 
     heads: list[list[int]]
     completions: list[list[list[int]]]
+    truncated: int = 0
 
     @property
     def tokens(self) -> cv.Floats:
@@ -142,7 +146,8 @@ def draw_prompts(
         seed=seed,
     )
     completions = [[list(completion.token_ids) for completion in group] for group in drawn]
-    return Prompts(prompt_token_ids(tokenizer, messages), completions)
+    truncated = sum(completion.truncated for group in drawn for completion in group)
+    return Prompts(prompt_token_ids(tokenizer, messages), completions, truncated)
 
 
 @dataclass(frozen=True)

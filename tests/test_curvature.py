@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
 from rlvr.cli import main
 from rlvr.config import ModelSection
-from rlvr.curvature import draw_prompts, load, measure_curvature, measure_length
+from rlvr.curvature import Prompts, draw_prompts, load, measure_curvature, measure_length
 from rlvr.geometry import curvature as cv
 from rlvr.geometry import fisher_length as fl
-from rlvr.geometry.fisher import Example
+from rlvr.geometry.fisher import Example, logit_change
 from rlvr.geometry.matrix import Settings
 from rlvr.masks import builders
 from rlvr.targets import resolve_targets
@@ -311,6 +311,28 @@ def test_pocket_policy_against_a_plain_loop(pocket):
     assert found.summary["trace"] == pytest.approx(
         sum(t.sum() for t in totals.values()) / count, rel=1e-4
     )
+
+
+@pytest.mark.parametrize("kind", [LlamaConfig, Qwen2Config, Qwen3Config])
+def test_forward_mode_is_the_finite_difference(kind: type):
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 8}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    tied = kind is not LlamaConfig
+    config = kind(vocab_size=50, tie_word_embeddings=tied, attn_implementation="eager",
+                  **sizes, **heads)  # fmt: skip
+    torch.manual_seed(0)
+    policy = AutoModelForCausalLM.from_config(config).double().eval().requires_grad_(False)
+    (example,) = Prompts([[1, 2, 3]], [[[4, 5, 6, 7]]]).examples(policy)
+    weights = dict(policy.named_parameters())
+    vector = {n: 1e-2 * torch.randn_like(w) for n, w in weights.items()}
+    logits, change = logit_change(example, weights, vector)
+    whole = policy(torch.tensor([[1, 2, 3, 4, 5, 6, 7]])).logits[0, 2:6]
+    assert example.tokens.tolist() == [4, 5, 6, 7] and torch.equal(logits, whole)
+    sides = [example.logits({n: w + s * vector[n] for n, w in weights.items()})
+             for s in (3e-3, -3e-3)]  # fmt: skip
+    # The norms of these models compute in float32, which bounds a difference quotient at 1e-5.
+    error = (change - (sides[0] - sides[1]) / 6e-3).norm() / change.norm()
+    assert error < 1e-4
 
 
 def test_small_update_of_the_pocket_policy_has_its_kl_as_length(pocket):

@@ -23,7 +23,7 @@ def text(summary: Summary) -> str:
     lines = [
         "",
         f"curvature of {summary['base']}: {summary['matrices']} matrices, {summary['prompts']} "
-        f"prompts, {summary['tokens']} tokens",
+        f"prompts, {summary['tokens']} tokens, {summary['truncated']} completions cut off",
         "mean Fisher diagonal on a mask, over that of random masks (1) [95 % over prompts]",
         f"  {'mask':<18}{'density':>8}  {'of the same size':<22}{'median matrix':>13}"
         f"{'sharper in':>12}  of the same magnitudes",

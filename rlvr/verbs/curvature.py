@@ -64,6 +64,21 @@ def run(options: argparse.Namespace) -> int:
             raise RecipeError(f"--{name.replace('_', '-')}: {value} is below {least}")
     sources = find_sources(options.paths, options.data, options.out)
     runtime.prepare_environment()
+    try:
+        rows, summary = _measure(sources, settings, options)
+    except NotImplementedError as error:
+        raise RunError(
+            f"{sources.base.path}: a layer of this architecture has no forward-mode derivative "
+            f"({str(error).splitlines()[0]}); measure the masks alone: BASE without TUNED, "
+            "--probes 0 --lanczos 0"
+        ) from error
+    write(sources.out, rows, summary)
+    return 0
+
+
+def _measure(
+    sources: "Sources", settings: Settings, options: argparse.Namespace
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     from rlvr.curvature import draw_prompts, load, measure_curvature, measure_length
 
     policy = load(sources.base)
@@ -89,11 +104,11 @@ def run(options: argparse.Namespace) -> int:
     )
     summary = _describe(sources, options, settings)
     summary |= {"prompts": len(prompts.heads), "completions": len(prompts.owners)}
-    summary |= {"tokens": int(prompts.tokens.sum()), **found.summary}
+    summary |= {"truncated": prompts.truncated, "tokens": int(prompts.tokens.sum())}
+    summary |= found.summary
     if tuned is not None:
         summary["length"] = measure_length(policy, tuned, prompts, found.cells)
-    write(sources.out, found.rows, summary)
-    return 0
+    return found.rows, summary
 
 
 def _describe(sources: "Sources", options: argparse.Namespace, settings: Settings) -> dict:
