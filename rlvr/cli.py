@@ -17,6 +17,7 @@ VERBS = {
     "mask": "a mask as a file: build it from a checkpoint, or show it",
     "rotate": "a checkpoint into other weights of the same policy, to test what masks see",
     "geometry": "two checkpoints or a run into a report of where the update went",
+    "curvature": "a policy's curvature on masks against random ones, and the length of an update",
     "data": "a dataset into the one row schema: counted, filtered, checked",
 }
 

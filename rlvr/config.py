@@ -109,7 +109,8 @@ class GeometrySection:
 class RunSection:
     """Where a run lives and what it records beside TRL's metrics.
 
-    ``kl_every``: steps between two measurements of the KL to the base policy (0: never).
+    ``kl_every``: steps between two measurements of the KL to the base policy, and of the KL of
+    the step beside the bound of ratio clipping (0: never).
     ``rollouts``: rollouts of each step that are written to ``rollouts.jsonl``.
     ``deterministic``: the same recipe on the same machine ends in the same bits.
     ``checkpoint``: a checkpoint holds the weights, or the entries that differ from the base policy.

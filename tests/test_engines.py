@@ -69,6 +69,8 @@ def test_nothing_moves_outside_the_mask(write_recipe, tmp_path, name):
     rows = read_jsonl(run_dir / "metrics.jsonl")
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert all(row["mask_leak"] == 0 and row["moved"] > 0.9 for row in rows)
+    # The step's KL is that of one step on every engine, also where backward takes the step.
+    assert all(0 < row["kl_step_completion"] < row["kl_step_bound"] for row in rows)
     require_no_leak(run_dir)
 
 

@@ -88,6 +88,7 @@ def write_table(
     rows: Sequence[Mapping[str, Any]],
     columns: Mapping[str, tuple[str, str]],
     settings: Mapping[str, Any],
+    empty: str = EMPTY,
 ) -> None:
     """Write a CSV and beside it ``<name>.columns.json``, the unit and formula of each column."""
     buffer = io.StringIO()
@@ -97,7 +98,7 @@ def write_table(
     write_bytes(path, buffer.getvalue().encode())
     header = {
         "notation": W,
-        "empty": EMPTY,
+        "empty": empty,
         "settings": dict(settings),
         "columns": {key: {"unit": unit, "formula": text} for key, (unit, text) in columns.items()},
     }

@@ -15,6 +15,7 @@ How it deviates from TRL 1.16:
    generation keeps all ranks in step.
 8. Groups whose rewards are all equal are replaced, where the algorithm says so (``sampling.py``).
 9. The sampler gets an adapter's dense weights computed beside the policy; TRL merges and unmerges.
+10. The KL of a step is measured where the KL to the base is (``step_kl.py``).
 """
 
 import json
@@ -44,6 +45,7 @@ from rlvr.training.callbacks import GuardCallback
 from rlvr.training.guard import Guard
 from rlvr.training.inputs import reward_function, to_dataset
 from rlvr.training.sampling import DynamicSampling
+from rlvr.training.step_kl import StepKL
 
 
 class RLVRTrainer(DynamicSampling):
@@ -88,6 +90,8 @@ class RLVRTrainer(DynamicSampling):
         )
         self.reference_beta = self.beta = args.beta = beta
         self.set_sampling(algorithm)
+        self.step_kl = StepKL(self)
+        self.add_callback(self.step_kl)
         # With the progress bar off, Trainer prints every log as a dict; the run has its own bar.
         self.remove_callback(PrinterCallback)
         if adapter is not None and args.use_vllm and not adapter.is_control:
@@ -152,6 +156,11 @@ class RLVRTrainer(DynamicSampling):
         if grad_norm is None and self.masked is not None and self.precision.free_gradients:
             return self.masked.clip_grad_norm_(model.parameters(), float("inf"))
         return super()._get_grad_norm(model, grad_norm)
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        inputs = super()._prepare_inputs(generation_batch)
+        self.step_kl.before(inputs)
+        return inputs
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self.beta = 0.0 if self.swaps else self.reference_beta

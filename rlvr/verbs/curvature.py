@@ -1,0 +1,180 @@
+"""``rlvr curvature``: is the policy sharper on a mask than elsewhere, and how far did an update go?
+
+RUN is a run directory; BASE and TUNED are checkpoint folders or hub ids, with ``--data``. Samples
+completions of the base policy, estimates the diagonal of its Fisher information on them, and
+compares its mean on each mask with random masks of the same size. With a tuned policy also the
+Fisher length of the update beside the exact KL. Writes ``curvature.csv`` (one row a matrix and
+mask; units and formulas in ``curvature.columns.json``), ``curvature.json`` and figures.
+
+In float32, on one device. Memory beside the policies: two copies of the target matrices, and with
+``--lanczos`` one more for each of its steps.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rlvr import __version__, runtime
+from rlvr.checkpoint import write_bytes, write_json
+from rlvr.config import ModelSection, Recipe, apply_overrides, resolve_recipe
+from rlvr.data import parse_dataset
+from rlvr.geometry.curvature import COLUMNS, EMPTY
+from rlvr.geometry.matrix import Settings
+from rlvr.geometry.table import PLACE, write_table
+from rlvr.registry import import_plugins
+from rlvr.run_dir import trained_policy
+from rlvr.schema import RecipeError, RunError
+from rlvr.targets import resolve_targets
+
+OUT = Path("curvature")
+LEAST = {"prompts": 2, "samples": 1, "max_new_tokens": 1, "probes": 0, "lanczos": 0}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    defaults = Settings()
+    parser.add_argument("paths", nargs="+", metavar="RUN | BASE [TUNED]")
+    parser.add_argument("--data", help="prompts, such as '{name: pocket}' (default: those of RUN)")
+    parser.add_argument("--out", type=Path, help=f"folder to write (default {OUT}, RUN/{OUT})")
+    parser.add_argument("--targets", nargs="+", default=["linear"], help="patterns of matrices")
+    numbers = (
+        ("--prompts", 64, "prompts, drawn at random: the unit of every interval"),
+        ("--samples", 1, "completions of each prompt"),
+        ("--max-new-tokens", 512, "of a completion; the rest of a longer one is left out"),
+        ("--seed", 0, "of the prompts, the completions and the probes"),
+        ("--rank", defaults.rank, "of the principal mask"),
+        ("--probes", 8, "Hutchinson probes, a second estimate without sampled labels; 0: none"),
+        ("--lanczos", 16, "steps for the top eigenvalues; 0: none"),
+    )
+    for flag, value, words in numbers:
+        parser.add_argument(flag, type=int, default=value, help=f"{words} (default {value})")
+    shares = (("--density", defaults.density, "of the principal mask"),
+              ("--low-density", defaults.low_density, "of the low-magnitude mask"))  # fmt: skip
+    for flag, value, words in shares:
+        parser.add_argument(flag, type=float, default=value, help=f"{words} (default {value})")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, write and return the exit code."""
+    settings = Settings(options.rank, options.density, options.low_density)
+    for name, least in LEAST.items():
+        if (value := getattr(options, name)) < least:
+            raise RecipeError(f"--{name.replace('_', '-')}: {value} is below {least}")
+    sources = find_sources(options.paths, options.data, options.out)
+    runtime.prepare_environment()
+    try:
+        rows, summary = _measure(sources, settings, options)
+    except NotImplementedError as error:
+        raise RunError(
+            f"{sources.base.path}: a layer of this architecture has no forward-mode derivative "
+            f"({str(error).splitlines()[0]}); measure the masks alone: BASE without TUNED, "
+            "--probes 0 --lanczos 0"
+        ) from error
+    write(sources.out, rows, summary)
+    return 0
+
+
+def _measure(
+    sources: "Sources", settings: Settings, options: argparse.Namespace
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    from rlvr.curvature import draw_prompts, load, measure_curvature, measure_length
+
+    policy = load(sources.base)
+    tuned = None if sources.tuned is None else load(sources.tuned, like=policy)
+    names = list(resolve_targets(policy, options.targets))
+    prompts = draw_prompts(
+        sources.base,
+        policy,
+        sources.data,
+        prompts=options.prompts,
+        samples=options.samples,
+        max_new_tokens=options.max_new_tokens,
+        seed=options.seed,
+    )
+    found = measure_curvature(
+        policy,
+        prompts,
+        names,
+        settings,
+        probes=options.probes,
+        steps=options.lanczos,
+        seed=options.seed,
+    )
+    summary = _describe(sources, options, settings)
+    summary |= {"prompts": len(prompts.heads), "completions": len(prompts.owners)}
+    summary |= {"truncated": prompts.truncated, "tokens": int(prompts.tokens.sum())}
+    summary |= found.summary
+    if tuned is not None:
+        summary["length"] = measure_length(policy, tuned, prompts, found.cells)
+    return found.rows, summary
+
+
+def _describe(sources: "Sources", options: argparse.Namespace, settings: Settings) -> dict:
+    chosen = {name: getattr(options, name) for name in (*LEAST, "seed", "targets")}
+    masks = {name: asdict(settings)[name] for name in ("rank", "density", "low_density")}
+    return {
+        "base": sources.base.path,
+        "tuned": None if sources.tuned is None else sources.tuned.path,
+        "data": sources.data,
+        "settings": masks | chosen,
+        "rlvr": __version__,
+    }
+
+
+def write(out: Path, rows: list[dict[str, Any]], summary: dict[str, Any]) -> None:
+    """Write the table, the figures and the summary, and print what they say."""
+    from rlvr.reports.curvature import figures, text  # imports matplotlib
+
+    try:
+        columns = {**PLACE, **COLUMNS}
+        write_table(out / "curvature.csv", rows, columns, summary["settings"], EMPTY)
+        for name, image in figures(rows, summary).items():
+            write_bytes(out / f"{name}.png", image)
+        write_json(out / "curvature.json", summary)
+    except OSError as error:
+        raise RunError(f"{error}; the files of before are untouched") from error
+    runtime.say(f"{text(summary)}\n{out / 'curvature.json'}")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Whose curvature, on which prompts; ``tuned`` is ``None`` where there is no update."""
+
+    base: ModelSection
+    tuned: ModelSection | None
+    data: dict[str, Any]
+    out: Path
+
+
+def find_sources(paths: Sequence[str], data: str | None, out: Path | None) -> Sources:
+    """Return what the words of the command line name; nothing is loaded."""
+    if len(paths) > 2:
+        raise RecipeError("curvature: give one run directory, or BASE, or BASE and TUNED")
+    last = Path(paths[-1])
+    base = ModelSection(paths[0])
+    tuned = ModelSection(paths[1]) if len(paths) == 2 else None
+    content: Any = None
+    if (last / "recipe.json").is_file():
+        recipe = _recipe_of(last)
+        import_plugins(recipe.plugins)
+        content, tuned = recipe.data, ModelSection(str(trained_policy(last)[0]))
+        base, out = (recipe.model if len(paths) == 1 else base), out or last / OUT
+    if data is not None:
+        content = apply_overrides({}, [f"data={data}"])["data"]
+    if not isinstance(content, dict):
+        raise RecipeError(
+            f"--data: {data!r} names no prompts, and {last} is no run directory that would (it has "
+            "no recipe.json); write for example --data '{name: math500}'"
+        )
+    parse_dataset(content, "data")
+    return Sources(base, tuned, content, out or OUT)
+
+
+def _recipe_of(run_dir: Path) -> Recipe:
+    file = run_dir / "recipe.json"
+    try:
+        return resolve_recipe(json.loads(file.read_text(encoding="utf-8")), str(run_dir))
+    except ValueError as error:
+        raise RecipeError(f"{file}: is no recipe of a run: {error}") from error
