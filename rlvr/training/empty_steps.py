@@ -16,6 +16,11 @@ from rlvr.training.resume import ExactResume
 PER_COMPLETION = ("grpo", "dr_grpo", "sapo", "luspo")
 
 
+def is_scored(inputs: Any) -> bool:
+    """Whether a batch has been generated and scored: a step prepares it once and passes it on."""
+    return isinstance(inputs, dict) and "advantages" in inputs
+
+
 class EmptySteps(ExactResume):
     """GRPOTrainer that takes no step where nothing is in the loss."""
 
@@ -48,8 +53,7 @@ class EmptySteps(ExactResume):
         return torch.zeros((), device=self.args.device)
 
     def _prepare_inputs(self, inputs: Any) -> Any:
-        is_ready = isinstance(inputs, dict) and "advantages" in inputs
-        return inputs if is_ready else super()._prepare_inputs(inputs)
+        return inputs if is_scored(inputs) else super()._prepare_inputs(inputs)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         # DeepSpeed would return the norm of the step before.

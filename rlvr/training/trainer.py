@@ -42,6 +42,7 @@ from rlvr.optim import MaskedAdamW
 from rlvr.policy import BaseWeights, checkpoint_folder
 from rlvr.rewards import RewardCall, UnverifiedLimit
 from rlvr.training.callbacks import GuardCallback
+from rlvr.training.empty_steps import is_scored
 from rlvr.training.guard import Guard
 from rlvr.training.inputs import reward_function, to_dataset
 from rlvr.training.sampling import DynamicSampling
@@ -159,7 +160,8 @@ class RLVRTrainer(DynamicSampling):
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         inputs = super()._prepare_inputs(generation_batch)
-        self.step_kl.before(inputs)
+        if not is_scored(generation_batch):
+            self.step_kl.before(inputs)
         return inputs
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
