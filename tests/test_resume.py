@@ -7,7 +7,7 @@ from trl.trainer.utils import RepeatSampler
 
 from rlvr.checkpoint import checkpoints, read_jsonl
 from rlvr.train import main as train_main
-from rlvr.training.resume import EpochOrder
+from rlvr.training.generations import EpochOrder
 
 SAFE = {"builder": "safe", "rank": 8, "principal_density": 0.5, "low_density": 0.5}
 SLICED = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 4}

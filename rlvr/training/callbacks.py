@@ -46,8 +46,9 @@ class GuardCallback(TrainerCallback):
     run goes on, and is stopped only at its end if no weight has moved by then.
     """
 
-    def __init__(self, guard: Guard) -> None:
-        self.guard = guard
+    def __init__(self, guard: Guard, idle: str) -> None:
+        """``idle`` says why nothing moved in a run whose gradients were all 0."""
+        self.guard, self.idle = guard, idle
         self.checked = False
         self.had_gradient = False
 
@@ -84,10 +85,7 @@ class GuardCallback(TrainerCallback):
                 "every update stayed below the rounding of the weights; raise "
                 "trainer.learning_rate or trainer.max_steps, or set model.dtype to float32"
             )
-        return (
-            "no group had completions with different rewards, so every advantage was 0; "
-            "use easier or harder problems, or a larger trainer.num_generations"
-        )
+        return self.idle
 
 
 class MergeUnmerge(TrainerCallback):

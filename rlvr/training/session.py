@@ -24,6 +24,7 @@ from rlvr.training.geometry_callback import GeometryCallback
 from rlvr.training.inputs import training_arguments
 from rlvr.training.plan import Plan
 from rlvr.training.resume import check_checkpoint
+from rlvr.training.seam import Setup
 from rlvr.training.trainer import RLVRTrainer
 
 # What TRL hands to a reward beside the columns of the dataset.
@@ -80,17 +81,12 @@ def build_trainer(plan: Plan, run_dir: Path) -> RLVRTrainer:
     if adapter is not None and adapter.is_control and not args.use_vllm:
         callbacks.append(MergeUnmerge())
     return RLVRTrainer(
+        Setup(recipe.model, recipe.run, recipe.optimizer, run_dir, mask, adapter),
         model=policy if adapter is None else adapter.model,
         args=args,
         rows=rows,
         rewards=plan.rewards,
         tokenizer=tokenizer,
-        source=recipe.model,
-        run=recipe.run,
-        optimizer=recipe.optimizer,
-        run_dir=run_dir,
-        mask=mask,
-        adapter=adapter,
         callbacks=callbacks,
     )
 
