@@ -13,6 +13,7 @@ from typing import Any, Literal, get_type_hints
 
 import yaml
 
+from rlvr.algorithms import AlgorithmSection, with_settings
 from rlvr.schema import RecipeError, check_value, unknown_key
 
 
@@ -128,12 +129,16 @@ class RunSection:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A resolved recipe. ``mask`` and ``adapter`` exclude each other; both null trains densely."""
+    """A resolved recipe. ``mask`` and ``adapter`` exclude each other; both null trains densely.
+
+    ``trainer`` holds the settings of ``algorithm`` too; null leaves TRL's own defaults.
+    """
 
     model: ModelSection
     data: dict[str, Any]
     rewards: list[dict[str, Any]]
     trainer: dict[str, Any]
+    algorithm: AlgorithmSection | None = None
     mask: dict[str, Any] | None = None
     adapter: dict[str, Any] | None = None
     optimizer: OptimizerSection = field(default_factory=OptimizerSection)
@@ -159,11 +164,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def named(value: Any) -> Any:
+    """Return ``{name: word}`` for a word, as whose shorthand a recipe may write it."""
+    return {"name": value} if isinstance(value, str) else value
+
+
 def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     """Return ``base`` with ``change`` laid over it (see the module's docstring for the rule)."""
     merged = dict(base)
     for key, value in change.items():
-        old = merged.get(key)
+        old = named(merged.get(key)) if key == "algorithm" else merged.get(key)
         replaces = isinstance(value, dict) and ("builder" in value or "name" in value)
         if isinstance(old, dict) and isinstance(value, dict) and not replaces:
             merged[key] = merge(old, value)
@@ -223,10 +233,11 @@ def _check_section(section: type, value: Any, where: str) -> Any:
         required = required and spec.default_factory is dataclasses.MISSING
         if required and name not in value:
             raise RecipeError(f"{where}: {name!r} is missing; add it")
-    sections = {
-        kind: lambda item, at, kind=kind: _check_section(kind, item, at)
-        for kind in (ModelSection, OptimizerSection, EvalSection, GeometrySection, RunSection)
+    kinds = (ModelSection, OptimizerSection, EvalSection, GeometrySection, RunSection)
+    sections: dict[Any, Any] = {
+        kind: lambda item, at, kind=kind: _check_section(kind, item, at) for kind in kinds
     }
+    sections[AlgorithmSection] = lambda item, at: _check_section(AlgorithmSection, named(item), at)
     checked = {
         key: check_value(item, hints[key], f"{where}.{key}".removeprefix("recipe."), sections)
         for key, item in value.items()
@@ -246,6 +257,9 @@ def resolve_recipe(content: dict[str, Any], default_dir: str) -> Recipe:
         raise RecipeError(f"geometry.every: {recipe.geometry.every} is below 0; 0 is never")
     if not recipe.rewards:
         raise RecipeError("rewards: the list is empty; name at least one reward")
+    if recipe.algorithm is not None:
+        algorithm, trainer = with_settings(recipe.algorithm, recipe.trainer)
+        recipe = dataclasses.replace(recipe, algorithm=algorithm, trainer=trainer)
     if recipe.run.dir is None:
         recipe = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, dir=default_dir))
     return recipe

@@ -24,10 +24,8 @@ def run(options: argparse.Namespace) -> int:
 
     recipe = load_recipe(options.recipe, options.overrides)
     runtime.prepare_environment(Path(str(recipe.run.dir)))
-    from rlvr.training.plan import (  # imports trl: only once the recipe reads well
-        check_recipe,
-        describe,
-    )
+    from rlvr.training.describe import describe
+    from rlvr.training.plan import check_recipe  # imports trl: only once the recipe reads well
 
     plan = check_recipe(recipe)
     runtime.say(describe(plan))

@@ -14,7 +14,7 @@ LAYERS = [
     {"engines"},
     {"masks", "run_dir"},
     {"delta"},
-    {"config", "registry", "runtime", "targets", "linalg", "checkpoint", "schema"},
+    {"algorithms", "config", "registry", "runtime", "targets", "linalg", "checkpoint", "schema"},
 ]
 FENCES = {
     "trl": {"training"},

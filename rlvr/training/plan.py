@@ -1,8 +1,7 @@
 """Everything about a run that can be known, and refused, before a weight is loaded."""
 
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, get_type_hints
@@ -13,7 +12,7 @@ from rlvr import runtime
 from rlvr.adapters import check_adapter, check_section, parse_adapter, refuse_head
 from rlvr.config import EvalSection, OptimizerSection, Recipe
 from rlvr.data import parse_dataset
-from rlvr.masks import MaskSpec, check_files, check_spec, density_bounds, parse_spec
+from rlvr.masks import MaskSpec, check_files, check_spec, parse_spec
 from rlvr.policy import load_skeleton
 from rlvr.registry import import_plugins
 from rlvr.rewards import RewardCall, parse_reward, parse_rewards
@@ -228,72 +227,3 @@ def _check_optimizer(recipe: Recipe) -> None:
             "optimizer.free_gradients: on several processes gradients are averaged after the "
             "backward pass that would have freed them; start one process or set it to false"
         )
-
-
-def _megabytes(num_bytes: float) -> str:
-    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:,.2f} GB"
-
-
-def _percent(bounds: Sequence[float]) -> str:
-    low, high = bounds
-    return f"{low:.2%}" if high - low < 5e-5 else f"{low:.2%} to {high:.2%}"
-
-
-def memory_lines(plan: Plan) -> list[str]:
-    """Return the memory plan: weights, gradients and optimizer state, without activations."""
-    recipe = plan.recipe
-    width = 4 if recipe.model.dtype == "float32" else 2
-    extra = sum(math.prod(shape) for shape in plan.also_train.values())
-    entries = sum(rows * columns for rows, columns in plan.targets.values())
-    if recipe.adapter is not None:
-        entries = plan.adapter_entries
-    moving = extra + entries * (density_bounds(plan.mask)[1] if plan.mask else 1.0)
-    gradients = f"{_megabytes(width * (entries + extra))}"
-    if recipe.optimizer.free_gradients:
-        gradients = f"{_megabytes(4 * moving)} (at most, and one whole gradient at a time)"
-    return [
-        f"weights          {_megabytes(width * plan.num_parameters)} ({recipe.model.dtype})",
-        f"gradients        {gradients}",
-        f"optimizer state  {_optimizer_line(plan, moving, entries + extra)}",
-        f"base values      {_megabytes(width * moving)} (reference policy and guard, at most)",
-    ]
-
-
-def _optimizer_line(plan: Plan, moving: float, entries: int) -> str:
-    zero = runtime.launched_zero_stage()
-    if zero:
-        share = 8 * entries / runtime.world_size()
-        return f"{_megabytes(share)} (dense, ZeRO-{zero}'s share of one process)"
-    if plan.mask is None:
-        # Torch keeps the moments in the dtype of the weights.
-        width = 8 if plan.recipe.model.dtype == "float32" else 4
-        return f"{_megabytes(width * moving)}"
-    bf16 = plan.recipe.model.dtype == "bfloat16"
-    if bf16 and plan.recipe.optimizer.bf16_update == "master":
-        return f"{_megabytes(12 * moving + entries / 8)} (moments, fp32 masters, mask; at most)"
-    return f"{_megabytes(8 * moving + entries / 8)} (moments and mask, at most)"
-
-
-def describe(plan: Plan) -> str:
-    """Return the plan as the text that ``--check`` prints."""
-    recipe = plan.recipe
-    kinds: dict[str, list[tuple[int, int]]] = {}
-    for name, shape in plan.targets.items():
-        kinds.setdefault(name.removesuffix(".weight").rsplit(".", 1)[-1], []).append(shape)
-    lines = [f"policy   {recipe.model.path}, {plan.num_parameters:,} parameters"]
-    entries = sum(rows * columns for rows, columns in plan.targets.values())
-    lines.append(f"targets  {len(plan.targets)} matrices, {entries:,} entries")
-    for kind, shapes in kinds.items():
-        sizes = ", ".join(sorted({f"{rows} x {columns}" for rows, columns in shapes}))
-        lines.append(f"         {kind:<12} {len(shapes):>3} of {sizes}")
-    if plan.also_train:
-        lines.append(f"also     {', '.join(plan.also_train)}")
-    if plan.mask is not None:
-        lines.append(f"mask     {plan.mask.builder}, density {_percent(density_bounds(plan.mask))}")
-    elif recipe.adapter is not None:
-        lines.append(f"adapter  {recipe.adapter}, {plan.adapter_entries:,} parameters")
-    else:
-        lines.append("mask     none: every entry of the targets may move")
-    lines.append(f"rewards  {', '.join(f'{call.name} x {call.weight:g}' for call in plan.rewards)}")
-    lines.append(f"run      {recipe.run.dir}")
-    return "\n".join([*lines, "memory", *(f"  {line}" for line in memory_lines(plan))])

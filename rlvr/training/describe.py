@@ -1,0 +1,80 @@
+"""What ``--check`` prints: a plan in words, and what it costs in memory."""
+
+import math
+from collections.abc import Sequence
+
+from rlvr import runtime
+from rlvr.algorithms import describe_algorithm
+from rlvr.masks import density_bounds
+from rlvr.training.plan import Plan
+
+
+def _megabytes(num_bytes: float) -> str:
+    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:,.2f} GB"
+
+
+def _percent(bounds: Sequence[float]) -> str:
+    low, high = bounds
+    return f"{low:.2%}" if high - low < 5e-5 else f"{low:.2%} to {high:.2%}"
+
+
+def memory_lines(plan: Plan) -> list[str]:
+    """Return the memory plan: weights, gradients and optimizer state, without activations."""
+    recipe = plan.recipe
+    width = 4 if recipe.model.dtype == "float32" else 2
+    extra = sum(math.prod(shape) for shape in plan.also_train.values())
+    entries = sum(rows * columns for rows, columns in plan.targets.values())
+    if recipe.adapter is not None:
+        entries = plan.adapter_entries
+    moving = extra + entries * (density_bounds(plan.mask)[1] if plan.mask else 1.0)
+    gradients = f"{_megabytes(width * (entries + extra))}"
+    if recipe.optimizer.free_gradients:
+        gradients = f"{_megabytes(4 * moving)} (at most, and one whole gradient at a time)"
+    return [
+        f"weights          {_megabytes(width * plan.num_parameters)} ({recipe.model.dtype})",
+        f"gradients        {gradients}",
+        f"optimizer state  {_optimizer_line(plan, moving, entries + extra)}",
+        f"base values      {_megabytes(width * moving)} (reference policy and guard, at most)",
+    ]
+
+
+def _optimizer_line(plan: Plan, moving: float, entries: int) -> str:
+    zero = runtime.launched_zero_stage()
+    if zero:
+        share = 8 * entries / runtime.world_size()
+        return f"{_megabytes(share)} (dense, ZeRO-{zero}'s share of one process)"
+    if plan.mask is None:
+        # Torch keeps the moments in the dtype of the weights.
+        width = 8 if plan.recipe.model.dtype == "float32" else 4
+        return f"{_megabytes(width * moving)}"
+    bf16 = plan.recipe.model.dtype == "bfloat16"
+    if bf16 and plan.recipe.optimizer.bf16_update == "master":
+        return f"{_megabytes(12 * moving + entries / 8)} (moments, fp32 masters, mask; at most)"
+    return f"{_megabytes(8 * moving + entries / 8)} (moments and mask, at most)"
+
+
+def describe(plan: Plan) -> str:
+    """Return the plan as the text that ``--check`` prints."""
+    recipe = plan.recipe
+    kinds: dict[str, list[tuple[int, int]]] = {}
+    for name, shape in plan.targets.items():
+        kinds.setdefault(name.removesuffix(".weight").rsplit(".", 1)[-1], []).append(shape)
+    lines = [f"policy   {recipe.model.path}, {plan.num_parameters:,} parameters"]
+    entries = sum(rows * columns for rows, columns in plan.targets.values())
+    lines.append(f"targets  {len(plan.targets)} matrices, {entries:,} entries")
+    for kind, shapes in kinds.items():
+        sizes = ", ".join(sorted({f"{rows} x {columns}" for rows, columns in shapes}))
+        lines.append(f"         {kind:<12} {len(shapes):>3} of {sizes}")
+    if plan.also_train:
+        lines.append(f"also     {', '.join(plan.also_train)}")
+    if plan.mask is not None:
+        lines.append(f"mask     {plan.mask.builder}, density {_percent(density_bounds(plan.mask))}")
+    elif recipe.adapter is not None:
+        lines.append(f"adapter  {recipe.adapter}, {plan.adapter_entries:,} parameters")
+    else:
+        lines.append("mask     none: every entry of the targets may move")
+    lines.append(f"rewards  {', '.join(f'{call.name} x {call.weight:g}' for call in plan.rewards)}")
+    if recipe.algorithm is not None:
+        lines.append(describe_algorithm(recipe.algorithm, recipe.trainer))
+    lines.append(f"run      {recipe.run.dir}")
+    return "\n".join([*lines, "memory", *(f"  {line}" for line in memory_lines(plan))])
