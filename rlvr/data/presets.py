@@ -16,7 +16,11 @@ from rlvr.schema import RecipeError
 
 @dataclass(frozen=True)
 class Preset:
-    """One dataset; ``count`` is the number of problems of a benchmark, which is checked."""
+    """One dataset; ``count`` is the number of problems of a benchmark, which is checked.
+
+    ``solution`` is the column of its worked solutions, where that has another name; a copy without
+    it reads as well.
+    """
 
     hub: str
     split: str
@@ -25,6 +29,7 @@ class Preset:
     extract: Extract = "text"
     keep: Mapping[str, list[Any]] = field(default_factory=dict)
     count: tuple[int, ...] = ()
+    solution: str | None = None
 
 
 _QUESTION = {"problem": "question"}
@@ -44,7 +49,10 @@ PRESETS = {
         config="en",
     ),
     "deepmath_103k": Preset(
-        "zwhe99/DeepMath-103K", "train", {"problem": "question", "answer": "final_answer"}
+        "zwhe99/DeepMath-103K",
+        "train",
+        {"problem": "question", "answer": "final_answer"},
+        solution="r1_solution_1",
     ),
     "gsm8k": Preset("openai/gsm8k", "train", _QUESTION, config="main", extract="auto"),
     "math500": Preset("HuggingFaceH4/MATH-500", "test", {"id": "unique_id"}, count=(500,)),
@@ -77,7 +85,10 @@ def _loader(name: str, preset: Preset) -> Callable[..., Loaded]:
         else:
             records = read_local(path)
         first = next(records, None)
-        reading = Reading(preset.columns, preset.extract, preset.keep)
+        columns = dict(preset.columns)
+        if first is not None and preset.solution in first[1]:
+            columns["solution"] = preset.solution
+        reading = Reading(columns, preset.extract, preset.keep)
         if path is not None and first is not None and "problem" in first[1]:
             kept = {key: v for key, v in preset.keep.items() if key in first[1]}
             reading = Reading({}, preset.extract, kept)

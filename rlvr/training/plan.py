@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, get_type_hints
 
-from trl import GRPOConfig
+from trl import GRPOConfig, SFTConfig
 
 from rlvr import runtime
 from rlvr.adapters import check_adapter, check_section, parse_adapter, refuse_head
@@ -21,17 +21,43 @@ from rlvr.targets import resolve_also_train, resolve_targets
 from rlvr.training.resume import check_checkpoint
 
 # Set by the run itself: a recipe that sets one of them would contradict the run directory.
-RESERVED = {
+_RESERVED = {
     "output_dir": "run.dir",
     "resume_from_checkpoint": "the --resume flag",
     "model_init_kwargs": "the model section",
-    "remove_unused_columns": "nothing: rewards need the columns",
     "full_determinism": "run.deterministic",
     "use_cpu": "nothing: a GPU is used where there is one",
-    "reward_weights": "the weight of each entry of rewards",
-    "sync_ref_model": "nothing: the reference is the base policy",
     "disable_tqdm": "nothing: the run shows one progress bar",
 }
+GRPO_RESERVED = _RESERVED | {
+    "remove_unused_columns": "nothing: rewards need the columns",
+    "reward_weights": "the weight of each entry of rewards",
+    "sync_ref_model": "nothing: the reference is the base policy",
+}
+# The run renders, tokenises and joins the rows, so that prompts are those of RLVR.
+_WHOLE = "nothing: each row is trained on whole, by itself"
+_RENDERED = "the data section: prompts are rendered as under RLVR"
+SFT_RESERVED = _RESERVED | {
+    "remove_unused_columns": "nothing: the rows hold token ids alone",
+    "completion_only_loss": "nothing: the loss is on the completion",
+    "assistant_only_loss": "nothing: the loss is on the completion",
+    "packing": _WHOLE,
+    "packing_strategy": _WHOLE,
+    "eval_packing": _WHOLE,
+    "padding_free": _WHOLE,
+    "truncation_mode": "nothing: a row longer than max_length is dropped",
+    "shuffle_dataset": "data.shuffle",
+    "eval_strategy": "the eval section",
+    "chat_template_path": _RENDERED,
+    "dataset_text_field": _RENDERED,
+    "dataset_kwargs": _RENDERED,
+    "dataset_num_proc": _RENDERED,
+    "eos_token": "nothing: a completion ends in the tokenizer's end token",
+    "pad_token": "nothing: it is the tokenizer's",
+}
+# What an epoch's order is drawn from otherwise, a resumed run does not have.
+SAMPLING = ("random", "sequential")
+SFT_LOSSES = ("nll", "dft")
 MASKED_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused")
 # TRL's importance ratio assumes that a completion was drawn from the whole distribution.
 FULL_DISTRIBUTION = {"top_p": (1.0,), "top_k": (0, -1, None), "min_p": (None, 0.0)}
@@ -50,6 +76,13 @@ class Plan:
     adapter_entries: int = 0
 
     @property
+    def verifiers(self) -> list[RewardCall]:
+        """The functions that know which gold answers can be judged."""
+        if self.rewards or self.recipe.eval is None:
+            return self.rewards
+        return [parse_reward(self.recipe.eval.verifier, "eval.verifier")]
+
+    @property
     def beta(self) -> float:
         return float(self.recipe.trainer.get("beta", 0.0))
 
@@ -64,7 +97,12 @@ def check_recipe(recipe: Recipe) -> Plan:
     import_plugins(recipe.plugins)
     mask = None if recipe.mask is None else parse_spec(recipe.mask)
     rewards = parse_rewards(recipe.rewards)
-    parse_dataset(recipe.data, "data")
+    data = parse_dataset(recipe.data, "data")
+    if recipe.supervised and data.shared["check_gold"] and recipe.eval is None:
+        raise RecipeError(
+            "data.check_gold: algorithm sft has no rewards to check gold answers with; name the "
+            "verifier in eval.verifier, or remove it"
+        )
     if recipe.adapter is not None:
         parse_adapter(recipe.adapter)
     if recipe.eval is not None:
@@ -100,22 +138,52 @@ def _check_eval(section: EvalSection) -> None:
 
 def _check_trainer(recipe: Recipe) -> None:
     settings = recipe.trainer
-    hints = get_type_hints(GRPOConfig)
-    fields = {field.name: field.default for field in dataclasses.fields(GRPOConfig)}
+    config: Any = SFTConfig if recipe.supervised else GRPOConfig
+    reserved = SFT_RESERVED if recipe.supervised else GRPO_RESERVED
+    hints = get_type_hints(config)
+    fields = {field.name: field.default for field in dataclasses.fields(config)}
     for key, value in settings.items():
-        if key in RESERVED:
-            raise RecipeError(f"trainer.{key}: not yours to set; use {RESERVED[key]}")
+        if key in reserved:
+            raise RecipeError(f"trainer.{key}: not yours to set; use {reserved[key]}")
         if key not in fields:
-            raise unknown_key(key, fields, "trainer")
+            _refuse_unknown(key, fields, recipe.supervised)
         check_value(value, hints[key], f"trainer.{key}")
     values = {**fields, **settings}
-    _check_sampling(values)
-    _check_batch(values)
+    if recipe.supervised:
+        _check_supervised(recipe, values)
+    else:
+        _check_sampling(values)
+        _check_batch(values)
     _check_reporters(values["report_to"])
     if recipe.mask is not None:
         _check_masked(recipe, values)
     if runtime.launched_fsdp():
         _check_fsdp(recipe)
+
+
+def _refuse_unknown(key: str, fields: Mapping[str, Any], supervised: bool) -> None:
+    if supervised and key in {field.name for field in dataclasses.fields(GRPOConfig)}:
+        raise RecipeError(
+            f"trainer.{key}: a setting of GRPO, and algorithm sft takes those of TRL's SFTConfig; "
+            "remove it, or give this recipe another base"
+        )
+    raise unknown_key(key, fields, "trainer")
+
+
+def _check_supervised(recipe: Recipe, values: Mapping[str, Any]) -> None:
+    for key, allowed in (("train_sampling_strategy", SAMPLING), ("loss_type", SFT_LOSSES)):
+        if str(values[key]) not in allowed:
+            raise RecipeError(
+                f"trainer.{key}: {values[key]} is not possible under sft; use "
+                f"{' or '.join(allowed)}"
+            )
+    if values["max_length"] is not None and values["max_length"] < 2:
+        raise RecipeError(f"trainer.max_length: must be at least 2, got {values['max_length']}")
+    if recipe.adapter is not None and recipe.adapter.get("sync") == "merge_unmerge":
+        raise RecipeError(
+            "adapter.sync: merge_unmerge is what a push to the sampler does, and algorithm sft "
+            "samples nothing; remove it"
+        )
 
 
 def _check_sampling(values: Mapping[str, Any]) -> None:
