@@ -86,8 +86,9 @@ def _loader(name: str, preset: Preset) -> Callable[..., Loaded]:
             records = read_local(path)
         first = next(records, None)
         columns = dict(preset.columns)
-        if first is not None and preset.solution in first[1]:
-            columns["solution"] = preset.solution
+        solution = preset.solution
+        if solution is not None and first is not None and solution in first[1]:
+            columns["solution"] = solution
         reading = Reading(columns, preset.extract, preset.keep)
         if path is not None and first is not None and "problem" in first[1]:
             kept = {key: v for key, v in preset.keep.items() if key in first[1]}

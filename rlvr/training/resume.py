@@ -3,7 +3,7 @@
 What TRL 1.16 and Trainer lose between a checkpoint and the run that goes on from it, whatever the
 algorithm:
 
-1. The metrics that wait to be logged, where not every step is.
+1. The metrics and the loss that wait to be logged, where not every step is.
 2. A checkpoint that holds a delta (``run.checkpoint: delta``) is made whole before it is loaded.
 3. Of a masked run under FSDP2 each rank saves the compact states of its shards, and reads its rows
    of the exported weights; accelerate keeps rank 0's states alone, and the weights twice.
@@ -66,14 +66,18 @@ class ExactResume(Trainer):
     masked: MaskedAdamW | None
     adapter: Adapter | None
     state_name = "trainer"  # of each rank's file in a checkpoint
+    _tr_loss: torch.Tensor
     _metrics: dict[str, defaultdict[str, list[float]]]
 
     def held_state(self) -> dict[str, Any]:
         """Return what this rank holds between two steps, and Trainer does not save."""
-        return {"metrics": {k: list(map(float, v)) for k, v in self._metrics["train"].items()}}
+        metrics = {k: list(map(float, v)) for k, v in self._metrics["train"].items()}
+        return {"metrics": metrics, "loss": self._tr_loss, "logged": self._globalstep_last_logged}
 
     def restore_state(self, state: dict[str, Any]) -> None:
         self._metrics["train"] = defaultdict(list, state["metrics"])
+        if "loss" in state:  # checkpoints of earlier versions lack it
+            self._tr_loss, self._globalstep_last_logged = state["loss"], state["logged"]
 
     def _state_file(self, folder: str) -> Path:
         rank, world = self.args.process_index, self.args.world_size

@@ -60,6 +60,7 @@ class Seam(ExactResume):
     A mixin: the class after it is one of TRL's trainers.
     """
 
+    _tokenizer: Any
     idle: ClassVar[str]  # why nothing moved in a run whose gradients were all 0
 
     def __init__(self, setup: Setup, *, args: Any, **trl: Any) -> None:

@@ -82,8 +82,8 @@ class SupervisedTrainer(Seam, SFTTrainer):
     def _add_kl(self, ids: Tensor, attention: Tensor, labels: Tensor) -> None:
         """Add KL(policy || base) at every token of ``ids`` that has a loss, on all processes."""
         # The processes take equally many forwards, whose shards they may share.
-        width = int(self.accelerator.gather(torch.tensor([ids.shape[1]], device=ids.device)).max())
-        size = max(1, _LOGITS_AT_ONCE // (width * self.model.config.vocab_size))
+        widths: Any = self.accelerator.gather(torch.tensor([ids.shape[1]], device=ids.device))
+        size = max(1, _LOGITS_AT_ONCE // (int(widths.max()) * self.model.config.vocab_size))
         sums = torch.zeros(2, dtype=torch.float64, device=ids.device)
 
         def logits(rows: slice) -> Tensor:
@@ -101,8 +101,9 @@ class SupervisedTrainer(Seam, SFTTrainer):
                     theirs = logits(rows)
                 kl = kl_per_position(ours, theirs)
                 sums += torch.stack([kl.sum(), kl.new_tensor(len(kl))])
-        total, count = self.accelerator.reduce(sums, "sum").tolist()
-        self.kl_sum, self.kl_tokens = self.kl_sum + total, self.kl_tokens + count
+        totals: Any = self.accelerator.reduce(sums, "sum")
+        self.kl_sum += totals[0].item()
+        self.kl_tokens += totals[1].item()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if self.kl_tokens:
