@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -16,16 +15,6 @@ from rlvr.train import main as train_main
 
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
 SAFE = {"builder": "safe", "rank": 8, "principal_density": 0.5, "low_density": 0.5}
-TRAINER = {
-    "learning_rate": 1e-3,
-    "lr_scheduler_type": "constant",
-    "optim": "adamw_torch",
-    "per_device_train_batch_size": 8,
-    "max_steps": 3,
-    "bf16": False,
-    "gradient_checkpointing": False,
-    "seed": 1,
-}
 # Lengths differ, one row has its end token already, and one its opening alone.
 ROWS = [
     ("1+2*3-4", "<think>\n1+6-4\n7-4\n3\n</think>\\boxed{3}"),
@@ -36,31 +25,11 @@ ROWS = [
 
 
 @pytest.fixture
-def sft(tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that writes a small SFT recipe, changed, and returns its path."""
-
-    def write(name: str = "recipe", **sections: dict | None) -> Path:
-        content = {
-            "algorithm": "sft",
-            "model": {"path": str(POLICY)},
-            "data": {"name": "pocket", "split": "train", "size": 64, "solutions": "expert"},
-            "trainer": {**TRAINER, **(sections.pop("trainer", None) or {})},
-            "run": {"kl_every": 1, "deterministic": True, "dir": str(tmp_path / name)},
-            **sections,
-        }
-        path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(content))
-        return path
-
-    return write
-
-
-@pytest.fixture
-def tune(sft: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that trains such a recipe to its end and returns the run directory."""
+def tune(write_sft: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that trains a small SFT recipe to its end and returns the run directory."""
 
     def run(name: str = "recipe", **sections: dict | None) -> Path:
-        assert train_main([str(sft(name, **sections))]) == 0
+        assert train_main([str(write_sft(name, **sections))]) == 0
         return tmp_path / name
 
     return run
@@ -182,13 +151,13 @@ RESUMED = {
 
 @pytest.mark.parametrize(("sections", "data", "trainer"), RESUMED.values(), ids=RESUMED)
 def test_a_resumed_run_ends_in_the_bits_of_one_that_never_stopped(
-    tune, sft, sections, data, trainer
+    tune, write_sft, sections, data, trainer
 ):
     data = {"name": "pocket", "split": "train", "solutions": "expert", **data}
     trainer = {"weight_decay": 0.1, "max_steps": 6, "save_steps": 3, **trainer}
     whole = tune("whole", data=data, trainer=trainer, **sections)
     stopped = tune("stopped", data=data, trainer={**trainer, "max_steps": 3}, **sections)
-    path = sft("stopped", data=data, trainer=trainer, **sections)
+    path = write_sft("stopped", data=data, trainer=trainer, **sections)
     assert train_main([str(path), "--resume"]) == 0
     merged = "merged" if "adapter" in sections else "."
     first, second = (weights(checkpoints(run)[-1] / merged) for run in (whole, stopped))

@@ -66,11 +66,11 @@ def build_trainer(plan: Plan, run_dir: Path) -> Seam:
     args = training_arguments(recipe, run_dir)
     _require_world(args)
     set_seed(args.seed)
-    if runtime.is_main():
-        claim_run(run_dir, recipe)
     data = parse_dataset(recipe.data, "data")
     tokenizer = with_prefill(load_tokenizer(recipe.model), data.shared["prefill"], "data")
     loaded, own = _load_rows(plan, data, tokenizer, args)
+    if runtime.is_main():
+        claim_run(run_dir, recipe)
     with loading_whole(args) as device:
         policy = load_policy(recipe.model, device)
     check_checkpoint(recipe, policy)
