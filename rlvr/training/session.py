@@ -114,7 +114,8 @@ def _load_rows(
     if plan.recipe.supervised:
         own = {"examples": demonstrations(loaded, data, tokenizer, args.max_length, "data")}
     else:
-        own = {"rows": _with_prompts(plan, data, loaded), "rewards": plan.rewards}
+        rows = _with_prompts(plan, data, loaded)
+        own = {"rows": rows, "rewards": plan.rewards, "algorithm": plan.recipe.algorithm}
     for reason, ids in loaded.dropped.items():
         runtime.say(f"data     dropped {len(ids)} rows, {reason}: {', '.join(ids[:5])}")
     return loaded, own

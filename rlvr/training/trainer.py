@@ -7,7 +7,8 @@ What ``RLVRTrainer`` changes in TRL 1.16's GRPOTrainer beside what every trainer
 2. The KL to the base is measured every ``run.kl_every`` steps even where beta is 0.
 3. A checkpoint inside a generation holds its completions (``generations.py``).
 4. Under FSDP2 generation keeps all ranks in step.
-5. The sampler gets an adapter's dense weights computed beside the policy; TRL merges and unmerges.
+5. Groups whose rewards are all equal are replaced, where the algorithm says so (``sampling.py``).
+6. The sampler gets an adapter's dense weights computed beside the policy; TRL merges and unmerges.
 """
 
 import json
@@ -20,15 +21,16 @@ from trl import GRPOConfig
 
 from rlvr import runtime
 from rlvr.adapters import policy_weights
+from rlvr.algorithms import AlgorithmSection
 from rlvr.data import Row
 from rlvr.engines import FSDP2
 from rlvr.rewards import RewardCall, UnverifiedLimit
-from rlvr.training.generations import ResumesGenerations
 from rlvr.training.inputs import reward_function, to_dataset
+from rlvr.training.sampling import DynamicSampling
 from rlvr.training.seam import Seam, Setup
 
 
-class RLVRTrainer(Seam, ResumesGenerations):
+class RLVRTrainer(Seam, DynamicSampling):
     """GRPOTrainer for a policy that may only move where its mask or adapter lets it."""
 
     idle = (
@@ -45,6 +47,7 @@ class RLVRTrainer(Seam, ResumesGenerations):
         rows: list[Row],
         rewards: list[RewardCall],
         tokenizer: Any,
+        algorithm: AlgorithmSection | None,
         callbacks: list[Any],
     ) -> None:
         # TRL would build a reference of its own for beta > 0; the base swapped in is that policy
@@ -65,6 +68,7 @@ class RLVRTrainer(Seam, ResumesGenerations):
             callbacks=callbacks,
         )
         self.reference_beta = self.beta = args.beta = beta
+        self.set_sampling(algorithm)
         if self.adapter is not None and args.use_vllm and not self.adapter.is_control:
             self._own_sampler(self.vllm_generation)
 
@@ -85,13 +89,10 @@ class RLVRTrainer(Seam, ResumesGenerations):
         self.unverified.check(totals.tolist())
         if not self.swaps:
             return output
-        measure = self.measures_kl()
-        if self.beta != 0.0 or measure:
-            reference = self._completion_logps(output, reference=True)
-            if self.beta != 0.0:
-                output["ref_per_token_logps"] = reference
-            if measure:
-                self._measure_kl(output, reference)
+        if self.beta != 0.0:
+            output["ref_per_token_logps"] = self._completion_logps(output, reference=True)
+        if self.measures_kl():
+            self._measure_kl(self._first_drawn(output))
         return output
 
     def _completion_logps(self, output: dict[str, Any], *, reference: bool) -> Tensor:
@@ -121,12 +122,15 @@ class RLVRTrainer(Seam, ResumesGenerations):
 
         sampler._iter_named_params = weights
 
-    def _measure_kl(self, output: dict[str, Any], reference: Tensor) -> None:
+    def _measure_kl(self, output: dict[str, Any]) -> None:
         """Log KL(policy || base) in nats per token, as the mean log ratio of the sampled tokens.
 
         Unbiased, like r - 1 - log r, whose variance explodes once a few tokens are far from the
         base.
         """
+        reference = output.get("ref_per_token_logps")
+        if reference is None:
+            reference = self._completion_logps(output, reference=True)
         kl = self._completion_logps(output, reference=False) - reference
         kept = output["completion_mask"]
         totals = self.accelerator.reduce(torch.stack([(kl * kept).sum(), kept.sum()]), "sum")
