@@ -49,6 +49,6 @@ def test_an_adapter_starts_at_the_base_policy(write_sft, tmp_path, name):
     adapter, trainer = {"builder": "pissa", "rank": 4}, {"max_steps": 2}
     train_with(name, write_sft(adapter=adapter, trainer=trainer, plugins=PLUGINS))
     first, second = read_jsonl(tmp_path / "recipe" / "metrics.jsonl")
-    assert first["kl_to_base_on_data"] < 1e-9 < 1e-7 < second["kl_to_base_on_data"]
+    assert first["kl_to_base_on_data"] < 1e-9 < 1e-8 < second["kl_to_base_on_data"]
     provenance = json.loads((tmp_path / "recipe" / "provenance.json").read_text())
     assert provenance["base_weights_after"] == provenance["base_weights"]
