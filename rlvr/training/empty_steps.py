@@ -42,6 +42,9 @@ class EmptySteps(ResumesGenerations):
             return loss
         self._step += 1
         self._is_skipped = self.accelerator.sync_gradients
+        if self._is_skipped:
+            self._metrics["train"]["step_time"].append(self._current_train_step_time)
+            self._current_train_step_time = 0.0
         return torch.zeros((), device=self.args.device)
 
     def _prepare_inputs(self, inputs: Any) -> Any:

@@ -5,16 +5,18 @@ Between TRL's generation and its loss such groups are replaced: groups of furthe
 generated, about as many as the share of useful groups so far suggests, until the batch is full of
 useful groups or ``max_rounds`` generations are done. Then TRL goes on as ever with what was kept.
 
-1. Every step takes the next prompts of one stream, and its further rounds those after them, so that
+1. A group is told by its total reward: one whose completions are all wrong and differ in length
+   alone is useful under a reward of lengths. The paper looks at right and wrong alone.
+2. Every step takes the next prompts of one stream, and its further rounds those after them, so that
    a pass over the data is no epoch of the trainer any more. No prompt comes twice in a batch.
-2. Useful groups beyond the batch are dropped, as in the published runs: kept for the next step,
+3. Useful groups beyond the batch are dropped, as in the published runs: kept for the next step,
    they would be completions of an older policy, whose ratio TRL takes to be 1.
-3. A batch that stays short of useful groups is cut to them. What cannot be cut away, because every
+4. A batch that stays short of useful groups is cut to them. What cannot be cut away, because every
    process and every optimizer step of the generation takes as many completions as the others, is
    masked, and the loss is the mean over the useful groups alone.
-4. Where no group is useful there is no forward, no backward and no update; ``MAX_EMPTY`` such
+5. Where no group is useful there is no forward, no backward and no update; ``MAX_EMPTY`` such
    generations in a row end the run.
-5. TRL's metrics of rewards and completions are over all that was generated; ``reward_kept`` is
+6. TRL's metrics of rewards and completions are over all that was generated; ``reward_kept`` is
    over the groups in the loss. The KL to the base is measured on the first round, which nothing
    has selected. ``rollouts.jsonl`` shows what was kept, or where nothing was, what was not.
 
