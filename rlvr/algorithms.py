@@ -1,4 +1,4 @@
-"""The policy-gradient algorithms that one word of a recipe names.
+"""The algorithms that one word of a recipe names.
 
 An algorithm is a set of TRL's settings with the values of its paper. They lie under the recipe's
 ``trainer`` section, whose lines win. What an algorithm does not say (learning rate, batch, how many
@@ -22,6 +22,8 @@ minus the mean of its group, over the standard deviation of its group unless sai
              A, times the log-prob; mean over the tokens of all completions, no lower bound, no KL
              term, DAPO's dynamic sampling. The paper does not give its cap; 5 is that of ScaleRL
              (arXiv 2510.13786). TRL's ``epsilon_high`` is here the cap itself, not 1 less.
+``sft``      supervised fine-tuning, the baseline: the mean over the tokens of all completions of
+             -log p, of completions that the data gives. No rewards, no samples, no KL term.
 
 Where a paper takes the mean over the tokens of one group, TRL takes it over the whole batch.
 """
@@ -32,7 +34,7 @@ from typing import Any, Literal
 
 from rlvr.schema import RecipeError
 
-Name = Literal["dapo", "grpo", "dr_grpo", "gspo", "cispo"]
+Name = Literal["dapo", "grpo", "dr_grpo", "gspo", "cispo", "sft"]
 
 _COMMON = {
     "epsilon": 0.2,
@@ -56,6 +58,7 @@ SETTINGS = MappingProxyType(
             "importance_sampling_level": "sequence",
         },
         "cispo": {"loss_type": "cispo", **_COMMON, "epsilon_high": 5.0},
+        "sft": {},
     }
 )
 SAMPLES_DYNAMICALLY = ("dapo", "cispo")
@@ -83,6 +86,8 @@ def with_settings(
     if section.max_rounds < 1:
         raise RecipeError(f"algorithm.max_rounds: must be at least 1, got {section.max_rounds}")
     dynamic = section.dynamic_sampling
+    if dynamic and section.name == "sft":
+        raise RecipeError("algorithm.dynamic_sampling: sft samples nothing; remove it")
     dynamic = section.name in SAMPLES_DYNAMICALLY if dynamic is None else dynamic
     resolved = AlgorithmSection(section.name, dynamic, section.max_rounds)
     return resolved, {**SETTINGS[section.name], **trainer}
@@ -90,6 +95,8 @@ def with_settings(
 
 def describe_algorithm(section: AlgorithmSection, trainer: dict[str, Any]) -> str:
     """Return one line of the settings in force, those marked that differ from the algorithm's."""
+    if section.name == "sft":
+        return "algorithm  sft: the loss is on the tokens of each row's solution, none is sampled"
     parts = []
     for key, value in SETTINGS[section.name].items():
         mark = f" (the recipe's; {section.name} has {_text(value)})"

@@ -109,8 +109,9 @@ class GeometrySection:
 class RunSection:
     """Where a run lives and what it records beside TRL's metrics.
 
-    ``kl_every``: steps between two measurements of the KL to the base policy, and of the KL of
-    the step beside the bound of ratio clipping (0: never).
+    ``kl_every``: steps between two measurements of the KL to the base policy (0: never), on the
+    completions of the step: ``kl_to_base``, and under sft, whose completions the policy did not
+    draw, ``kl_to_base_on_data``; and of the KL of the step beside the bound of ratio clipping.
     ``rollouts``: rollouts of each step that are written to ``rollouts.jsonl``.
     ``deterministic``: the same recipe on the same machine ends in the same bits.
     ``checkpoint``: a checkpoint holds the weights, or the entries that differ from the base policy.
@@ -137,8 +138,8 @@ class Recipe:
 
     model: ModelSection
     data: dict[str, Any]
-    rewards: list[dict[str, Any]]
     trainer: dict[str, Any]
+    rewards: list[dict[str, Any]] = field(default_factory=list)
     algorithm: AlgorithmSection | None = None
     mask: dict[str, Any] | None = None
     adapter: dict[str, Any] | None = None
@@ -147,6 +148,11 @@ class Recipe:
     geometry: GeometrySection = field(default_factory=GeometrySection)
     run: RunSection = field(default_factory=RunSection)
     plugins: list[str] = field(default_factory=list)
+
+    @property
+    def supervised(self) -> bool:
+        """Whether the policy imitates the data's solutions, instead of being rewarded."""
+        return self.algorithm is not None and self.algorithm.name == "sft"
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -259,8 +265,13 @@ def resolve_recipe(content: dict[str, Any], default_dir: str) -> Recipe:
         )
     if recipe.geometry.every < 0:
         raise RecipeError(f"geometry.every: {recipe.geometry.every} is below 0; 0 is never")
-    if not recipe.rewards:
+    if not recipe.rewards and not recipe.supervised:
         raise RecipeError("rewards: the list is empty; name at least one reward")
+    if recipe.rewards and recipe.supervised:
+        raise RecipeError(
+            "rewards: algorithm sft reads none; remove them, or write rewards: [] over those of a "
+            "base (eval.verifier judges what was learnt)"
+        )
     if recipe.algorithm is not None:
         algorithm, trainer = with_settings(recipe.algorithm, recipe.trainer)
         recipe = dataclasses.replace(recipe, algorithm=algorithm, trainer=trainer)

@@ -60,6 +60,29 @@ def write_recipe(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def write_sft(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes a small recipe of algorithm sft, as ``write_recipe`` does."""
+    names = ("num_generations", "max_completion_length")
+    trainer = {key: value for key, value in SMALL["trainer"].items() if key not in names}
+
+    def write(name: str = "recipe", **sections: dict | None) -> Path:
+        changes = {key: sections.pop(key, None) or {} for key in ("data", "trainer", "run")}
+        content = {
+            "algorithm": "sft",
+            "model": SMALL["model"],
+            "data": changes["data"] or {**SMALL["data"], "solutions": "expert"},
+            "trainer": {**trainer, "per_device_train_batch_size": 8, **changes["trainer"]},
+            "run": {**SMALL["run"], "dir": str(tmp_path / name), **changes["run"]},
+            **sections,
+        }
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    return write
+
+
+@pytest.fixture
 def train(write_recipe: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
     """Return a function that trains a small recipe to the end and returns its run directory."""
 

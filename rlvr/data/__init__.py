@@ -4,11 +4,13 @@ from rlvr.data import mix, presets
 from rlvr.data.prepare import DataSpec, load_prepared, load_rows, parse_dataset
 from rlvr.data.prompts import generation_prompt, render, with_prefill
 from rlvr.data.rows import Loaded, Row, plain_columns
+from rlvr.data.solutions import demonstrations
 
 __all__ = [
     "DataSpec",
     "Loaded",
     "Row",
+    "demonstrations",
     "generation_prompt",
     "load_prepared",
     "load_rows",

@@ -13,18 +13,28 @@ from rlvr.schema import RecipeError
 
 
 @dataset
-def pocket(*, split: Literal["train", "test"], size: int, seed: int = 0) -> list[Row]:
-    """Distinct problems of the pocket task; the splits never share one (``rlvr.data.pocket``)."""
-    problems = itertools.islice(pocket_task.draw_split(split, seed), size)
-    return [
-        Row(
+def pocket(
+    *,
+    split: Literal["train", "test"],
+    size: int,
+    seed: int = 0,
+    solutions: Literal["expert"] | None = None,
+) -> list[Row]:
+    """Distinct problems of the pocket task; the splits never share one (``rlvr.data.pocket``).
+
+    ``solutions: expert`` adds the column ``solution``, right in every line.
+    """
+    rows = []
+    for problem in itertools.islice(pocket_task.draw_split(split, seed), size):
+        row = Row(
             id=f"pocket-{problem}",
             problem=problem,
             answer=pocket_task.reductions(problem)[-1],
             source=f"pocket/{split}",
         )
-        for problem in problems
-    ]
+        more = {} if solutions is None else {"solution": pocket_task.expert(problem)}
+        rows.append({**row, **more})
+    return rows
 
 
 @dataset

@@ -108,5 +108,14 @@ def demonstrate(
         if rng.random() < miscount:
             expression = _miscount(expression, before, rng)
         lines.append(expression)
-    shown = "" if rng.random() < direct else "\n".join(lines) + "\n"
+    return _solution(lines, show=rng.random() >= direct)
+
+
+def expert(problem: str) -> str:
+    """Return the right solution of ``problem``, line by line."""
+    return _solution(reductions(problem), show=True)
+
+
+def _solution(lines: list[str], *, show: bool) -> str:
+    shown = "\n".join(lines) + "\n" if show else ""
     return f"<think>\n{shown}</think>\\boxed{{{lines[-1]}}}"

@@ -19,6 +19,8 @@ class Preset:
     """One dataset; ``count`` is the number of its problems where that is checked.
 
     ``folder`` is where its files are in a repository of several datasets without configurations.
+    ``solution`` is the column of its worked solutions, where that has another name; a copy without
+    it reads as well.
     """
 
     hub: str
@@ -29,6 +31,7 @@ class Preset:
     extract: Extract = "text"
     keep: Mapping[str, list[Any]] = field(default_factory=dict)
     count: tuple[int, ...] = ()
+    solution: str | None = None
 
 
 _QUESTION = {"problem": "question"}
@@ -48,7 +51,10 @@ PRESETS = {
         config="all",  # the 17 k; some are in Chinese, which "en" leaves out
     ),
     "deepmath_103k": Preset(
-        "zwhe99/DeepMath-103K", "train", {"problem": "question", "answer": "final_answer"}
+        "zwhe99/DeepMath-103K",
+        "train",
+        {"problem": "question", "answer": "final_answer"},
+        solution="r1_solution_1",
     ),
     "hendrycks_math": Preset(
         "DigitalLearningGmbH/MATH-lighteval",
@@ -89,7 +95,11 @@ def _loader(name: str, preset: Preset) -> Callable[..., Loaded]:
         else:
             records = read_local(path)
         first = next(records, None)
-        reading = Reading(preset.columns, preset.extract, preset.keep)
+        columns = dict(preset.columns)
+        solution = preset.solution
+        if solution is not None and first is not None and solution in first[1]:
+            columns["solution"] = solution
+        reading = Reading(columns, preset.extract, preset.keep)
         if path is not None and first is not None and {"problem", "answer"} <= set(first[1]):
             kept = {key: v for key, v in preset.keep.items() if key in first[1]}
             reading = Reading({}, "text" if preset.extract == "boxed" else preset.extract, kept)

@@ -19,7 +19,8 @@ _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))", re.ASCII)
 class Row(TypedDict):
     """One problem: ``answer`` is the gold answer as text, ``source`` says where it is from.
 
-    A row may hold more: the chat messages of its ``prompt``, and columns that a reward reads.
+    A row may hold more: the chat messages of its ``prompt``, columns that a reward reads, and the
+    ``solution`` that supervised fine-tuning imitates.
     """
 
     id: str
@@ -36,10 +37,10 @@ class Rejected(ValueError):
 class Reading:
     """Where the columns of a record are.
 
-    ``columns`` maps the schema's names, and those of columns that a reward reads, to the record's,
-    with a dot between the levels of nested ones. ``extract`` is how an answer is found in its
-    column: ``auto`` is the text after the last ``####``, or else the whole; ``boxed`` is what the
-    last ``\\boxed{}`` holds. ``keep`` keeps the records whose columns have one of the values.
+    ``columns`` maps the schema's names, ``solution`` and the columns that a reward reads to the
+    record's, with a dot between the levels of nested ones. ``extract`` is how an answer is found in
+    its column: ``auto`` is the text after the last ``####``, or else the whole; ``boxed`` is what
+    the last ``\\boxed{}`` holds. ``keep`` keeps the records whose columns have one of the values.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)

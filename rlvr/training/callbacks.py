@@ -46,8 +46,9 @@ class GuardCallback(TrainerCallback):
     run goes on, and is stopped only at its end if no weight has moved by then.
     """
 
-    def __init__(self, guard: Guard) -> None:
-        self.guard = guard
+    def __init__(self, guard: Guard, idle: str) -> None:
+        """``idle`` says why nothing moved in a run whose gradients were all 0."""
+        self.guard, self.idle = guard, idle
         self.checked = False
         self.had_gradient = False
 
@@ -84,10 +85,7 @@ class GuardCallback(TrainerCallback):
                 "every update stayed below the rounding of the weights; raise "
                 "trainer.learning_rate or trainer.max_steps, or set model.dtype to float32"
             )
-        return (
-            "no group had completions with different rewards, so every advantage was 0; "
-            "use easier or harder problems, or a larger trainer.num_generations"
-        )
+        return self.idle
 
 
 class MergeUnmerge(TrainerCallback):
@@ -108,7 +106,7 @@ class MetricsCallback(TrainerCallback):
         if not runtime.is_main():
             return
         # Steps after the checkpoint that a resumed run starts from will be taken again.
-        for path in (self.path, self.path.with_name("rollouts.jsonl")):
+        for path in filter(Path.is_file, (self.path, self.path.with_name("rollouts.jsonl"))):
             kept = [row for row in read_jsonl(path) if _is_before(row, path, state.global_step)]
             path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
 
@@ -133,7 +131,7 @@ def _is_before(row: dict[str, Any], path: Path, step: int) -> bool:
 
 
 class ProgressCallback(TrainerCallback):
-    """One bar with the reward, the KL to the base and the completion length."""
+    """One bar with the reward, the KL to the base and the completion length, or SFT's accuracy."""
 
     def __init__(self) -> None:
         self.bar: tqdm | None = None
@@ -159,6 +157,7 @@ class ProgressCallback(TrainerCallback):
         self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any
     ) -> None:
         names = {"reward": "reward", "kl_to_base": "kl", "completions/mean_length": "length"}
+        names |= {"mean_token_accuracy": "token accuracy", "kl_to_base_on_data": "kl"}
         for key, label in names.items():
             if logs and isinstance(logs.get(key), float):
                 self.shown[label] = f"{logs[key]:.3g}"

@@ -86,10 +86,13 @@ def describe(plan: Plan) -> str:
         lines.append(f"adapter  {recipe.adapter}, {plan.adapter_entries:,} parameters")
     else:
         lines.append("mask     none: every entry of the targets may move")
-    lines.append(f"rewards  {', '.join(f'{call.name} x {call.weight:g}' for call in plan.rewards)}")
+    if plan.rewards:
+        rewards = ", ".join(f"{call.name} x {call.weight:g}" for call in plan.rewards)
+        lines.append(f"rewards  {rewards}")
     if recipe.algorithm is not None:
         lines.append(describe_algorithm(recipe.algorithm, recipe.trainer))
-    lines.append(describe_sizes(plan.batch, runtime.world_size()))
-    lines.append(_lengths_line(plan))
+    if plan.batch is not None:
+        lines.append(describe_sizes(plan.batch, runtime.world_size()))
+        lines.append(_lengths_line(plan))
     lines.append(f"run      {recipe.run.dir}")
     return "\n".join([*lines, "memory", *(f"  {line}" for line in memory_lines(plan))])

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlvr.training.resume import ExactResume
+from rlvr.training.generations import ResumesGenerations
 
 # TRL divides these losses by a number of completions, masked ones included.
 PER_COMPLETION = ("grpo", "dr_grpo", "sapo", "luspo")
@@ -21,7 +21,7 @@ def is_scored(inputs: Any) -> bool:
     return isinstance(inputs, dict) and "advantages" in inputs
 
 
-class EmptySteps(ExactResume):
+class EmptySteps(ResumesGenerations):
     """GRPOTrainer that takes no step where nothing is in the loss."""
 
     accelerator: Any

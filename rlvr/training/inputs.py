@@ -1,4 +1,4 @@
-"""What GRPOTrainer is given, in TRL's own forms: arguments, a dataset, reward functions."""
+"""What TRL's trainers are given, in TRL's own forms: arguments, a dataset, reward functions."""
 
 import asyncio
 import time
@@ -8,31 +8,43 @@ from typing import Any, get_args
 
 import torch
 from datasets import Dataset
-from trl import GRPOConfig
+from trl import GRPOConfig, SFTConfig
 
 from rlvr.config import Recipe
 from rlvr.data import Row, render
 from rlvr.rewards import RewardCall, Status, UnverifiedLimit, restarts
 
 
-class Arguments(GRPOConfig):
-    """TRL's configuration, with one CPU instead of ``cpu:0``, which torch.load does not know."""
+class _OneCPU:
+    """One CPU instead of ``cpu:0``, which torch.load does not know."""
 
     @property
     def device(self) -> torch.device:
-        device = super().device
+        device = super().device  # pyright: ignore[reportAttributeAccessIssue]
         return torch.device("cpu") if device.type == "cpu" else device
 
 
-def training_arguments(recipe: Recipe, run_dir: Path) -> Arguments:
+class Arguments(_OneCPU, GRPOConfig):
+    """The settings of a GRPO run."""
+
+
+class SupervisedArguments(_OneCPU, SFTConfig):
+    """The settings of a supervised run."""
+
+
+def training_arguments(recipe: Recipe, run_dir: Path) -> Any:
     """Return TRL's configuration: the recipe's ``trainer`` section and what the run owns."""
     defaults = {"logging_steps": 1, "run_name": run_dir.name, "project": "rlvr"}
-    return Arguments(
+    settings = {
         **{**defaults, **recipe.trainer},
-        output_dir=str(run_dir / "checkpoints"),
-        use_cpu=not torch.cuda.is_available(),
-        disable_tqdm=True,
-    )
+        "output_dir": str(run_dir / "checkpoints"),
+        "use_cpu": not torch.cuda.is_available(),
+        "disable_tqdm": True,
+    }
+    if recipe.supervised:
+        # The rows come as token ids; TRL would cut them.
+        return SupervisedArguments(**settings, dataset_kwargs={"skip_prepare_dataset": True})
+    return Arguments(**settings)
 
 
 def to_dataset(rows: list[Row]) -> Dataset:

@@ -1,10 +1,6 @@
 """Everything about a run that can be known, and refused, before a weight is loaded."""
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
-from typing import Any, get_type_hints
 
 from trl import GRPOConfig
 
@@ -16,33 +12,18 @@ from rlvr.masks import MaskSpec, check_files, check_spec, parse_spec
 from rlvr.policy import load_skeleton
 from rlvr.registry import import_plugins
 from rlvr.rewards import RewardCall, parse_reward, parse_rewards
-from rlvr.schema import RecipeError, check_value, unknown_key
+from rlvr.schema import RecipeError
 from rlvr.targets import resolve_also_train, resolve_targets
-from rlvr.training.batch_sizes import BatchSizes, resolve_sizes
+from rlvr.training.batch_sizes import BatchSizes
 from rlvr.training.resume import check_checkpoint
-
-# Set by the run itself: a recipe that sets one of them would contradict the run directory.
-RESERVED = {
-    "output_dir": "run.dir",
-    "resume_from_checkpoint": "the --resume flag",
-    "model_init_kwargs": "the model section",
-    "remove_unused_columns": "nothing: rewards need the columns",
-    "full_determinism": "run.deterministic",
-    "use_cpu": "nothing: a GPU is used where there is one",
-    "reward_weights": "the weight of each entry of rewards",
-    "sync_ref_model": "nothing: the reference is the base policy",
-    "disable_tqdm": "nothing: the run shows one progress bar",
-}
-MASKED_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused")
-# TRL's importance ratio assumes that a completion was drawn from the whole distribution.
-FULL_DISTRIBUTION = {"top_p": (1.0,), "top_k": (0, -1, None), "min_p": (None, 0.0)}
+from rlvr.training.settings import check_trainer
 
 
 @dataclass(frozen=True)
 class Plan:
     """A checked recipe: what will be trained, by what, and what it costs in memory.
 
-    ``positions`` are those that the model's configuration claims.
+    ``positions`` are those that the model's configuration claims; ``batch`` is of RLVR alone.
     """
 
     recipe: Recipe
@@ -51,9 +32,16 @@ class Plan:
     targets: dict[str, tuple[int, int]]
     also_train: dict[str, tuple[int, ...]]
     num_parameters: int
-    batch: BatchSizes
+    batch: BatchSizes | None
     positions: int | None = None
     adapter_entries: int = 0
+
+    @property
+    def verifiers(self) -> list[RewardCall]:
+        """The functions that know which gold answers can be judged."""
+        if self.rewards or self.recipe.eval is None:
+            return self.rewards
+        return [parse_reward(self.recipe.eval.verifier, "eval.verifier")]
 
     @property
     def beta(self) -> float:
@@ -75,12 +63,17 @@ def check_recipe(recipe: Recipe) -> Plan:
     import_plugins(recipe.plugins)
     mask = None if recipe.mask is None else parse_spec(recipe.mask)
     rewards = parse_rewards(recipe.rewards)
-    parse_dataset(recipe.data, "data")
+    data = parse_dataset(recipe.data, "data")
+    if recipe.supervised and data.shared["check_gold"] and recipe.eval is None:
+        raise RecipeError(
+            "data.check_gold: algorithm sft has no rewards to check gold answers with; name the "
+            "verifier in eval.verifier, or remove it"
+        )
     if recipe.adapter is not None:
         parse_adapter(recipe.adapter)
     if recipe.eval is not None:
         _check_eval(recipe.eval)
-    batch = _check_trainer(recipe)
+    batch = check_trainer(recipe)
     _check_optimizer(recipe)
     model = load_skeleton(recipe.model)
     count = sum(parameter.numel() for parameter in model.parameters())
@@ -108,101 +101,6 @@ def _check_eval(section: EvalSection) -> None:
             raise RecipeError(f"eval.{key}: must be at least 1, got {getattr(section, key)}")
     if section.temperature < 0:
         raise RecipeError(f"eval.temperature: must be 0 or above, got {section.temperature}")
-
-
-def _check_trainer(recipe: Recipe) -> BatchSizes:
-    settings = recipe.trainer
-    hints = get_type_hints(GRPOConfig)
-    fields = {field.name: field.default for field in dataclasses.fields(GRPOConfig)}
-    for key, value in settings.items():
-        if key in RESERVED:
-            raise RecipeError(f"trainer.{key}: not yours to set; use {RESERVED[key]}")
-        if key not in fields:
-            raise unknown_key(key, fields, "trainer")
-        check_value(value, hints[key], f"trainer.{key}")
-    values = {**fields, **settings}
-    _check_sampling(values)
-    batch = resolve_sizes(values, runtime.world_size())
-    _check_reporters(values["report_to"])
-    if recipe.algorithm is not None and recipe.algorithm.dynamic_sampling and values["fp16"]:
-        raise RecipeError(
-            "algorithm.dynamic_sampling: the loss scaler of trainer.fp16 cannot skip the step of a "
-            "batch without useful groups; use trainer.bf16, or set it to false"
-        )
-    if recipe.mask is not None:
-        _check_masked(recipe, values)
-    if runtime.launched_fsdp():
-        _check_fsdp(recipe)
-    return batch
-
-
-def _check_sampling(values: Mapping[str, Any]) -> None:
-    generation = values.get("generation_kwargs") or {}
-    for key, allowed in FULL_DISTRIBUTION.items():
-        for where, value in ((key, values[key]), (f"generation_kwargs.{key}", generation.get(key))):
-            if value not in allowed and not (value is None and where != key):
-                raise RecipeError(
-                    f"trainer.{where}: {value} samples from a truncated distribution, which makes "
-                    f"TRL's importance ratio wrong; remove it or set it to {allowed[0]}"
-                )
-
-
-def _check_reporters(report_to: str | list[str] | None) -> None:
-    for name in [report_to] if isinstance(report_to, str) else report_to or []:
-        if name in ("none", "all"):
-            continue
-        if find_spec(name) is None:
-            raise RecipeError(
-                f"trainer.report_to: {name!r} is not installed; run `pip install {name}` or leave "
-                "it out"
-            )
-
-
-def _check_masked(recipe: Recipe, values: Mapping[str, Any]) -> None:
-    if str(values["optim"]) not in MASKED_OPTIMIZERS:
-        raise RecipeError(
-            f"trainer.optim: {values['optim']} cannot keep entries outside the mask still; "
-            f"with a mask use {MASKED_OPTIMIZERS[0]}"
-        )
-    if runtime.launched_zero_stage():
-        _check_masked_zero(recipe, values)
-    if recipe.optimizer.free_gradients and values["fp16"]:
-        raise RecipeError(
-            "optimizer.free_gradients: the loss scaler of trainer.fp16 would find no gradient to "
-            "unscale; use trainer.bf16"
-        )
-
-
-def _check_masked_zero(recipe: Recipe, values: Mapping[str, Any]) -> None:
-    if values["weight_decay"]:
-        raise RecipeError(
-            f"trainer.weight_decay: {values['weight_decay']} moves frozen entries under DeepSpeed, "
-            "whose optimizer knows no masks; set it to 0 or launch with DDP"
-        )
-    if recipe.model.dtype != "float32":
-        raise RecipeError(
-            f"model.dtype: DeepSpeed keeps the masters of {recipe.model.dtype} weights itself; set "
-            "it to float32, and mixed_precision: bf16 in the launch file"
-        )
-
-
-def _check_fsdp(recipe: Recipe) -> None:
-    """Refuse the settings of a launch file that train or save something else than the recipe."""
-    required = {"FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}
-    for name, value in required.items():
-        if runtime.launcher_setting(name) != value:
-            raise RecipeError(
-                f"launch file: {name.lower()} is {runtime.launcher_setting(name)!r} and must be "
-                f"{value}: rows of a matrix stay together in version 2 alone, and a checkpoint "
-                "holds whole weights; start from launch/fsdp2.yaml"
-            )
-    precision = runtime.launcher_setting("ACCELERATE_MIXED_PRECISION")
-    if recipe.model.dtype != "float32" and precision != "no":
-        raise RecipeError(
-            f"model.dtype: with mixed_precision {precision} accelerate widens {recipe.model.dtype} "
-            "weights to float32 under FSDP2; set model.dtype to float32, or mixed_precision in the "
-            "launch file to 'no'"
-        )
 
 
 def _check_optimizer(recipe: Recipe) -> None:

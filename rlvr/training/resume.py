@@ -1,27 +1,20 @@
 """What a checkpoint must hold beside Trainer's files for a run to go on in the same bits.
 
-What TRL 1.16 and Trainer lose between a checkpoint and the run that goes on from it:
+What TRL 1.16 and Trainer lose between a checkpoint and the run that goes on from it, whatever the
+algorithm:
 
-1. TRL generates once for several optimizer steps (``num_iterations``, ``steps_per_generation``) and
-   buffers the completions. A checkpoint between these steps holds the buffer and the place in it,
-   of each rank, and the metrics that wait to be logged.
-2. TRL's order of prompts comes from a generator that runs on from epoch to epoch. A run that starts
-   in a later epoch draws the epochs before once more, to be where the first run was.
-3. A checkpoint that holds a delta (``run.checkpoint: delta``) is made whole before it is loaded.
-4. Of a masked run under FSDP2 each rank saves the compact states of its shards, and reads its rows
+1. The metrics and the loss that wait to be logged, where not every step is.
+2. A checkpoint that holds a delta (``run.checkpoint: delta``) is made whole before it is loaded.
+3. Of a masked run under FSDP2 each rank saves the compact states of its shards, and reads its rows
    of the exported weights; accelerate keeps rank 0's states alone, and the weights twice.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Sampler
-from transformers import PreTrainedModel
-from trl import GRPOTrainer
-from trl.trainer.utils import RepeatSampler
+from transformers import PreTrainedModel, Trainer
 
 from rlvr import runtime
 from rlvr.adapters import Adapter, load_adapter, save_adapter
@@ -58,65 +51,51 @@ def check_checkpoint(recipe: Recipe, model: PreTrainedModel) -> None:
         check_base(folder, names, recipe.model.dtype)
 
 
-def generation_file(folder: str | Path, rank: int, world: int) -> Path:
-    return Path(folder) / f"generation-{rank:05d}-of-{world:05d}.pt"
-
-
 SCHEDULER = "scheduler.pt"
 
 
-class EpochOrder(Sampler[int]):
-    """TRL's order of prompts in the epoch that ``epoch`` names, whatever was drawn before."""
+class ExactResume(Trainer):
+    """A Trainer whose checkpoints, of any step, go on as if the run had never stopped.
 
-    def __init__(self, sampler: RepeatSampler, seed: int, epoch: Callable[[], int]) -> None:
-        self.sampler, self.seed, self.epoch = sampler, seed, epoch
-
-    def __iter__(self) -> Iterator[int]:
-        if self.sampler.shuffle:
-            generator = self.sampler.generator.manual_seed(self.seed)
-            for _ in range(self.epoch()):
-                torch.randperm(self.sampler.num_samples, generator=generator)
-        yield from self.sampler
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-
-class ExactResume(GRPOTrainer):
-    """GRPOTrainer whose checkpoints, of any step, go on as if the run had never stopped."""
+    A mixin before one of TRL's trainers, which adds to ``held_state`` what it holds itself.
+    """
 
     model: Any
     args: Any
     engine: str
     masked: MaskedAdamW | None
     adapter: Adapter | None
+    state_name = "trainer"  # of each rank's file in a checkpoint
+    _tr_loss: torch.Tensor
+    _metrics: dict[str, defaultdict[str, list[float]]]
 
-    def _get_train_sampler(self, dataset: Any = None) -> Any:
-        sampler: Any = super()._get_train_sampler(dataset)
-        return EpochOrder(sampler, self.args.seed, lambda: int(self.state.epoch or 0))
+    def held_state(self) -> dict[str, Any]:
+        """Return what this rank holds between two steps, and Trainer does not save."""
+        metrics = {k: list(map(float, v)) for k, v in self._metrics["train"].items()}
+        return {"metrics": metrics, "loss": self._tr_loss, "logged": self._globalstep_last_logged}
+
+    def restore_state(self, state: dict[str, Any]) -> None:
+        self._metrics["train"] = defaultdict(list, state["metrics"])
+        if "loss" in state:  # checkpoints of earlier versions lack it
+            self._tr_loss, self._globalstep_last_logged = state["loss"], state["logged"]
+
+    def _state_file(self, folder: str) -> Path:
+        rank, world = self.args.process_index, self.args.world_size
+        return Path(folder) / f"{self.state_name}-{rank:05d}-of-{world:05d}.pt"
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
-        place = self._step % (self.args.steps_per_generation * self.num_iterations)
-        state = {
-            "step": self._step,
-            "buffer": self._buffered_inputs if place else None,
-            "metrics": {k: list(map(float, v)) for k, v in self._metrics["train"].items()},
-        }
-        rank, world = self.args.process_index, self.args.world_size
-        torch.save(state, generation_file(output_dir, rank, world))
+        torch.save(self.held_state(), self._state_file(output_dir))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         super()._load_rng_state(checkpoint)
         if checkpoint is None:
             return
-        file = generation_file(checkpoint, self.args.process_index, self.args.world_size)
+        file = self._state_file(checkpoint)
         if not file.is_file():
-            runtime.say(f"{file} is missing: the next step starts a generation of its own")
+            runtime.say(f"{file} is missing: the next step starts with nothing held")
             return
-        state = torch.load(file, map_location=self.args.device, weights_only=True)
-        self._step, self._buffered_inputs = state["step"], state["buffer"]
-        self._metrics["train"] = defaultdict(list, state["metrics"])
+        self.restore_state(torch.load(file, map_location=self.args.device, weights_only=True))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         if self.adapter is None:

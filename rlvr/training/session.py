@@ -11,7 +11,16 @@ from transformers import PreTrainedModel, set_seed
 from rlvr import __version__, runtime
 from rlvr.adapters import Adapter, attach_adapter, base_weights, describe
 from rlvr.checkpoint import fingerprint, step_of, write_json
-from rlvr.data import DataSpec, Row, load_prepared, parse_dataset, plain_columns, with_prefill
+from rlvr.data import (
+    DataSpec,
+    Loaded,
+    Row,
+    demonstrations,
+    load_prepared,
+    parse_dataset,
+    plain_columns,
+    with_prefill,
+)
 from rlvr.engines import engine_dtype, engine_name, loading_whole
 from rlvr.masks import Mask, build_mask, check_base
 from rlvr.policy import choose_trainable, load_policy, load_tokenizer
@@ -24,6 +33,8 @@ from rlvr.training.geometry_callback import GeometryCallback
 from rlvr.training.inputs import training_arguments
 from rlvr.training.plan import Plan
 from rlvr.training.resume import check_checkpoint
+from rlvr.training.seam import Seam, Setup
+from rlvr.training.supervised import SupervisedTrainer
 from rlvr.training.trainer import RLVRTrainer
 
 # What TRL hands to a reward beside the columns of the dataset.
@@ -49,17 +60,17 @@ def train(plan: Plan, run_dir: Path, checkpoint: Path | None) -> bool:
     return not interrupt.requested
 
 
-def build_trainer(plan: Plan, run_dir: Path) -> RLVRTrainer:
+def build_trainer(plan: Plan, run_dir: Path) -> Seam:
     """Return the trainer of a checked plan, ready for its first step; claim ``run_dir`` for it."""
     recipe = plan.recipe
     args = training_arguments(recipe, run_dir)
     _require_world(args)
     set_seed(args.seed)
-    if runtime.is_main():
-        claim_run(run_dir, recipe)
     data = parse_dataset(recipe.data, "data")
     tokenizer = with_prefill(load_tokenizer(recipe.model), data.shared["prefill"], "data")
-    rows = _load_rows(plan, data, tokenizer)
+    loaded, own = _load_rows(plan, data, tokenizer, args)
+    if runtime.is_main():
+        claim_run(run_dir, recipe)
     with loading_whole(args) as device:
         policy = load_policy(recipe.model, device)
     check_checkpoint(recipe, policy)
@@ -75,34 +86,43 @@ def build_trainer(plan: Plan, run_dir: Path) -> RLVRTrainer:
     if runtime.is_main():
         provenance = _provenance(args, base_hash, mask, adapter)
         provenance["weights"] = _weights(plan)
+        dropped = {reason: len(ids) for reason, ids in loaded.dropped.items()}
+        provenance["rows"] = {"trained on": len(loaded.rows), "dropped": dropped}
         write_json(run_dir / "provenance.json", provenance)
     callbacks: list[Any] = [*watched, MetricsCallback(run_dir), ProgressCallback()]
     if adapter is not None and adapter.is_control and not args.use_vllm:
         callbacks.append(MergeUnmerge())
-    return RLVRTrainer(
+    kind = SupervisedTrainer if recipe.supervised else RLVRTrainer
+    return kind(
+        Setup(recipe.model, recipe.run, recipe.optimizer, run_dir, mask, adapter),
         model=policy if adapter is None else adapter.model,
         args=args,
-        rows=rows,
-        rewards=plan.rewards,
         tokenizer=tokenizer,
-        source=recipe.model,
-        run=recipe.run,
-        optimizer=recipe.optimizer,
-        run_dir=run_dir,
-        mask=mask,
-        adapter=adapter,
-        algorithm=recipe.algorithm,
         callbacks=callbacks,
+        **own,
     )
 
 
-def _load_rows(plan: Plan, data: DataSpec, tokenizer: Any) -> list[Row]:
-    """Return the rows with their prompts and the columns that the rewards read."""
+def _load_rows(
+    plan: Plan, data: DataSpec, tokenizer: Any, args: Any
+) -> tuple[Loaded, dict[str, Any]]:
+    """Return the rows, and what the trainer of the plan's algorithm takes of them."""
     loaded = load_prepared(
-        data, "data", tokenizer=tokenizer, unparsable=partial(unparsable_golds, plan.rewards)
+        data, "data", tokenizer=tokenizer, unparsable=partial(unparsable_golds, plan.verifiers)
     )
+    own: dict[str, Any]
+    if plan.recipe.supervised:
+        own = {"examples": demonstrations(loaded, data, tokenizer, args.max_length, "data")}
+    else:
+        rows = _with_prompts(plan, data, loaded)
+        own = {"rows": rows, "rewards": plan.rewards, "algorithm": plan.recipe.algorithm}
     for reason, ids in loaded.dropped.items():
         runtime.say(f"data     dropped {len(ids)} rows, {reason}: {', '.join(ids[:5])}")
+    return loaded, own
+
+
+def _with_prompts(plan: Plan, data: DataSpec, loaded: Loaded) -> list[Row]:
+    """Return the rows with their prompts and the columns that the rewards read."""
     columns = {column for call in plan.rewards for column in call.reads}
     rows = plain_columns(loaded.rows, columns)
     check_columns(plan.rewards, {**rows[0], **TRAINER_COLUMNS})

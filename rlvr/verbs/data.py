@@ -63,6 +63,8 @@ def _run_recipe(options: argparse.Namespace) -> int:
     sections = [("data", recipe.data, calls)]
     if recipe.eval is not None:
         verifier = parse_reward(recipe.eval.verifier, "eval.verifier")
+        if recipe.supervised:
+            sections = [("data", recipe.data, [verifier])]
         sections.append(("eval.data", recipe.eval.data, [verifier]))
     checked = [(name, parse_dataset(spec, name), found) for name, spec, found in sections]
     tokenizer = _tokenizer(recipe.model)

@@ -1,0 +1,168 @@
+"""The seam to any Trainer of TRL's: update masks, the base policy beside it, and run files.
+
+What ``RLVRTrainer`` and ``SupervisedTrainer`` share, and how both deviate from TRL 1.16:
+
+1. ``create_optimizer`` returns a ``MaskedAdamW`` where the recipe has a mask.
+2. The base policy is had by swapping the base values in, or by switching off an adapter, which
+   never writes to them; there is no second model.
+3. Gradients that the optimizer frees are clipped, and their norm logged, by the optimizer.
+4. A checkpoint is checked for leaks, written under a temporary name, and then renamed; its weights
+   may be replaced by their delta against the base.
+5. A run goes on from a checkpoint of any step as if it had never stopped (``resume.py``).
+6. Under FSDP2 the optimizer and the base policy are bound to the shards as soon as they exist.
+"""
+
+import shutil
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from transformers import PrinterCallback
+
+from rlvr import runtime
+from rlvr.adapters import Adapter, adapters_off, save_merged, set_rates
+from rlvr.checkpoint import publish_checkpoint, step_folder
+from rlvr.config import ModelSection, OptimizerSection, RunSection
+from rlvr.delta import store_delta
+from rlvr.engines import FSDP2, engine_name, require_engine, restrict_gradients
+from rlvr.masks import Mask
+from rlvr.optim import MaskedAdamW
+from rlvr.policy import BaseWeights, checkpoint_folder
+from rlvr.training.callbacks import GuardCallback
+from rlvr.training.guard import Guard
+from rlvr.training.resume import ExactResume
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run gives its trainer, whichever its algorithm."""
+
+    source: ModelSection
+    run: RunSection
+    optimizer: OptimizerSection
+    run_dir: Path
+    mask: Mask | None
+    adapter: Adapter | None
+
+    def has_base(self, args: Any) -> bool:
+        """Tell whether the base policy can be had from the trained one's weights.
+
+        Where ZeRO-3 has scattered the weights there is nothing to swap.
+        """
+        return self.adapter is not None or engine_name(args) != "DeepSpeed ZeRO-3"
+
+
+class Seam(ExactResume):
+    """A Trainer for a policy that may only move where its mask or adapter lets it.
+
+    A mixin: the class after it is one of TRL's trainers.
+    """
+
+    _tokenizer: Any
+    idle: ClassVar[str]  # why nothing moved in a run whose gradients were all 0
+
+    def __init__(self, setup: Setup, *, args: Any, **trl: Any) -> None:
+        self.run, self.run_dir, self.source = setup.run, setup.run_dir, setup.source
+        self.mask, self.adapter, self.precision = setup.mask, setup.adapter, setup.optimizer
+        self.masked: MaskedAdamW | None = None
+        self.engine, self.swaps = engine_name(args), setup.has_base(args)
+        super().__init__(args=args, **trl)
+        # With the progress bar off, Trainer prints every log as a dict; the run has its own bar.
+        self.remove_callback(PrinterCallback)
+        require_engine(self.accelerator)
+        if self.engine != FSDP2:
+            self._keep_base()
+
+    def _keep_base(self) -> None:
+        """Remember the base policy, of the whole parameters or of this rank's shards of them."""
+        self.base = BaseWeights(self.model, self.mask)
+        control = self.adapter is not None and self.adapter.is_control
+        exempt = [name for name, _ in self.model.named_parameters()] if control else ()
+        self.guard = Guard(self.model, self.mask, self.base, exempt)
+        self.add_callback(GuardCallback(self.guard, self.idle))
+
+    def base_policy(self) -> AbstractContextManager:
+        """Make ``model`` compute the base policy's function in the body of a ``with``."""
+        return self.base.swapped_in() if self.adapter is None else adapters_off(self.model)
+
+    def measures_kl(self) -> bool:
+        """Tell whether the KL to the base is measured at this step."""
+        if self.adapter is not None and self.adapter.is_control:
+            return False  # its base weights are no longer the base policy's
+        every = self.run.kl_every
+        return self.swaps and every > 0 and self.state.global_step % every == 0
+
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        """Create it as ever; FSDP2 has just sharded the model, and no checkpoint is loaded yet."""
+        if self.engine == FSDP2:
+            if self.masked is not None:
+                self.masked.rebind(self.model.named_parameters())
+            self._keep_base()
+        return super().create_scheduler(*args, **kwargs)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.mask is None or self.optimizer is not None:
+            fresh, optimizer = self.optimizer is None, super().create_optimizer(model)
+            if self.adapter is not None and fresh:
+                set_rates(self.adapter, optimizer)
+            return optimizer
+        source = self.model if model is None else model
+        if self.is_deepspeed_enabled:
+            restrict_gradients(source, self.mask)
+            return super().create_optimizer(model)
+        decayed = set(self.get_decay_parameter_names(source))
+        trained = [(name, p) for name, p in source.named_parameters() if p.requires_grad]
+        groups = [
+            {"params": [(n, p) for n, p in trained if n in decayed]},
+            {"params": [(n, p) for n, p in trained if n not in decayed], "weight_decay": 0.0},
+        ]
+        self.optimizer = self.masked = MaskedAdamW(
+            [group for group in groups if group["params"]],
+            self.mask,
+            lr=self.args.learning_rate,
+            betas=(self.args.adam_beta1, self.args.adam_beta2),
+            eps=self.args.adam_epsilon,
+            weight_decay=self.args.weight_decay,
+            bf16_update=self.precision.bf16_update,
+            free_gradients=self.precision.free_gradients,
+            seed=self.args.seed,
+        )
+        return self.optimizer
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        if self.masked is not None and self.precision.free_gradients:
+            return self.masked.clip_grad_norm_(model.parameters(), self.args.max_grad_norm)
+        return super()._clip_grad_norm(model)
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        if grad_norm is None and self.masked is not None and self.precision.free_gradients:
+            return self.masked.clip_grad_norm_(model.parameters(), float("inf"))
+        return super()._get_grad_norm(model, grad_norm)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        super().log({**logs, **self.guard.metrics} if self.model.training else logs, start_time)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Leave out TRL's card: ``recipe.json`` and ``provenance.json`` say it all."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        step = self.state.global_step
+        self.guard.check(step)
+        temporary = Path(self.args.output_dir) / f"checkpoint-{step}"
+        if runtime.is_main() and temporary.exists():
+            shutil.rmtree(temporary)  # what a killed run left of this step
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)
+        last = step >= self.state.max_steps
+        if self.adapter is not None and (last or self.run.merged == "every"):
+            save_merged(self.adapter, self._tokenizer, temporary)
+        self.accelerator.wait_for_everyone()
+        if runtime.is_main():
+            if self.run.checkpoint == "delta":
+                names = {"path": self.source.path, "revision": self.source.revision}
+                store_delta(temporary, checkpoint_folder(self.source), names)
+            final = step_folder(self.run_dir, step)
+            publish_checkpoint(temporary, final, self.args.save_total_limit)
+        self.accelerator.wait_for_everyone()

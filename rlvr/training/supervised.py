@@ -1,0 +1,112 @@
+"""Supervised fine-tuning under the seam: the baseline that RLVR is compared with.
+
+What ``SupervisedTrainer`` changes in TRL 1.16's SFTTrainer beside what every trainer has
+(``seam.py``):
+
+1. Rows come as token ids with labels (``data/solutions.py``); TRL renders, cuts and packs nothing.
+2. The KL of the policy from its base is measured every ``run.kl_every`` steps, as
+   ``kl_to_base_on_data``: exact over the vocabulary, in nats per token, before the step's update,
+   at the completion tokens that the step trains on. The policy did not draw them, so it is not
+   the ``kl_to_base`` of an RLVR run; the evaluation at the end measures that one for both.
+3. The time of a step, its forwards and backwards, is a metric, as in GRPOTrainer.
+"""
+
+import time
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from trl import SFTTrainer
+
+from rlvr.eval.divergence import kl_per_position
+from rlvr.eval.sampling import evaluation_mode
+from rlvr.training.seam import Seam, Setup
+
+_LOGITS_AT_ONCE = 1 << 29  # of one forward pass: 1 GiB in bf16
+
+
+class SupervisedTrainer(Seam, SFTTrainer):
+    """SFTTrainer for a policy that may only move where its mask or adapter lets it."""
+
+    idle = (
+        "no step had both a gradient other than 0 and a learning rate above 0; look at "
+        "trainer.learning_rate and at the solutions of data"
+    )
+
+    def __init__(
+        self,
+        setup: Setup,
+        *,
+        model: Any,
+        args: Any,
+        examples: list[Any],
+        tokenizer: Any,
+        callbacks: list[Any],
+    ) -> None:
+        self.step_seconds = 0.0
+        self.kl_sum, self.kl_tokens = 0.0, 0.0  # measured and not logged yet
+        super().__init__(
+            setup,
+            model=model,
+            args=args,
+            train_dataset=Dataset.from_list(examples),
+            processing_class=tokenizer,
+            callbacks=callbacks,
+        )
+
+    def held_state(self) -> dict[str, Any]:
+        held = {"tokens": self._total_train_tokens, "kl": [self.kl_sum, self.kl_tokens]}
+        return {**super().held_state(), **held}
+
+    def restore_state(self, state: dict[str, Any]) -> None:
+        super().restore_state(state)
+        self._total_train_tokens = state["tokens"]
+        self.kl_sum, self.kl_tokens = state["kl"]
+
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Tensor:
+        start = time.perf_counter()
+        inputs = self._prepare_inputs(inputs)
+        if self.measures_kl():
+            self._add_kl(inputs["input_ids"], inputs["attention_mask"], inputs["labels"])
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        self.step_seconds += time.perf_counter() - start
+        if self.accelerator.sync_gradients:
+            self._metrics["train"]["step_time"].append(self.step_seconds)
+            self.step_seconds = 0.0
+        return loss
+
+    @torch.no_grad()
+    def _add_kl(self, ids: Tensor, attention: Tensor, labels: Tensor) -> None:
+        """Add KL(policy || base) at every token of ``ids`` that has a loss, on all processes."""
+        # The processes take equally many forwards, whose shards they may share.
+        widths: Any = self.accelerator.gather(torch.tensor([ids.shape[1]], device=ids.device))
+        size = max(1, _LOGITS_AT_ONCE // (int(widths.max()) * self.model.config.vocab_size))
+        sums = torch.zeros(2, dtype=torch.float64, device=ids.device)
+
+        def logits(rows: slice) -> Tensor:
+            output = self.model(
+                input_ids=ids[rows], attention_mask=attention[rows], use_cache=False
+            )
+            # The logits at a position predict the token after it.
+            return output.logits[:, :-1][labels[rows, 1:] != -100]
+
+        with evaluation_mode(self.model):
+            for start in range(0, len(ids), size):
+                rows = slice(start, start + size)
+                ours = logits(rows)
+                with self.base_policy():
+                    theirs = logits(rows)
+                kl = kl_per_position(ours, theirs)
+                sums += torch.stack([kl.sum(), kl.new_tensor(len(kl))])
+        totals: Any = self.accelerator.reduce(sums, "sum")
+        self.kl_sum += totals[0].item()
+        self.kl_tokens += totals[1].item()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if self.kl_tokens:
+            logs = {**logs, "kl_to_base_on_data": self.kl_sum / self.kl_tokens}
+            self.kl_sum, self.kl_tokens = 0.0, 0.0
+        super().log(logs, start_time)
