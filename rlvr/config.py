@@ -89,10 +89,14 @@ class EvalSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalSection(EvalSettings):
-    """The evaluation before and after training; ``verifier`` is a reward, correct when > 0."""
+    """The evaluation before and after training; ``verifier`` is a reward, correct when > 0.
+
+    ``checkpoints``: evaluate the last one alone, or every one that the run keeps on the way.
+    """
 
     data: dict[str, Any]
     verifier: dict[str, Any]
+    checkpoints: Literal["last", "every"] = "last"
 
 
 @dataclass(frozen=True)

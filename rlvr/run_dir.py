@@ -117,12 +117,17 @@ def trained_policy(run_dir: Path) -> tuple[Path, int]:
     newest = newest_checkpoint(run_dir)
     if newest is None:
         raise RecipeError(f"{run_dir}: holds no complete checkpoint; train it first")
-    if (newest / "adapter").is_dir() and not (newest / "merged").is_dir():
+    return policy_of(newest), step_of(newest)
+
+
+def policy_of(checkpoint: Path) -> Path:
+    """Return the policy of a run's checkpoint as a folder of whole weights."""
+    if (checkpoint / "adapter").is_dir() and not (checkpoint / "merged").is_dir():
         raise RecipeError(
-            f"{newest}: holds an adapter without its dense weights; go on with the run to its end, "
-            "or resume it with run.merged=every"
+            f"{checkpoint}: holds an adapter without its dense weights; go on with the run to its "
+            "end, or resume it with run.merged=every"
         )
-    return policy_folder(newest), step_of(newest)
+    return policy_folder(checkpoint)
 
 
 def claim_run(run_dir: Path, recipe: Recipe) -> None:

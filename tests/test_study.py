@@ -13,6 +13,7 @@ import yaml
 
 from rlvr.checkpoint import checkpoints, read_jsonl
 from rlvr.cli import main as cli_main
+from rlvr.run_dir import read_summary
 
 EVAL = {
     "data": {"name": "pocket", "split": "test", "size": 16},
@@ -65,7 +66,11 @@ def test_a_study_runs_its_arms_reports_a_failed_one_and_keeps_the_finished(
 ):
     still = {"trainer": {"learning_rate": 1e-20}}
     path = write_study(
-        arms={"half": RANDOM, "lora": LORA, "still": {**still, "seeds": [0]}},
+        arms={
+            "half": {**RANDOM, "eval": {"checkpoints": "every"}, "trainer": {"save_steps": 1}},
+            "lora": LORA,
+            "still": {**still, "seeds": [0]},
+        },
         seeds=[0, 1],
         geometry={"rank": 8},
     )
@@ -82,6 +87,8 @@ def test_a_study_runs_its_arms_reports_a_failed_one_and_keeps_the_finished(
         sum(accuracies[2:]) / 2 - sum(accuracies[:2]) / 2
     )
     assert float(runs[0]["nss"]) > 0
+    summary = read_summary(folder / "half, seed=0")
+    assert summary is not None and list(summary["accuracy_on_the_way"]) == ["1"]
     for name in ("curves.png", "accuracy.png", "geometry.png", "cost.png", "differences.png"):
         assert (folder / name).stat().st_size > 10_000, name
     page = (folder / "report.html").read_text()
@@ -120,7 +127,7 @@ def test_runs_end_with_a_killed_study_and_the_next_one_goes_on(write_study, tmp_
     wait_for(lambda: len(read_jsonl(run / "metrics.jsonl")) >= 2)
     process.kill()
     process.communicate()
-    # The run gets Ctrl-C's signal, saves and ends; until then its folder is held.
+    # The run gets SIGTERM, saves and ends; until then its folder is held.
     lock = ["flock", "--exclusive", "--wait", "60", str(run / ".lock"), "true"]
     assert subprocess.run(lock, check=False).returncode == 0
     assert checkpoints(run)

@@ -9,6 +9,11 @@ from rlvr.cli import main as cli_main
 from rlvr.schema import RecipeError
 from rlvr.studies.spec import load_study
 
+EVERY = {
+    "data": {"name": "pocket", "split": "test", "size": 16},
+    "verifier": {"name": "math"},
+    "checkpoints": "every",
+}
 RANDOM = {"mask": {"builder": "random", "density": 0.5}}
 
 
@@ -84,11 +89,19 @@ def test_a_mistake_is_named_before_anything_runs(write_study, tmp_path, capsys, 
     assert not (tmp_path / "study").exists()
 
 
-def test_what_a_run_would_be_refused_for_is_refused_at_once(write_study, tmp_path, capsys):
-    arms = {"dense": {}, "odd": {"trainer": {"num_generations": 3}}}
-    assert cli_main(["study", str(write_study(arms=arms)), "--dry-run"]) == 2
+@pytest.mark.parametrize(
+    ("odd", "word"),
+    [
+        ({"trainer": {"num_generations": 3}}, "num_generations"),
+        ({"adapter": {"builder": "lora", "rank": 4}, "eval": EVERY}, "run.merged"),
+    ],
+)
+def test_what_a_run_would_be_refused_for_is_refused_at_once(
+    write_study, tmp_path, capsys, odd, word
+):
+    assert cli_main(["study", str(write_study(arms={"dense": {}, "odd": odd})), "--dry-run"]) == 2
     message = capsys.readouterr().err
-    assert "arm 'odd'" in message and "num_generations" in message
+    assert "arm 'odd'" in message and word in message
     assert not (tmp_path / "study").exists()
 
 

@@ -47,6 +47,15 @@ def test_equal_arms_do_not_differ_and_constant_differences_do():
     assert apart is not None and apart.p == 0
 
 
+def test_differences_that_happen_to_be_equal_are_no_finding():
+    """Two accuracies on 512 problems that each gained two problems have no spread to go by."""
+    step = 100 / 512
+    arm, control = {0: 40 * step, 1: 42 * step}, {0: 38 * step, 1: 40 * step}
+    blind, honest = difference(arm, control), difference(arm, control, resolution=step)
+    assert blind is not None and blind.p == 0
+    assert honest is not None and honest.p > 0.2 and honest.low < 0 < honest.high
+
+
 def test_holm_is_bonferroni_step_by_step():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])

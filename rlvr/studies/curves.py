@@ -1,6 +1,6 @@
 """A metric over the steps of a cell's runs: mean over seeds, with the interval of the mean."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 from rlvr.checkpoint import read_jsonl
+from rlvr.run_dir import read_summary
 from rlvr.studies.statistics import LEVEL
 
 
@@ -21,19 +22,11 @@ class Curve:
     high: np.ndarray
 
 
-def curve_of(folders: Sequence[Path], key: str) -> Curve | None:
-    """Return ``key`` of ``metrics.jsonl`` at the steps that every run recorded, ``None`` if none.
+def curve_of(runs: Sequence[Mapping[int, float]]) -> Curve | None:
+    """Return the mean over runs, each step to value, at the steps that all of them recorded.
 
-    The band is the 95 % Student t-interval of the mean over runs.
+    The band is the 95 % Student t-interval of the mean. ``None`` where they share no step.
     """
-    runs = [
-        {
-            row["step"]: row[key]
-            for row in read_jsonl(folder / "metrics.jsonl")
-            if is_number(row, key)
-        }
-        for folder in folders
-    ]
     runs = [run for run in runs if run]
     steps = sorted(set.intersection(*(set(run) for run in runs))) if runs else []
     if not steps:
@@ -46,6 +39,21 @@ def curve_of(folders: Sequence[Path], key: str) -> Curve | None:
     return Curve(np.array(steps), mean, mean - half, mean + half)
 
 
-def is_number(row: dict, key: str) -> bool:
-    value = row.get(key)
+def logged(folder: Path, key: str) -> dict[int, float]:
+    """Return ``key`` of a run's ``metrics.jsonl`` by step, where it is a finite number."""
+    rows = read_jsonl(folder / "metrics.jsonl")
+    return {row["step"]: row[key] for row in rows if _is_number(row.get(key))}
+
+
+def accuracies(folder: Path) -> dict[int, float]:
+    """Return a finished run's held-out accuracy in per cent, at each step that was evaluated."""
+    summary = read_summary(folder)
+    if summary is None or "accuracy_after" not in summary:
+        return {}
+    found = {0: summary["accuracy_before"], summary["step"]: summary["accuracy_after"]}
+    found |= {int(step): value for step, value in summary.get("accuracy_on_the_way", {}).items()}
+    return {step: 100 * found[step]["mean"] for step in sorted(found)}
+
+
+def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and bool(np.isfinite(value))

@@ -106,12 +106,13 @@ def _free_port() -> int:
 
 
 def _die_with_parent() -> None:
-    """Get Ctrl-C's signal when the study dies, however it dies: save a checkpoint and end."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+    """Get SIGTERM when the study dies, however it dies: save a checkpoint and end."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _start(study: Study, job: Job | Run, slot: dict[str, str], command: list[str]) -> Any:
-    run = job if isinstance(job, Run) else job.run
+def _start(
+    study: Study, run: Run, slot: dict[str, str], command: list[str]
+) -> subprocess.Popen[bytes]:
     log = log_path(study, run)
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a", encoding="utf-8") as output:
@@ -175,7 +176,7 @@ def _goes_on(study: Study, job: Job) -> bool:
     """Start the next command of a job whose process ended well; false where there is none."""
     if job.process.returncode or not job.commands:
         return False
-    job.process = _start(study, job, job.slot, job.commands.pop(0))
+    job.process = _start(study, job.run, job.slot, job.commands.pop(0))
     return True
 
 
@@ -201,24 +202,26 @@ def _interruptible(active: list[Job]) -> Iterator[None]:
     def stop(signum: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {name: signal.signal(name, stop) for name in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     except KeyboardInterrupt:
         runtime.say("\nstopping: each run saves a checkpoint; Ctrl-C again stops them at once")
-        _signal(active)
+        _signal(active, signal.SIGTERM)
         while any(job.process.poll() is None for job in active):
             try:
                 time.sleep(_POLL_SECONDS)
             except KeyboardInterrupt:
-                _signal(active)
+                _signal(active, signal.SIGKILL)
         runtime.say("interrupted; run the same command again to go on from here")
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for name, handler in before.items():
+            signal.signal(name, handler)
 
 
-def _signal(active: list[Job]) -> None:
+def _signal(active: list[Job], signum: int) -> None:
+    # Not SIGINT: a shell's background job starts with that one ignored.
     for job in active:
         if job.process.poll() is None:
-            os.killpg(job.process.pid, signal.SIGINT)
+            os.killpg(job.process.pid, signum)

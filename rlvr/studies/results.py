@@ -120,12 +120,20 @@ def compare(cells: Sequence[Cell], control: Callable[[Cell], Cell | None]) -> li
             other = control(cell)
             if other is None or other.arm == cell.arm:
                 continue
-            between = difference(_by_seed(cell.rows, key), _by_seed(other.rows, key))
+            between = difference(
+                _by_seed(cell.rows, key), _by_seed(other.rows, key), _resolution(cell, key)
+            )
             if between is not None:
                 pairs.append((index, between))
         for (index, between), p in zip(pairs, holm([b.p for _, b in pairs]), strict=True):
             found[index][key] = dataclasses.replace(between, p_holm=p)
     return [dataclasses.replace(c, differences=f) for c, f in zip(cells, found, strict=True)]
+
+
+def _resolution(cell: Cell, key: str) -> float:
+    """Return the step between two possible values: accuracies are counts of problems."""
+    problems = first(cell, "problems")
+    return 100 / problems if key == "accuracy" and problems else 0.0
 
 
 def _by_seed(rows: Mapping[int | None, Mapping[str, Any]], key: str) -> dict[int | None, float]:

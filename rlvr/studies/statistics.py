@@ -64,7 +64,7 @@ def mean_over_seeds(values: Sequence[float]) -> Mean:
 
 
 def difference(
-    arm: Mapping[int | None, float], control: Mapping[int | None, float]
+    arm: Mapping[int | None, float], control: Mapping[int | None, float], resolution: float = 0.0
 ) -> Difference | None:
     """Compare two arms, each a value per seed; ``None`` where there are too few to say anything.
 
@@ -75,13 +75,13 @@ def difference(
     shared = [seed for seed in arm if seed in control]
     if len(shared) >= 2:
         d = np.array([arm[seed] - control[seed] for seed in shared])
-        spread, n, freedom = d.std(ddof=1), len(d), len(d) - 1.0
-        error = float(spread) / math.sqrt(n)
+        spread, n, freedom = max(float(d.std(ddof=1)), resolution), len(d), len(d) - 1.0
+        error = spread / math.sqrt(n)
         center, paired = float(d.mean()), True
     elif not shared and min(len(arm), len(control)) >= 2:
         first, second = np.array(list(arm.values())), np.array(list(control.values()))
         parts = [x.var(ddof=1) / len(x) for x in (first, second)]
-        error = math.sqrt(sum(parts))
+        error = max(math.sqrt(sum(parts)), resolution / math.sqrt(min(len(first), len(second))))
         weights = [part**2 / (len(x) - 1) for part, x in zip(parts, (first, second), strict=True)]
         freedom = sum(parts) ** 2 / sum(weights) if sum(weights) else len(first) + len(second) - 2.0
         n = min(len(first), len(second))
@@ -93,7 +93,7 @@ def difference(
     p = 0.0 if center else 1.0  # of differences that are all the same
     if error > 0:
         p = float(2 * stats.t.sf(abs(center) / error, freedom))
-    needed = seeds_to_see(center, float(spread))
+    needed = seeds_to_see(center, spread)
     return Difference(center, center - half, center + half, p, n, paired, needed)
 
 

@@ -72,7 +72,7 @@ def check_recipe(recipe: Recipe) -> Plan:
     if recipe.adapter is not None:
         parse_adapter(recipe.adapter)
     if recipe.eval is not None:
-        _check_eval(recipe.eval)
+        _check_eval(recipe, recipe.eval)
     batch = check_trainer(recipe)
     _check_optimizer(recipe)
     model = load_skeleton(recipe.model)
@@ -93,7 +93,7 @@ def check_recipe(recipe: Recipe) -> Plan:
     return Plan(recipe, mask, rewards, targets, also_train, count, batch, positions, entries)
 
 
-def _check_eval(section: EvalSection) -> None:
+def _check_eval(recipe: Recipe, section: EvalSection) -> None:
     parse_dataset(section.data, "eval.data")
     parse_reward(section.verifier, "eval.verifier")
     for key in ("samples", "max_new_tokens", "batch_size"):
@@ -101,6 +101,12 @@ def _check_eval(section: EvalSection) -> None:
             raise RecipeError(f"eval.{key}: must be at least 1, got {getattr(section, key)}")
     if section.temperature < 0:
         raise RecipeError(f"eval.temperature: must be 0 or above, got {section.temperature}")
+    if section.checkpoints == "every" and recipe.adapter is not None:
+        if recipe.run.merged != "every":
+            raise RecipeError(
+                "eval.checkpoints: a checkpoint on the way holds the adapter alone; set run.merged "
+                "to every, or evaluate the last one"
+            )
 
 
 def _check_optimizer(recipe: Recipe) -> None:

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from rlvr import runtime
-from rlvr.checkpoint import read_jsonl, read_weight, read_weights, write_json
+from rlvr.checkpoint import (
+    checkpoints,
+    read_jsonl,
+    read_weight,
+    read_weights,
+    step_of,
+    write_json,
+)
 from rlvr.config import EvalSection, ModelSection
 from rlvr.data import load_prepared, parse_dataset, with_prefill
 from rlvr.delta import discard_applied
@@ -21,7 +28,7 @@ from rlvr.geometry import update_sparsity
 from rlvr.masks import Mask
 from rlvr.policy import checkpoint_folder, load_policy, load_tokenizer
 from rlvr.rewards import check_columns, parse_reward
-from rlvr.run_dir import trained_policy
+from rlvr.run_dir import policy_of, trained_policy
 from rlvr.training.plan import Plan
 
 
@@ -97,16 +104,24 @@ def evaluate_run(
     sampling = EvalSettings(
         **{f.name: getattr(settings, f.name) for f in dataclasses.fields(EvalSettings)}
     )
-    results: dict[str, EvalResult] = {}
-    policies = {
-        "base": load_policy(section, device),
-        "final": load_policy(dataclasses.replace(section, path=str(folder)), device),
-    }
-    for name, policy in policies.items():
-        results[name] = evaluate(
+
+    def load(path: Path) -> Any:
+        return load_policy(dataclasses.replace(section, path=str(path)), device)
+
+    def score(policy: Any, name: str) -> EvalResult:
+        result = evaluate(
             policy, tokenizer, rows, render=data.render, verifier=judge, settings=sampling
         )
-        results[name].write(run_dir / "eval", name)
+        result.write(run_dir / "eval", name)
+        return result
+
+    policies = {"base": load_policy(section, device), "final": load(folder)}
+    results = {name: score(policy, name) for name, policy in policies.items()}
+    on_the_way = {}
+    if settings.checkpoints == "every":
+        for checkpoint in checkpoints(run_dir)[:-1]:
+            result = score(load(policy_of(checkpoint)), checkpoint.name)
+            on_the_way[step_of(checkpoint)] = dataclasses.asdict(result.accuracy)
     kl = token_kl(
         policies["final"],
         policies["base"],
@@ -118,6 +133,7 @@ def evaluate_run(
     return {
         "accuracy_before": dataclasses.asdict(results["base"].accuracy),
         "accuracy_after": dataclasses.asdict(results["final"].accuracy),
+        "accuracy_on_the_way": on_the_way,
         "kl_to_base": dataclasses.asdict(kl),
         "truncated": results["final"].truncated,
     }

@@ -20,6 +20,7 @@ from rlvr.studies import launching
 from rlvr.studies.progress import describe
 from rlvr.studies.results import cells_of, write_tables
 from rlvr.studies.spec import Study, load_study
+from rlvr.studies.tables import markdown, tables
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +84,7 @@ def check_arms(study: Study) -> None:
 
 def report(study: Study) -> str:
     """Write the tables, the figures and the page; return the tables as text."""
-    from rlvr.reports.study import build, figures, markdown, sentences, tables  # imports matplotlib
+    from rlvr.reports.study import build, figures, sentences  # imports matplotlib
 
     cells = cells_of(study)
     if not cells:
