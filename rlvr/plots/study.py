@@ -121,6 +121,11 @@ def curves_figure(
                     if arm in curves:
                         _draw_curve(axes, curves[arm], color_of(index, theme))
             line[0].set_ylabel(label)
+            # The t-interval of two seeds would dwarf every line.
+            ends = [(curve.mean.min(), curve.mean.max()) for curve in curves.values()]
+            low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+            margin = 0.15 * (high - low) or 0.1 * abs(high) or 1.0
+            line[0].set_ylim(low - margin, high + margin)
         for axes, group in zip(grid[0], groups, strict=True):
             names = ([control] if control is not None else []) + group
             colors = ([theme.muted] if control is not None else []) + [
