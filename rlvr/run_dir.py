@@ -34,6 +34,8 @@ EXTENSIBLE = {
 def locked(folder: Path) -> Iterator[None]:
     """Hold ``folder`` for this process; the kernel lets go of it when the process dies.
 
+    A folder that holds nothing else afterwards is deleted again.
+
     Raises:
         RunError: another process holds it.
     """
@@ -49,7 +51,12 @@ def locked(folder: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"pid {os.getpid()}\n")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            if [path.name for path in folder.iterdir()] == [LOCK]:
+                (folder / LOCK).unlink()
+                folder.rmdir()
 
 
 def is_locked(folder: Path) -> bool:

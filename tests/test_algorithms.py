@@ -7,9 +7,9 @@ from rlvr.config import load_recipe, resolve_recipe
 from rlvr.eval.evaluate import ProblemResult
 from rlvr.rewards import parse_reward
 from rlvr.schema import RecipeError
+from rlvr.studies.spec import load_study
 from rlvr.train import main as train_main
 from rlvr.training.inputs import training_arguments
-from rlvr.verbs.study import load_study
 
 # Written from the papers: DeepSeekMath section 4.2, DAPO 4.1, Dr. GRPO 3.2, GSPO 5.1, MiniMax-M1
 # 3.1. A clipping range is [1 - low, 1 + high]; CISPO has a cap on the ratio.
@@ -79,9 +79,7 @@ def test_an_arm_of_a_study_takes_either_spelling(write_recipe, tmp_path):
     }
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump({"base": base.name, "arms": arms}))
-    found = {
-        name: resolve_recipe(content, "") for name, content in load_study(path, []).arms.items()
-    }
+    found = {run.arm: resolve_recipe(run.recipe, "") for run in load_study(path).runs}
     losses = {name: recipe.trainer["loss_type"] for name, recipe in found.items()}
     assert losses == {"word": "cispo", "mapping": "grpo", "rounds": "dapo"}
     assert found["rounds"].to_dict()["algorithm"]["max_rounds"] == 2

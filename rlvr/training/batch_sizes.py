@@ -66,10 +66,20 @@ def resolve_sizes(values: Mapping[str, Any], processes: int) -> BatchSizes:
 
 
 def describe_sizes(batch: BatchSizes, processes: int) -> str:
-    """Return the batch as one line of the plan."""
+    """Return the batch of an RLVR run as one line of the plan."""
     steps = "step" if batch.updates == 1 else "steps"
-    machines = "1 process" if processes == 1 else f"{processes} processes"
     return (
         f"batch    {batch.prompts:,} prompts x {batch.group} completions a generation, for "
-        f"{batch.updates:g} optimizer {steps} of {batch.step:,} on {machines}"
+        f"{batch.updates:g} optimizer {steps} of {batch.step:,} on {_counted(processes)}"
     )
+
+
+def describe_rows(trainer: Mapping[str, Any], processes: int) -> str:
+    """Return the batch of a supervised run as one line of the plan."""
+    rows = trainer.get("per_device_train_batch_size", 8) * processes
+    rows *= trainer.get("gradient_accumulation_steps", 1)
+    return f"batch    {rows:,} rows an optimizer step on {_counted(processes)}"
+
+
+def _counted(processes: int) -> str:
+    return "1 process" if processes == 1 else f"{processes} processes"

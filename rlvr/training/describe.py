@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rlvr import runtime
 from rlvr.algorithms import describe_algorithm
 from rlvr.masks import density_bounds
-from rlvr.training.batch_sizes import describe_sizes
+from rlvr.training.batch_sizes import describe_rows, describe_sizes
 from rlvr.training.plan import Plan
 
 
@@ -91,7 +91,9 @@ def describe(plan: Plan) -> str:
         lines.append(f"rewards  {rewards}")
     if recipe.algorithm is not None:
         lines.append(describe_algorithm(recipe.algorithm, recipe.trainer))
-    if plan.batch is not None:
+    if plan.batch is None:
+        lines.append(describe_rows(recipe.trainer, runtime.world_size()))
+    else:
         lines.append(describe_sizes(plan.batch, runtime.world_size()))
         lines.append(_lengths_line(plan))
     lines.append(f"run      {recipe.run.dir}")
