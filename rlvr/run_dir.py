@@ -4,12 +4,12 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from rlvr.checkpoint import newest_checkpoint, step_of, write_json
-from rlvr.config import Recipe
+from rlvr.config import Recipe, resolve_recipe
 from rlvr.delta import policy_folder
 from rlvr.schema import RecipeError, RunError
 
@@ -81,9 +81,15 @@ def _flat(content: dict[str, Any], prefix: tuple[str, ...] = ()) -> dict[tuple[s
     return flat
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Return the dotted keys in which two resolved recipes differ."""
-    first, second = _flat(old), _flat(new)
+def differences(run_dir: Path, recipe: Recipe) -> list[str]:
+    """Return the dotted keys in which a run's recipe differs from ``recipe``.
+
+    A key that is newer than the run had its default.
+    """
+    recorded = json.loads((run_dir / "recipe.json").read_text(encoding="utf-8"))
+    with suppress(RecipeError):  # of a key that no longer exists: it is one of the differences
+        recorded = resolve_recipe(recorded, "").to_dict()
+    first, second = _flat(recorded), _flat(recipe.to_dict())
     keys = sorted(set(first) | set(second))
     return [".".join(k) for k in keys if k not in EXTENSIBLE and first.get(k) != second.get(k)]
 
@@ -102,7 +108,7 @@ def open_run(recipe: Recipe, *, resume: bool) -> tuple[Path, Path | None]:
         if resume:
             raise RecipeError(f"--resume: {run_dir} holds no run; start it without --resume")
         return run_dir, None
-    changed = differences(json.loads(recorded.read_text()), recipe.to_dict())
+    changed = differences(run_dir, recipe)
     if changed:
         raise RecipeError(
             f"run.dir: {run_dir} already holds another recipe's run (they differ in "

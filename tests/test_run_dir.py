@@ -1,14 +1,17 @@
 """A damaged checkpoint is seen, and the one before is taken."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlvr.checkpoint import checkpoints, damage, publish_checkpoint, step_folder
-from rlvr.run_dir import newest_checkpoint
-from rlvr.schema import RecipeError
+from rlvr.checkpoint import checkpoints, damage, publish_checkpoint, step_folder, write_json
+from rlvr.config import load_recipe
+from rlvr.run_dir import differences, is_locked, locked, newest_checkpoint
+from rlvr.schema import RecipeError, RunError
 from rlvr.train import main as train_main
 
 SAFE = {"builder": "safe", "rank": 8, "principal_density": 0.5, "low_density": 0.5}
@@ -71,3 +74,39 @@ def test_a_run_goes_on_from_the_checkpoint_before_and_ends_in_the_same_bits(
     assert "step-000004 is damaged (optimizer.pt" in capsys.readouterr().out
     resumed = load_file(step_folder(tmp_path / "whole", 4) / "model.safetensors")
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+
+
+def test_a_run_made_before_a_key_existed_is_the_same_recipes(write_recipe, tmp_path):
+    recipe = load_recipe(write_recipe())
+    recorded = recipe.to_dict()
+    del recorded["run"]["merged"]
+    write_json(tmp_path / "recipe.json", recorded)
+    assert differences(tmp_path, recipe) == []
+    recorded["optimizer"] = {"bf16_update": "stochastic"}
+    write_json(tmp_path / "recipe.json", recorded)
+    assert differences(tmp_path, recipe) == ["optimizer.bf16_update"]
+    write_json(tmp_path / "recipe.json", {**recorded, "gone": 1})
+    assert "gone" in differences(tmp_path, recipe)
+
+
+def test_a_folder_is_one_process_at_a_time(tmp_path):
+    hold = "import sys, time; from pathlib import Path; from rlvr.run_dir import locked\n"
+    hold += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    folder = tmp_path / "run"
+    holder = subprocess.Popen([sys.executable, "-c", hold, folder], stdout=subprocess.PIPE)
+    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+    assert is_locked(folder)
+    with pytest.raises(RunError, match=f"pid {holder.pid}"), locked(folder):
+        pass
+    holder.kill()
+    holder.wait()
+    assert not is_locked(folder)
+    with locked(folder):
+        (folder / "recipe.json").write_text("{}")
+    assert (folder / "recipe.json").is_file()
+
+
+def test_a_folder_that_stays_empty_is_not_left_behind(tmp_path):
+    with pytest.raises(KeyError), locked(tmp_path / "run"):
+        raise KeyError
+    assert not (tmp_path / "run").exists()

@@ -17,11 +17,9 @@ def state_of(run: Run) -> str:
     Raises:
         RecipeError: the folder holds the run of another recipe.
     """
-    recorded = run.folder / "recipe.json"
-    if not recorded.is_file():
+    if not (run.folder / "recipe.json").is_file():
         return "not started"
-    recipe = resolve_recipe(run.recipe, "").to_dict()
-    changed = differences(json.loads(recorded.read_text(encoding="utf-8")), recipe)
+    changed = differences(run.folder, resolve_recipe(run.recipe, ""))
     if changed:
         raise RecipeError(
             f"{run.folder} holds a run of another recipe (they differ in {', '.join(changed)}); "
