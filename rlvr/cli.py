@@ -26,10 +26,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="rlvr", description=import_module("rlvr").__doc__)
     parser.add_argument("--version", action="version", version=f"rlvr {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    words = sys.argv[1:] if arguments is None else arguments
     for name, summary in VERBS.items():
-        module = _module(name)
-        module.add_arguments(verbs.add_parser(name, help=summary, description=module.__doc__))
-    options = parse(parser, arguments)
+        verb = verbs.add_parser(name, help=summary)
+        if name in words:  # the others would import for seconds what they alone need
+            module = _module(name)
+            verb.description = module.__doc__
+            module.add_arguments(verb)
+    options = parse(parser, words)
     return guarded(_module(options.verb).run, options)
 
 
@@ -38,7 +42,7 @@ def _module(verb: str) -> Any:
     return import_module("rlvr.train" if verb == "train" else f"rlvr.verbs.{verb}")
 
 
-def parse(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
+def parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
     """Parse with overrides allowed on either side of a flag, which argparse alone refuses."""
     options, rest = parser.parse_known_args(arguments)
     takes_overrides = hasattr(options, "overrides")

@@ -20,7 +20,7 @@ FENCES = {
     "trl": {"training"},
     "peft": {"adapters"},
     "matplotlib": {"plots"},
-    "scipy": {"studies"},
+    "scipy": {"studies", "geometry"},
     "math_verify": {"rewards"},
     "deepspeed": {"engines"},
     "vllm": {"eval"},

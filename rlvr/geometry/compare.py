@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from tqdm import tqdm
 
@@ -74,7 +75,11 @@ def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
     """Yield threads that share the cores; the process's own number of threads returns after."""
     before, threads = torch.get_num_threads(), max(1, runtime.cores() // workers)
     # Threads, not processes: LAPACK runs outside the interpreter's lock, and imports cost memory.
-    with ThreadPoolExecutor(workers, initializer=lambda: torch.set_num_threads(threads)) as pool:
+    # SciPy's LAPACK keeps threads of its own.
+    with (
+        threadpool_limits(threads),
+        ThreadPoolExecutor(workers, initializer=lambda: torch.set_num_threads(threads)) as pool,
+    ):
         try:
             yield pool
         finally:

@@ -18,9 +18,7 @@ from rlvr.run_dir import locked
 from rlvr.schema import RecipeError
 from rlvr.studies import launching
 from rlvr.studies.progress import describe
-from rlvr.studies.results import cells_of, write_tables
 from rlvr.studies.spec import Study, load_study
-from rlvr.studies.tables import markdown, tables
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +82,10 @@ def check_arms(study: Study) -> None:
 
 def report(study: Study) -> str:
     """Write the tables, the figures and the page; return the tables as text."""
-    from rlvr.reports.study import build, figures, sentences  # imports matplotlib
+    # These import matplotlib and SciPy, which every verb's --help would wait for.
+    from rlvr.reports.study import build, figures, sentences
+    from rlvr.studies.results import cells_of, write_tables
+    from rlvr.studies.tables import markdown, tables
 
     cells = cells_of(study)
     if not cells:
