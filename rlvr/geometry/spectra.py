@@ -124,7 +124,7 @@ def _eigen(product: Tensor, keep: int) -> tuple[Tensor, Tensor]:
     if product.device.type != "cpu" or 4 * keep > size:
         squares, vectors = torch.linalg.eigh(product)
         return squares.flip(0), vectors.flip(1)[:, :keep]
-    # Torch has no solver for a few of the vectors; both together take 0.7 of the time of all.
+    # Torch has no solver for a few of the vectors; both together take 0.8 of the time of all.
     squares = torch.linalg.eigvalsh(product).flip(0)
     last = (size - keep, size - 1)
     vectors = scipy.linalg.eigh(product.numpy(), subset_by_index=last, check_finite=False)[1]
