@@ -31,17 +31,18 @@ def verdict(item: Difference | None, is_control: bool) -> str:
 def result_rows(study: Study, cells: Sequence[Cell]) -> list[dict[str, str]]:
     """Return the table as text, one row a cell; columns that no cell has are left out."""
     rows = []
+    is_compared = any("accuracy" in cell.differences for cell in cells)
     for cell in cells:
         density, leak = first(cell, "density"), first(cell, "mask_leak")
         accuracy, between = cell.means.get("accuracy"), cell.differences.get("accuracy")
-        row = {
-            "arm": cell.name,
-            "seeds": f"{len(cell.rows)} of {cell.planned}",
-            "density": "-" if density is None else f"{density:.1%}",
-            "leak": "-" if leak is None else str(leak),
-        }
+        row = {"arm": cell.name}
+        if set(cell.rows) != {None}:
+            row["seeds"] = f"{len(cell.rows)} of {cell.planned}"
+        row["density"] = "-" if density is None else f"{density:.1%}"
+        row["leak"] = "-" if leak is None else str(leak)
         if accuracy is not None:
             row["accuracy (%)"] = _accuracy(cell, accuracy)
+        if accuracy is not None and is_compared:
             row["minus control (points)"] = interval(between, 1, sign=True)
             row["verdict"] = verdict(between, cell.arm == study.control)
             needed = None if between is None or between.is_seen else between.seeds_needed
@@ -74,7 +75,9 @@ def markdown(rows: Sequence[Mapping[str, str]]) -> str:
 
 def tables(study: Study, cells: Sequence[Cell]) -> dict[str, list[dict[str, str]]]:
     """Return the tables of a study by title, as rows of text."""
-    found = {"every arm": result_rows(study, cells)}
+    before = next((b for cell in cells if (b := first(cell, "accuracy_before")) is not None), None)
+    base = "" if before is None else f" (base policy: {before:.1f} %)"
+    found = {f"every arm{base}": result_rows(study, cells)}
     if study.swept is not None:
         field = study.swept.rsplit(".", 1)[-1]
         best, matched = at_best(study, cells), at_matched_accuracy(study, cells)
