@@ -109,36 +109,61 @@ def curves_figure(
     arms = list(dict.fromkeys(arm for curves in panels.values() for arm in curves))
     others = [arm for arm in arms if arm != control]
     groups = [others[i : i + ARMS_PER_PANEL] for i in range(0, len(others), ARMS_PER_PANEL)] or [[]]
+    # Few arms: the metrics stand side by side. Many: each group is a column of its own.
+    rows, columns = len(panels), len(groups)
+    if columns == 1:
+        columns = min(3, rows)
+        rows = -(-rows // columns)
 
     def draw(figure: Figure, theme: Theme) -> None:
-        grid = figure.subplots(len(panels), len(groups), squeeze=False, sharex=True, sharey="row")
-        for line, (label, curves) in zip(grid, panels.items(), strict=True):
+        grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
+        for axes in grid.flat[len(panels) * len(groups) :]:
+            axes.set_axis_off()
+        for index, (label, curves) in enumerate(panels.items()):
+            line = grid.flat[index * len(groups) : (index + 1) * len(groups)]
             for axes, group in zip(line, groups, strict=True):
-                tidy(axes, theme)
-                if control is not None and control in curves:
-                    _draw_curve(axes, curves[control], theme.muted)
-                for index, arm in enumerate(group):
-                    if arm in curves:
-                        _draw_curve(axes, curves[arm], color_of(index, theme))
+                _draw_group(axes, curves, group, control, theme)
+                axes.set_ylim(*_limits(curves))
+                if index * len(groups) >= (rows - 1) * columns:
+                    axes.set_xlabel("optimizer step")
             line[0].set_ylabel(label)
-            # The t-interval of two seeds would dwarf every line.
-            ends = [(curve.mean.min(), curve.mean.max()) for curve in curves.values()]
-            low, high = min(end[0] for end in ends), max(end[1] for end in ends)
-            margin = 0.15 * (high - low) or 0.1 * abs(high) or 1.0
-            line[0].set_ylim(low - margin, high + margin)
-        for axes, group in zip(grid[0], groups, strict=True):
+        for column, group in enumerate(groups):
             names = ([control] if control is not None else []) + group
             colors = ([theme.muted] if control is not None else []) + [
                 color_of(index, theme) for index in range(len(group))
             ]
             handles = [Line2D([], [], color=color, linewidth=2) for color in colors]
-            axes.legend(handles, names, frameon=False, fontsize=8.5, loc="lower center",
-                        bbox_to_anchor=(0.5, 1.0))  # fmt: skip
-        for axes in grid[-1]:
-            axes.set_xlabel("optimizer step")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+            if len(groups) == 1:
+                figure.legend(handles, names, frameon=False, loc="outside upper center", ncols=5)
+            else:
+                grid[0][column].legend(handles, names, frameon=False, fontsize=8.5,
+                                       loc="lower center", bbox_to_anchor=(0.5, 1.0))  # fmt: skip
 
-    return draw, (1.2 + 3.3 * len(groups), 1.0 + 2.0 * len(panels))
+    return draw, (1.2 + 3.3 * columns, 1.0 + 2.2 * rows)
+
+
+def _draw_group(
+    axes: Axes,
+    curves: Mapping[str, Any],
+    group: Sequence[str],
+    control: str | None,
+    theme: Theme,
+) -> None:
+    tidy(axes, theme)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    if control is not None and control in curves:
+        _draw_curve(axes, curves[control], theme.muted)
+    for index, arm in enumerate(group):
+        if arm in curves:
+            _draw_curve(axes, curves[arm], color_of(index, theme))
+
+
+def _limits(curves: Mapping[str, Any]) -> tuple[float, float]:
+    """Return limits by the means: the t-interval of two seeds would dwarf every line."""
+    low = min(float(curve.mean.min()) for curve in curves.values())
+    high = max(float(curve.mean.max()) for curve in curves.values())
+    margin = 0.15 * (high - low) or 0.1 * abs(high) or 1.0
+    return low - margin, high + margin
 
 
 def _draw_curve(axes: Axes, curve: Any, color: str) -> None:

@@ -13,7 +13,6 @@ from rlvr.studies.spec import Study
 
 CURVES = {
     "reward": "reward",
-    "loss": "loss",
     "kl_to_base": "KL to base",
     "entropy": "entropy (nats)",
     "completions/mean_length": "length (tokens)",
