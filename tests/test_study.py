@@ -106,6 +106,7 @@ def test_a_study_runs_its_arms_reports_a_failed_one_and_keeps_the_finished(
     assert "mask.density" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_ctrl_c_lets_the_runs_save_and_the_study_goes_on_from_there(write_study, tmp_path):
     long = {"trainer": {"max_steps": 400}}
     path = write_study(arms={"half": {**RANDOM, **long}, "dense": long})
