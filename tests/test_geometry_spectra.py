@@ -1,12 +1,16 @@
 """Spectral metrics and overlaps against closed forms."""
 
 import math
+import threading
+import time
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from rlvr.geometry import overlap, sparsity, spectra
+from rlvr.geometry.lapack import leading_eigenvectors
 
 
 def orthonormal(rows: int, columns: int, seed: int = 0) -> Tensor:
@@ -128,3 +132,31 @@ def test_the_absolute_tolerance_is_inclusive():
     base = torch.zeros(3)
     assert sparsity.sparsity_atol(base, torch.tensor([0.0, 1e-5, 2e-5]), atol=2e-5) == 1
     assert sparsity.sparsity_atol(base, torch.tensor([0.0, 1e-6, 2e-5])) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(("size", "count"), [(1, 1), (5, 2), (96, 24), (200, 7)])
+def test_leading_eigenvectors_are_numpys(size, count):
+    root = np.random.default_rng(size).standard_normal((size, size))
+    found = leading_eigenvectors(root @ root.T, count)
+    expected = np.linalg.eigh(root @ root.T)[1][:, -count:]
+    np.testing.assert_allclose(np.abs((found * expected).sum(0)), 1, rtol=1e-10)
+    np.testing.assert_allclose(found.T @ found, np.eye(count), atol=1e-12)
+
+
+def test_leading_eigenvectors_leave_the_interpreter_to_other_threads():
+    """A solver that held the lock would let no Python run for the time it takes."""
+    root = np.random.default_rng(0).standard_normal((1200, 1200))
+    solver = threading.Thread(target=leading_eigenvectors, args=(root @ root.T, 32))
+    solver.start()
+    pauses, before = [], time.perf_counter()
+    while solver.is_alive():
+        now = time.perf_counter()
+        pauses.append(now - before)
+        before = now
+    assert max(pauses) < 0.5 * sum(pauses)
+
+
+@pytest.mark.parametrize("given", [np.zeros((3, 2)), np.zeros((3, 3), np.float32)])
+def test_leading_eigenvectors_refuse_what_lapack_would_misread(given):
+    with pytest.raises(ValueError, match="square float64"):
+        leading_eigenvectors(given, 1)
