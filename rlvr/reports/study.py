@@ -93,9 +93,10 @@ def sentences(study: Study, cells: Sequence[Cell]) -> str:
         f"{abs(cell.differences['accuracy'].mean):.1f} points"
         for cell in seen
     ]
+    rest = " The others cannot be told apart from it." if len(seen) < len(compared) else ""
     return (
         f"Of {len(compared)} comparisons with {study.control}, {len(seen)} differ in accuracy: "
-        f"{', '.join(words)}. The others cannot be told apart from it."
+        f"{', '.join(words)}.{rest}"
     )
 
 
