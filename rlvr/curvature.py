@@ -27,7 +27,7 @@ from rlvr.geometry import fisher
 from rlvr.geometry import fisher_length as fl
 from rlvr.geometry.fisher import Example, Weights
 from rlvr.geometry.matrix import Settings
-from rlvr.geometry.names import kind_of, layer_of
+from rlvr.geometry.names import place_of
 from rlvr.policy import load_config, load_policy, load_tokenizer
 from rlvr.schema import RecipeError
 
@@ -186,8 +186,7 @@ def measure_curvature(
     table = _table(policy, prompts, weights, cells)
     rows = []
     for index, (name, weight) in enumerate(weights.items()):
-        place = {"name": name, "kind": kind_of(name), "layer": layer_of(name)}
-        place |= {"rows": weight.shape[0], "cols": weight.shape[1]}
+        place = place_of(name, weight.shape)
         rows += [{**place, "mask": mask, **table.row(mask, [index])} for mask in cv.MASKS]
     entries = int(table.counts.sum())
     summary: dict[str, Any] = {

@@ -39,6 +39,19 @@ SMALL = {
 }
 
 
+def moved_entries(
+    base: Mapping[str, Tensor], tuned: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+) -> tuple[list[str], int]:
+    """Return the tensors that moved outside their mask, and how many entries moved inside."""
+    leaking, moved = [], 0
+    for name, weight in tuned.items():
+        changed = base[name].float() != weight
+        allowed = masks.get(name, torch.zeros_like(changed))
+        leaking += [name] if bool((changed & ~allowed).any()) else []
+        moved += int((changed & allowed).sum())
+    return leaking, moved
+
+
 @pytest.fixture
 def write_recipe(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes a small recipe with changed sections and returns its path."""

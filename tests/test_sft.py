@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import moved_entries
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -113,12 +114,8 @@ def test_nothing_moves_outside_the_mask(tune):
     assert [row["mask_leak"] for row in read_jsonl(run_dir / "metrics.jsonl")] == [0.0] * 3
     base, tuned = weights(POLICY), weights(checkpoints(run_dir)[-1])
     masks = load_mask(run_dir / "mask.safetensors")
-    moved = 0
-    for name, weight in tuned.items():
-        changed = base[name].float() != weight
-        allowed = masks.get(name, torch.zeros_like(changed))
-        assert not (changed & ~allowed).any(), name
-        moved += int((changed & allowed).sum())
+    leaking, moved = moved_entries(base, tuned, masks)
+    assert not leaking
     assert moved > 0.9 * sum(int(mask.sum()) for mask in masks.values())
     assert json.loads((run_dir / "summary.json").read_text())["mask_leak"] == 0
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from rlvr import runtime
 from rlvr.geometry.lora import CONFIG, open_adapter
 from rlvr.geometry.matrix import MASKS, Measured, Settings, measure
-from rlvr.geometry.names import Pair
+from rlvr.geometry.names import Pair, place_of
 from rlvr.geometry.sources import Checkpoint, Stored, open_plain
 from rlvr.schema import RecipeError
 
@@ -114,15 +114,7 @@ def measure_pairs(
     def work(pair: Pair) -> Measured:
         base, tuned = read_pair(pair, paths)
         found = measure(pair.name, base, tuned, settings, device)
-        rows, columns = pair.base.shape
-        place = {
-            "name": pair.name,
-            "kind": pair.kind,
-            "layer": pair.layer,
-            "rows": rows,
-            "cols": columns,
-            "dtype": pair.tuned.dtype,
-        }
+        place = place_of(pair.name, pair.base.shape) | {"dtype": pair.tuned.dtype}
         return Measured(place | found.row, found.vectors)
 
     largest = max(pair.entries for pair in pairs)

@@ -12,7 +12,7 @@ from rlvr.geometry import overlap as ov
 from rlvr.geometry import sparsity
 from rlvr.geometry.compare import read_pair, stream, workers_for
 from rlvr.geometry.matrix import Measured
-from rlvr.geometry.names import Pair
+from rlvr.geometry.names import Pair, place_of
 from rlvr.geometry.table import PLACE
 
 COLUMNS: dict[str, tuple[str, str]] = {
@@ -79,9 +79,7 @@ def measure_runs(
             masks.append(sparsity.update_mask_bf16(first.to(device), second.to(device)))
         found, profiles = agree(masks)
         pair = own[0]
-        rows, columns = pair.base.shape
-        place = {"name": pair.name, "kind": pair.kind, "layer": pair.layer}
-        row = place | {"rows": rows, "cols": columns} | found
+        row = place_of(pair.name, pair.base.shape) | found
         return Measured(row, {key: value.cpu() for key, value in profiles.items()})
 
     items = list(zip(*pairs, strict=True))

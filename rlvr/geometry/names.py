@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rlvr.geometry.sources import Checkpoint, Stored
 from rlvr.schema import RecipeError
@@ -21,8 +22,6 @@ class Pair:
     """One target matrix; ``name`` is that of the base checkpoint."""
 
     name: str
-    kind: str
-    layer: int | None
     base: Stored
     tuned: Stored
 
@@ -48,6 +47,13 @@ def kind_of(name: str) -> str:
 def layer_of(name: str) -> int | None:
     match = _BLOCK.search(f".{name}")
     return int(match[1]) if match else None
+
+
+def place_of(name: str, shape: Sequence[int]) -> dict[str, Any]:
+    """Return the columns ``rlvr.geometry.table.PLACE``, with which a table of matrices begins."""
+    rows, columns = shape
+    place = {"name": name, "kind": kind_of(name), "layer": layer_of(name)}
+    return place | {"rows": rows, "cols": columns}
 
 
 def natural(name: str) -> list[tuple[int, int | str]]:
@@ -130,7 +136,7 @@ def pair_up(
                 f"{name!r} has the shape {list(first.shape)} in {paths[0]} and "
                 f"{list(second.shape)} in {paths[1]}; they are not of one model"
             )
-        pairs.append(Pair(name, kind_of(name), layer_of(name), first, second))
+        pairs.append(Pair(name, first, second))
     own = {canonical(name) for name in base}
     also = {name for pattern in patterns for name in _selected(tuned, pattern)}
     extra = [name for name in sorted(also, key=natural) if canonical(name) not in own]

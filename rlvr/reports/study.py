@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from rlvr.checkpoint import read_jsonl
 from rlvr.plots import study as draw
 from rlvr.plots.study import Dots
 from rlvr.plots.theme import THEMES, Draw, png
@@ -169,8 +170,9 @@ def _curves(study: Study, shown: Sequence[Cell]) -> dict[str, dict[str, Curve]]:
         curve = curve_of([accuracies(folder) for folder in folders])
         if curve is not None:
             found.setdefault("held-out accuracy (%)", {})[cell.arm] = curve
+        metrics = [read_jsonl(folder / "metrics.jsonl") for folder in folders]
         for key, label in CURVES.items():
-            curve = curve_of([logged(folder, key) for folder in folders])
+            curve = curve_of([logged(rows, key) for rows in metrics])
             if curve is not None:
                 found.setdefault(label, {})[cell.arm] = curve
     return found

@@ -18,6 +18,7 @@ import time
 import weakref
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 from rlvr.rewards.worker import receive, send
@@ -112,10 +113,9 @@ class _Worker:
     def forget(self) -> None:
         """Close this process's ends of the pipes."""
         for stream in (self.stdin, self.stdout, self.stderr):
-            try:
+            # A pipe to a dead worker may still hold a request that can no longer be written.
+            with suppress(OSError):
                 stream.close()
-            except OSError:
-                pass
 
 
 class WorkerPool:

@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -107,10 +107,8 @@ class Running:
 
     def kill(self) -> None:
         """Kill the sandbox; the kernel takes its process namespace, and so the program, along."""
-        try:
+        with suppress(ProcessLookupError):  # it is gone, which is what was wanted
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
     def finish(self) -> Outcome:
         """Wait for the end, at most until the deadline and its grace."""

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -85,17 +86,14 @@ class Worker:
     def kill(self) -> int:
         """End the process and all that it started; return its exit code."""
         code = self.process.poll()
-        try:
+        with suppress(ProcessLookupError):  # it is gone, which is what was wanted
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         last = self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
-                try:
+                # A pipe to a dead worker may still hold a request that can no longer be written.
+                with suppress(OSError):
                     stream.close()
-                except OSError:
-                    pass
         return last if code is None else code
 
 

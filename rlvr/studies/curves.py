@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from rlvr.checkpoint import read_jsonl
 from rlvr.run_dir import read_summary
 from rlvr.studies.statistics import LEVEL
 
@@ -39,9 +39,8 @@ def curve_of(runs: Sequence[Mapping[int, float]]) -> Curve | None:
     return Curve(np.array(steps), mean, mean - half, mean + half)
 
 
-def logged(folder: Path, key: str) -> dict[int, float]:
-    """Return ``key`` of a run's ``metrics.jsonl`` by step, where it is a finite number."""
-    rows = read_jsonl(folder / "metrics.jsonl")
+def logged(rows: Sequence[Mapping[str, Any]], key: str) -> dict[int, float]:
+    """Return ``key`` of the rows of a ``metrics.jsonl`` by step, where it is a finite number."""
     return {row["step"]: row[key] for row in rows if _is_number(row.get(key))}
 
 

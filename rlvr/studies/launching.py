@@ -79,6 +79,12 @@ def write_recipe(study: Study, run: Run) -> Path:
     return path
 
 
+def _is_done(study: Study, run: Run) -> bool:
+    if state_of(run) != "finished":
+        return False
+    return study.geometry is None or not geometry_is_due(run, study.geometry)
+
+
 def _commands(study: Study, run: Run) -> list[list[str]]:
     """Return what is left to do for a run: training, then its geometry."""
     commands = []
@@ -135,7 +141,7 @@ def run_study(study: Study, jobs: int | None) -> list[str]:
             command goes on from there.
     """
     free = slots(study, jobs)
-    waiting = [run for run in study.runs if _commands(study, run)]
+    waiting = [run for run in study.runs if not _is_done(study, run)]
     done = len(study.runs) - len(waiting)
     if done:
         runtime.say(f"{done} of {len(study.runs)} runs are finished; kept")

@@ -5,6 +5,7 @@ import errno
 import os
 import platform
 import struct
+from contextlib import suppress
 
 PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 22, 24, 38
 NEW_USER, NEW_NS, NEW_PID, NEW_NET = 0x10000000, 0x00020000, 0x20000000, 0x40000000
@@ -78,11 +79,10 @@ def leave_namespaces(kinds: int) -> bool:
     """Enter new namespaces; true with a user namespace, OSError where the kernel refuses."""
     mapped = True
     if os.geteuid() == 0:
-        try:
+        # Root without its capabilities, as in a container, goes on as any other user.
+        with suppress(OSError):
             call("unshare", kinds)
             mapped = False
-        except OSError:
-            pass  # root without its capabilities, as in a container: as any other user
     if mapped:
         call("unshare", NEW_USER | kinds)
     call("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
@@ -115,12 +115,11 @@ def confine() -> None:
     the kernel allows.
     """
     uid, gid = os.geteuid(), os.getegid()
-    try:
+    # A kernel without namespaces for us still takes the filter of system calls below.
+    with suppress(OSError):
         if leave_namespaces(NEW_NS | NEW_NET | NEW_IPC):
             map_user(uid, gid)
         make_read_only()
-    except OSError:
-        pass
     drop_capabilities()
     machine = platform.machine()
     if machine in OTHER_PROGRAMS:
