@@ -13,7 +13,7 @@ from rlvr.eval import (
     pass_at_k,
     wilson_interval,
 )
-from rlvr.eval.metrics import bootstrap_ratio
+from rlvr.intervals import bootstrap_ratio
 
 
 def enumerated(n: int, c: int, k: int) -> float:

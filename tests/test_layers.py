@@ -14,7 +14,8 @@ LAYERS = [
     {"engines"},
     {"masks", "run_dir"},
     {"delta"},
-    {"algorithms", "config", "registry", "runtime", "targets", "linalg", "checkpoint", "schema"},
+    {"algorithms", "config", "registry", "runtime", "targets", "linalg", "intervals"}
+    | {"checkpoint", "schema"},
 ]
 FENCES = {
     "trl": {"training"},

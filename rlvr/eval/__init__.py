@@ -2,15 +2,14 @@
 
 from rlvr.eval.divergence import KLEstimate, token_kl
 from rlvr.eval.evaluate import EvalResult, EvalSettings, evaluate, read_result
-from rlvr.eval.metrics import (
+from rlvr.eval.metrics import avg_at_k, pass_at_k
+from rlvr.eval.sampling import Completion, sample
+from rlvr.intervals import (
     Estimate,
-    avg_at_k,
     bootstrap_interval,
     paired_bootstrap_difference,
-    pass_at_k,
     wilson_interval,
 )
-from rlvr.eval.sampling import Completion, sample
 
 __all__ = [
     "Completion",

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from rlvr.eval.metrics import bootstrap_ratio
 from rlvr.eval.sampling import Completion, Message, evaluation_mode, prompt_token_ids
+from rlvr.intervals import bootstrap_ratio
 
 _LOGITS_AT_ONCE = 1 << 29  # of one forward pass: 1 GiB in bf16
 _SUMMED_AT_ONCE = 1 << 24  # of them as float64

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from rlvr.checkpoint import write_bytes
+from rlvr.intervals import Estimate
 from rlvr.run_dir import read_summary
 from rlvr.studies.spec import Run, Study, label
-from rlvr.studies.statistics import Difference, Mean, difference, holm, mean_over_seeds
+from rlvr.studies.statistics import Difference, difference, holm, mean_over_seeds
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Cell:
     value: Any
     rows: dict[int | None, dict[str, Any]]
     planned: int
-    means: dict[str, Mean]
+    means: dict[str, Estimate]
     differences: dict[str, Difference]
 
     @property

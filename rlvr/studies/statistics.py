@@ -11,20 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from rlvr.intervals import Estimate, bootstrap_ratio
+
 LEVEL = 0.95
 POWER = 0.8
 MOST_SEEDS = 1000
 _DRAWS = 10_000
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean over seeds; ``low`` and ``high`` are its 95 % bootstrap interval, nan for one seed."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
 
 
 @dataclass(frozen=True)
@@ -52,15 +44,11 @@ class Difference:
         return self.p_holm <= 1 - LEVEL
 
 
-def mean_over_seeds(values: Sequence[float]) -> Mean:
-    """Return the mean of one value per seed with its percentile bootstrap interval, seeded."""
-    data = np.asarray(values, dtype=float)
-    if len(data) < 2:
-        return Mean(float(data.mean()), math.nan, math.nan, len(data))
-    draws = np.random.default_rng(0).integers(len(data), size=(_DRAWS, len(data)))
-    tails = (100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2)
-    low, high = np.percentile(data[draws].mean(axis=1), tails)
-    return Mean(float(data.mean()), float(low), float(high), len(data))
+def mean_over_seeds(values: Sequence[float]) -> Estimate:
+    """Return the mean of one value per seed with its bootstrap interval, nan for one seed."""
+    if len(values) < 2:
+        return Estimate(values[0], math.nan, math.nan, 1)
+    return bootstrap_ratio(values, np.ones(len(values)), level=LEVEL, resamples=_DRAWS)
 
 
 def difference(

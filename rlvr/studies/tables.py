@@ -3,12 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from rlvr.intervals import Estimate
 from rlvr.studies.results import METRICS, Cell, at_best, at_matched_accuracy, first
 from rlvr.studies.spec import Study
-from rlvr.studies.statistics import Difference, Mean
+from rlvr.studies.statistics import Difference
 
 
-def interval(item: Mean | Difference | None, digits: int, *, sign: bool = False) -> str:
+def interval(item: Estimate | Difference | None, digits: int, *, sign: bool = False) -> str:
     """Return ``mean [low, high]``, or the mean alone where there is no interval."""
     if item is None:
         return "-"
@@ -54,11 +55,11 @@ def result_rows(study: Study, cells: Sequence[Cell]) -> list[dict[str, str]]:
     return rows
 
 
-def _accuracy(cell: Cell, accuracy: Mean) -> str:
+def _accuracy(cell: Cell, accuracy: Estimate) -> str:
     if accuracy.n > 1:
         return interval(accuracy, 1)
     only = next(iter(cell.rows.values()))
-    return interval(Mean(accuracy.mean, only["accuracy_low"], only["accuracy_high"], 1), 1)
+    return interval(Estimate(accuracy.mean, only["accuracy_low"], only["accuracy_high"], 1), 1)
 
 
 def markdown(rows: Sequence[Mapping[str, str]]) -> str:
