@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from scipy import stats
 
+from rlvr.reports.study import sentences
+from rlvr.studies.results import Cell, compare
+from rlvr.studies.spec import load_study
 from rlvr.studies.statistics import difference, holm, mean_over_seeds, seeds_to_see
 
 
@@ -101,3 +105,25 @@ def test_the_interval_of_a_mean_resamples_seeds():
     assert found.mean == pytest.approx(74.0)
     assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=0.25)
     assert np.isnan(mean_over_seeds([3.0]).low)
+
+
+@pytest.mark.parametrize(
+    ("gains", "words"),
+    [
+        ({"a": 0.0}, "No difference from dense in accuracy is seen in any of 1"),
+        ({"a": 9.0, "b": 0.0}, "2 comparisons with dense, 1 differ in accuracy: a above by 9.0"),
+        (
+            {"a": -9.0, "b": 8.0, "c": 7.0, "d": -20.0, "e": 6.0},
+            "5 differ in accuracy: from b above by 8.0 points to d below by 20.0 points.",
+        ),
+    ],
+)
+def test_a_study_says_in_words_which_arms_differ(gains, words):
+    spread = (-0.4, 0.1, 0.3, 0.2, -0.2)
+    cells = [
+        Cell(arm, None, {s: {"accuracy": 50 + gain + sign * e} for s, e in enumerate(spread)},
+             5, {}, {})
+        for arm, gain, sign in [("dense", 0.0, 1), *((a, g, -1) for a, g in gains.items())]
+    ]  # fmt: skip
+    study = load_study(ROOT / "recipes/pocket/study_masks.yaml", [])
+    assert words in sentences(study, compare(cells, lambda _: cells[0]))

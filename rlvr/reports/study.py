@@ -19,6 +19,7 @@ CURVES = {
     "completions/mean_length": "length (tokens)",
     "grad_norm": "gradient norm",
 }
+NAMED = 4  # arms that a sentence lists one by one
 COSTS = ("kl", "sparsity", "nss", "off_principal")
 READING = {
     "accuracy": {
@@ -89,16 +90,22 @@ def sentences(study: Study, cells: Sequence[Cell]) -> str:
             f"No difference from {study.control} in accuracy is seen in any of {len(compared)} "
             f"comparisons; the narrowest interval is ± {least:.1f} points wide."
         )
-    words = [
-        f"{cell.name} {'above' if cell.differences['accuracy'].mean > 0 else 'below'} by "
-        f"{abs(cell.differences['accuracy'].mean):.1f} points"
-        for cell in seen
-    ]
     rest = " The others cannot be told apart from it." if len(seen) < len(compared) else ""
     return (
         f"Of {len(compared)} comparisons with {study.control}, {len(seen)} differ in accuracy: "
-        f"{', '.join(words)}.{rest}"
+        f"{_named(seen)}.{rest}"
     )
+
+
+def _named(seen: Sequence[Cell]) -> str:
+    """Return the arms and their differences; of many, the two ends."""
+    ordered = sorted(seen, key=lambda cell: -cell.differences["accuracy"].mean)
+    words = [
+        f"{cell.name} {'above' if cell.differences['accuracy'].mean > 0 else 'below'} by "
+        f"{abs(cell.differences['accuracy'].mean):.1f} points"
+        for cell in ordered
+    ]
+    return ", ".join(words) if len(words) <= NAMED else f"from {words[0]} to {words[-1]}"
 
 
 def _dots(cells: Sequence[Cell], key: str) -> list[Dots | None]:
