@@ -85,7 +85,8 @@ def measure(
         after = spectra.decompose(tuned, angle_rank, method)
     angles = _rotation(before, after, angle_rank)
     row |= _drift(before, after, rank, angle_rank, angles)
-    null, null_values = _null(name, base, update, masks, before, angle_rank, settings.exact)
+    row |= _null_overlaps(name, base, tuned, update, masks)
+    null, null_values = _null_spectrum(name, base, update, before, angle_rank, settings.exact)
     row |= null
     vectors = {"before": before.values, "after": after.values, **angles, **profiles}
     if null_values is not None:
@@ -164,29 +165,37 @@ def _drift(
     }
 
 
-def _null(
+def _null_overlaps(
+    name: str, base: Tensor, tuned: Tensor, update: Tensor, masks: dict[str, Tensor]
+) -> dict[str, float]:
+    """Return where an update that does not know the weights would have moved entries."""
+    if (tuned == tuned.to(torch.bfloat16)).all():
+        chance = ov.expected_moves(base, tuned)
+        found = {f"overlap_{key}_null": ov.expected_overlap(m, chance) for key, m in masks.items()}
+        return found | {"sparsity_null": 1 - float(chance.mean())}
+    other = ov.random_update(update, generator_for(name, _NULL_SEED)).add_(base)
+    moved = sparsity.update_mask_bf16(base, other)
+    found = {f"overlap_{key}_null": ov.overlap(mask, moved) for key, mask in masks.items()}
+    return found | {"sparsity_null": sparsity.share_unchanged(moved)}
+
+
+def _null_spectrum(
     name: str,
     base: Tensor,
     update: Tensor,
-    masks: dict[str, Tensor],
     before: spectra.Spectrum,
     angle_rank: int,
     exact: bool,
 ) -> tuple[dict[str, float | None], Tensor | None]:
-    """Return what the shuffled update would have done, and the singular values it would leave."""
-    other = ov.random_update(update, generator_for(name, _NULL_SEED)).add_(base)
-    moved = sparsity.update_mask_bf16(base, other)
-    found: dict[str, float | None] = {
-        f"overlap_{key}_null": ov.overlap(mask, moved) for key, mask in masks.items()
-    }
-    found["sparsity_null"] = sparsity.share_unchanged(moved)
+    """Return what the shuffled update would have turned, and the singular values it would leave."""
     keys = ("nss_null", "max_angle_left_null_deg", "max_angle_right_null_deg")
     if not exact:
-        return found | dict.fromkeys(keys), None
+        return dict.fromkeys(keys), None
     if not update.any():
-        return found | dict.fromkeys(keys, 0.0), before.values
+        return dict.fromkeys(keys, 0.0), before.values
+    other = ov.random_update(update, generator_for(name, _NULL_SEED)).add_(base)
     after = spectra.decompose(other, angle_rank)
     angles = _rotation(before, after, angle_rank)
     shift = spectra.spectral_shift(before.values, after.values)
     sides = (float(angles[f"angles_{side}"][-1]) for side in ("left", "right"))
-    return found | dict(zip(keys, (shift, *sides), strict=True)), after.values
+    return dict(zip(keys, (shift, *sides), strict=True)), after.values

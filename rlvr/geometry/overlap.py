@@ -2,8 +2,10 @@ r"""Where an update landed: against masks of the base weights, chance, and other
 
 The masks are those that training uses (``rlvr.masks.builders``): counts and ties are defined there.
 A bf16 number near zero has closer neighbours, so *any* update moves small weights first. The random
-baseline (the density of the mask) does not know that; ``random_update`` does: it is what an update
-with the same singular values and the same entries, in random places, would have done.
+baseline (the density of the mask) does not know that; two nulls do. ``random_update`` is an update
+with the same singular values and the same entries, in random places. It needs the update itself:
+of a checkpoint stored in bf16 only what was left after rounding is known, and to round that again
+lets large weights move even less. ``expected_moves`` is for those.
 """
 
 import math
@@ -11,6 +13,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from rlvr.geometry.sparsity import HALF_ULP, binade_bf16
+
+_FINER = 5  # binades: changes known to a 32nd of the ULP that they are held against
+_LEAST = 256  # such entries, to tell a share from them
+_LEVELS = 2 * (256 + HALF_ULP - 127)  # of sizes of change
+_FLOAT_FRACTION = 23  # bits of a float32
+_CHUNK = 1 << 18  # entries that stay in a core's cache
 
 
 def overlap(mask: Tensor, moved: Tensor) -> float:
@@ -47,6 +57,55 @@ def random_update(update: Tensor, generator: torch.Generator) -> Tensor:
     shuffled *= row_signs.to(update)
     shuffled *= column_signs.to(update)
     return shuffled
+
+
+def expected_moves(base: Tensor, tuned: Tensor) -> Tensor:
+    r"""Return the chance of each entry to move, had the update not known the weights; float32.
+
+    In a bf16 checkpoint an entry moves where the update exceeds half its ULP :math:`h`. If the size
+    of the update does not depend on the size of the weight, the changes of small weights, which
+    are known more finely, tell how often that is:
+
+    .. math:: p(b) = P(|\Delta_j| > h_b \mid j \text{ in binade } b - 5 \text{ or finer})
+
+    for all entries of binade :math:`b`, a change of exactly :math:`h_b` counted half, as it was
+    rounded to that from either side. Where fewer than 256 entries are so fine, p is the share of
+    the binade's own entries that moved. Both tensors are cast to bf16 first.
+    """
+    parts = [x.flatten().split(_CHUNK) for x in (base, tuned)]
+    cells = torch.zeros(256, _LEVELS, dtype=torch.int64, device=base.device)
+    for pair in zip(*parts, strict=True):
+        cells += _changes(*pair)
+    counts = cells.double().cpu()
+    finer = counts.cumsum(0)
+    chance = 1 - counts[:, 0] / counts.sum(1).clamp(min=1)
+    for b in range(_FINER + 1, 256):
+        known = finer[b - _FINER]
+        total = known.sum()
+        if total >= _LEAST:
+            above = known[2 * b + 1 :].sum() + known[2 * b : 2 * b + 1].sum() / 2
+            chance[b] = above / total
+    chance = chance.float().to(base.device)
+    return torch.cat([chance[binade_bf16(part)] for part in parts[0]]).view_as(base)
+
+
+def _changes(base: Tensor, tuned: Tensor) -> Tensor:
+    """Return how many entries there are of each binade (rows) and size of change (columns)."""
+    change = tuned.to(torch.bfloat16).float() - base.to(torch.bfloat16).float()
+    bits = change.abs_().view(torch.int32)
+    # |change| = 1.f 2^(x - 127) is the threshold 2^(b - HALF_ULP) of binade b at level 2 b, between
+    # those of b and b + 1 at level 2 b + 1, and at level 0 where the entry did not move.
+    level = (bits >> _FLOAT_FRACTION).add_(HALF_ULP - 127).mul_(2)
+    level += (bits & ((1 << _FLOAT_FRACTION) - 1)) > 0
+    level *= bits > 0
+    cells = torch.bincount(level.add_(binade_bf16(base) * _LEVELS), minlength=256 * _LEVELS)
+    return cells.view(256, _LEVELS)
+
+
+def expected_overlap(mask: Tensor, chance: Tensor) -> float:
+    """Return the overlap with ``mask`` of entries that move with ``chance``, NaN where none can."""
+    total = float(chance.sum())
+    return float((chance * mask).sum()) / total if total else math.nan
 
 
 def jaccard(first: Tensor, second: Tensor) -> float:

@@ -14,6 +14,7 @@ from torch import Tensor
 ATOL = 1e-5  # the absolute tolerance of arXiv 2505.11711
 _MAGNITUDE_BITS = 0x7FFF  # of a bf16: all but the sign
 _EXPONENT_BITS, _FRACTION_LENGTH = 0xFF, 7  # of a bf16
+HALF_ULP = 127 + _FRACTION_LENGTH + 1  # half a ULP of the numbers in binade b is 2^(b - HALF_ULP)
 _CHUNK = 1 << 20  # entries per pass in float64, which bounds the memory
 
 
@@ -80,10 +81,18 @@ def half_ulp_bf16(weight: Tensor) -> Tensor:
     :math:`\tfrac12 \mathrm{ULP}(w) = 2^{e-8}` for :math:`|w| \in [2^e, 2^{e+1})`, after the cast to
     bf16; subnormals and zero are spaced like the smallest normals (arXiv 2511.08567, Cor. 3.6).
     """
+    binades = torch.arange(_EXPONENT_BITS + 1, device=weight.device)
+    table = torch.exp2(binades.double() - HALF_ULP)
+    return table[binade_bf16(weight)]
+
+
+def binade_bf16(weight: Tensor) -> Tensor:
+    r"""Return :math:`e + 127` where :math:`|w| \in [2^e, 2^{e+1})`, after the cast to bf16; int32.
+
+    Subnormals and zero are spaced like the smallest normals and count with them, as 1.
+    """
     exponent = (_bf16_bits(weight) >> _FRACTION_LENGTH).int() & _EXPONENT_BITS
-    powers = torch.arange(_EXPONENT_BITS + 1, device=weight.device).clamp(min=1)
-    table = torch.exp2(powers.double() - (127 + _FRACTION_LENGTH + 1))
-    return table[exponent]
+    return exponent.clamp_(min=1)
 
 
 def below_half_ulp(base: Tensor, tuned: Tensor) -> float:

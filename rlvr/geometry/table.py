@@ -34,8 +34,10 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "density_principal_not_low": ("share", "the same for overlap_principal_not_low"),
     "overlap_principal_null": (
         "share",
-        "overlap_principal of bf16(W0 + dW'), dW' = dW with rows, columns and signs shuffled "
-        "(same singular values, random places, one seeded draw)",
+        "overlap_principal of an update that does not know the weights: of bf16(W0 + dW'), dW' = "
+        "dW with rows, columns and signs shuffled (same singular values, random places, one seeded "
+        "draw); where W+ is stored in bf16, expected from the changes of 32 times finer entries, "
+        "because what rounding has left of dW cannot be rounded once more",
     ),
     "overlap_low_null": ("share", "the same of overlap_low"),
     "overlap_principal_not_low_null": ("share", "the same of overlap_principal_not_low"),
@@ -43,7 +45,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "nss_null": ("", "nss of W0 + dW'; empty with --fast"),
     "max_angle_left_null_deg": ("degrees", "max_angle_left_deg of W0 + dW'; empty with --fast"),
     "max_angle_right_null_deg": ("degrees", "max_angle_right_deg of it; empty with --fast"),
-    "sparsity_null": ("share", "sparsity_bf16 of W0 + dW'"),
+    "sparsity_null": ("share", "sparsity_bf16 of that update"),
     "sparsity_atol": ("share", "share of entries with |dW| <= 1e-5 (arXiv 2505.11711)"),
     "below_half_ulp": ("share", "share of entries with |dW| < half a bf16 ULP of W0, 0 included"),
     "update_norm": ("weights", "||dW||_F"),

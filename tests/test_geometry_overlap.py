@@ -1,0 +1,92 @@
+"""Chance, beside which the places of an update are read: updates that do not know the weights."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from rlvr.geometry import overlap as ov
+from rlvr.geometry.matrix import Settings, measure
+from rlvr.geometry.sparsity import share_unchanged, update_mask_bf16
+
+CPU = torch.device("cpu")
+
+
+def weights(rows: int = 384, columns: int = 384) -> torch.Tensor:
+    """Return bf16 weights whose rows are of different size, as those of trained matrices are."""
+    generator = torch.Generator().manual_seed(0)
+    scale = 0.04 * torch.exp(0.5 * torch.randn(rows, 1, generator=generator))
+    return (torch.randn(rows, columns, generator=generator) * scale).bfloat16()
+
+
+def update(kind: str, size: float, like: torch.Tensor) -> torch.Tensor:
+    """Return an update that is independent of the weights; ``even``: of Adam's first few steps."""
+    generator = torch.Generator().manual_seed(1)
+    first, second = (torch.randn(like.shape, generator=generator) for _ in range(2))
+    even = first.sign() * (0.8 + 0.4 * torch.rand(like.shape, generator=generator))
+    return size * {"normal": first, "product": first * second, "even": even}[kind]
+
+
+@pytest.mark.parametrize("kind", ["normal", "product", "even"])
+@pytest.mark.parametrize("size", [1e-5, 3e-5, 1e-4, 3e-4, 1e-3])
+def test_rounding_makes_no_update_look_as_if_it_knew_the_weights(kind, size):
+    """bf16(W + D) of any D that is independent of W: nothing beyond rounding may be found."""
+    base = weights()
+    tuned = (base.float() + update(kind, size, base)).bfloat16()
+    row = measure("w", base, tuned, Settings(rank=32, angle_rank=32, exact=False), CPU).row
+    for mask in ("principal", "low", "principal_not_low"):
+        assert row[f"overlap_{mask}"] == pytest.approx(row[f"overlap_{mask}_null"], abs=0.01), mask
+    assert row["sparsity_bf16"] == pytest.approx(row["sparsity_null"], abs=0.01)
+
+
+def test_to_shuffle_and_round_what_was_rounded_would_find_a_preference():
+    base = weights()
+    tuned = (base.float() + update("normal", 1e-4, base)).bfloat16()
+    low = base.abs() <= base.abs().float().median()
+    twice = ov.random_update(tuned.double() - base.double(), torch.Generator().manual_seed(2))
+    found = ov.overlap(low, update_mask_bf16(base, tuned))
+    assert found - ov.overlap(low, update_mask_bf16(base, twice + base)) > 0.05
+
+
+def test_an_update_that_does_know_the_weights_is_found():
+    base = weights()
+    change = update("normal", 3e-4, base)
+    change[base.abs() > base.abs().float().median()] /= 8
+    row = measure("w", base, (base.float() + change).bfloat16(),
+                  Settings(rank=32, angle_rank=32, exact=False), CPU).row  # fmt: skip
+    assert row["overlap_low"] - row["overlap_low_null"] > 0.1
+
+
+def test_expected_moves_entry_by_entry():
+    base = weights(80, 96)
+    tuned = (base.float() + update("product", 2e-4, base)).bfloat16()
+    tuned[0] = base[0]
+    w, change = base.double().numpy().ravel(), (tuned.double() - base.double()).numpy().ravel()
+    binade = np.floor(np.log2(np.abs(w)))
+    expected = np.empty_like(w)
+    for i in range(w.size):
+        known = np.abs(change[binade <= binade[i] - 5])
+        half = 2.0 ** (binade[i] - 8)
+        if known.size >= 256:
+            expected[i] = (known > half).mean() + (known == half).mean() / 2
+        else:
+            expected[i] = (change[binade == binade[i]] != 0).mean()
+    found = ov.expected_moves(base, tuned)
+    assert 0.2 < (np.abs(expected - expected[0]) > 1e-3).mean()  # several binades of either kind
+    np.testing.assert_allclose(found.numpy().ravel(), expected, rtol=1e-6)
+
+
+def test_where_nothing_moves_nothing_is_expected_to():
+    base = weights(64, 64)
+    chance = ov.expected_moves(base, base)
+    assert not chance.any() and math.isnan(ov.expected_overlap(base > 0, chance))
+
+
+def test_an_update_that_is_known_exactly_is_shuffled():
+    base = weights(96, 96)
+    tuned = base.float() + update("normal", 1e-4, base)
+    row = measure("w", base, tuned, Settings(rank=8, exact=False), CPU).row
+    moved = share_unchanged(update_mask_bf16(base, tuned))
+    assert row["sparsity_null"] == pytest.approx(moved, abs=0.02)
+    assert row["sparsity_null"] * base.numel() == round(row["sparsity_null"] * base.numel())
