@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # RL on the pocket policy from the base, from the base with another seed, and from a rotated base,
-# then the overlap of the moved weights, block by block. Arguments: a folder, and overrides of the
-# recipe, such as trainer.learning_rate=3e-5 trainer.max_steps=200.
+# then the overlap of the moved weights, block by block, beside that of independent masks and of runs
+# that agree on nothing but the size of each weight. Arguments: a folder, and overrides of the recipe,
+# such as trainer.learning_rate=3e-5 trainer.max_steps=200.
 set -euo pipefail
 out=${1:-runs/rotation}
 shift || true
@@ -20,10 +21,9 @@ import sys
 from pathlib import Path
 
 from rlvr.checkpoint import read_weight
-from rlvr.geometry import update_mask_bf16
+from rlvr.geometry import overlap, update_mask_bf16
 from rlvr.geometry.compare import open_checkpoint
 from rlvr.geometry.names import kind_of, layer_of, targets_of
-from rlvr.geometry.overlap import pairwise_jaccard
 from rlvr.run_dir import trained_policy
 
 out, policy, rotated = map(Path, sys.argv[1:])
@@ -32,12 +32,18 @@ bases = {"first": policy, "second": policy, "turned": rotated}
 
 def moved(run: str, name: str):
     tuned, _ = trained_policy(out / run)
-    return update_mask_bf16(read_weight(bases[run], name), read_weight(tuned, name))
+    base = read_weight(bases[run], name)
+    mask = update_mask_bf16(base, read_weight(tuned, name))
+    return mask, overlap.chance_by_size(base, mask)
 
 
-print("block,kind,jaccard_other_seed,random,jaccard_rotated,random")
+runs = ("other_seed", "rotated")
+print("block", "kind", *(f"{c}_{run}" for run in runs for c in ("jaccard", "random", "rounding")), sep=",")
 for name in targets_of(open_checkpoint(policy), ["linear"]):
-    cells = [f"{value:.4f}" for other in ("second", "turned")
-             for value in pairwise_jaccard([moved("first", name), moved(other, name)])]
-    print(layer_of(name), kind_of(name), *cells, sep=",")
+    first, chance = moved("first", name)
+    cells = []
+    for mask, other in (moved("second", name), moved("turned", name)):
+        found, random = overlap.pairwise_jaccard([first, mask])
+        cells += [found, random, overlap.jaccard_expected(chance, other)]
+    print(layer_of(name), kind_of(name), *(f"{cell:.4f}" for cell in cells), sep=",")
 PYTHON

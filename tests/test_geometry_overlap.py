@@ -20,9 +20,9 @@ def weights(rows: int = 384, columns: int = 384) -> torch.Tensor:
     return (torch.randn(rows, columns, generator=generator) * scale).bfloat16()
 
 
-def update(kind: str, size: float, like: torch.Tensor) -> torch.Tensor:
+def update(kind: str, size: float, like: torch.Tensor, seed: int = 1) -> torch.Tensor:
     """Return an update that is independent of the weights; ``even``: of Adam's first few steps."""
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(seed)
     first, second = (torch.randn(like.shape, generator=generator) for _ in range(2))
     even = first.sign() * (0.8 + 0.4 * torch.rand(like.shape, generator=generator))
     return size * {"normal": first, "product": first * second, "even": even}[kind]
@@ -90,3 +90,36 @@ def test_an_update_that_is_known_exactly_is_shuffled():
     moved = share_unchanged(update_mask_bf16(base, tuned))
     assert row["sparsity_null"] == pytest.approx(moved, abs=0.02)
     assert row["sparsity_null"] * base.numel() == round(row["sparsity_null"] * base.numel())
+
+
+def test_independent_runs_share_what_bf16_shows_of_them():
+    """Two updates that know neither the weights nor each other still move the same weights."""
+    base = weights()
+    masks = [
+        update_mask_bf16(base, (base.float() + change).bfloat16())
+        for change in (update("normal", 1e-4, base), update("product", 2e-4, base, 5))
+    ]
+    found, chance = ov.pairwise_jaccard(masks)
+    assert found - chance > 0.05
+    assert found == pytest.approx(ov.pairwise_jaccard_rounding(base, masks), abs=0.01)
+
+
+def test_runs_that_have_more_than_rounding_in_common_share_more():
+    base = weights()
+    common = update("normal", 1e-4, base)
+    masks = [
+        update_mask_bf16(base, (base.float() + common + own).bfloat16())
+        for own in (update("even", 3e-5, base, 5), update("product", 3e-5, base, 6))
+    ]
+    found, _ = ov.pairwise_jaccard(masks)
+    assert found - ov.pairwise_jaccard_rounding(base, masks) > 0.1
+    nothing = torch.zeros_like(masks[0])
+    assert math.isnan(ov.pairwise_jaccard_rounding(base, [nothing, nothing]))
+
+
+def test_jaccard_of_rounding_binade_by_binade():
+    base = torch.tensor([[1.0, 1.5, -1.9, 2.0, 3.0, 4.1]])
+    masks = [torch.tensor([[1, 1, 0, 1, 0, 0]]).bool(), torch.tensor([[1, 0, 0, 1, 1, 0]]).bool()]
+    (p, q), (r, s) = (2 / 3, 1 / 3), (1 / 2, 1.0)
+    expected = (3 * p * q + 2 * r * s) / (3 * (p + q - p * q) + 2 * (r + s - r * s))
+    assert ov.pairwise_jaccard_rounding(base, masks) == pytest.approx(expected)

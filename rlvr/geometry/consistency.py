@@ -21,6 +21,11 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "moved_mean": ("share", "mean of p_r over the runs"),
     "jaccard": ("", "mean over pairs of |M_r & M_s| / |M_r or M_s|, pairs of two empty masks out"),
     "jaccard_random": ("", "mean over the same pairs of p q / (p + q - p q): independent masks"),
+    "jaccard_rounding": (
+        "",
+        "mean over the same pairs of sum_b n_b p_b q_b / sum_b n_b (p_b + q_b - p_b q_b) over the "
+        "bf16 binades b of W0: runs that agree on nothing but the size of the weights",
+    ),
     "moved_in_all": ("share", "share of entries with consensus C = (1/R) sum_r M_r = 1"),
     "moved_in_all_random": ("share", "product of p_r: independent masks"),
     "moved_in_none": ("share", "share of entries with C = 0"),
@@ -42,7 +47,7 @@ STEP_COLUMNS: dict[str, tuple[str, str]] = {
 }
 
 
-def agree(masks: Sequence[Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def agree(base: Tensor, masks: Sequence[Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the columns of one matrix from the bf16 update masks of its runs, and profiles."""
     jaccard, chance = ov.pairwise_jaccard(masks)
     shares = [ov.density(mask) for mask in masks]
@@ -54,6 +59,7 @@ def agree(masks: Sequence[Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "moved_mean": sum(shares) / len(shares),
         "jaccard": jaccard,
         "jaccard_random": chance,
+        "jaccard_rounding": ov.pairwise_jaccard_rounding(base, masks),
         "moved_in_all": ov.density(ratio == 1),
         "moved_in_all_random": math.prod(shares),
         "moved_in_none": ov.density(ratio == 0),
@@ -73,11 +79,11 @@ def measure_runs(
     """Measure the agreement of runs, matrix by matrix; ``pairs`` holds a list for each run."""
 
     def work(own: Sequence[Pair]) -> Measured:
-        masks = []
+        masks, weight = [], torch.empty(0)
         for pair, path in zip(own, tuned, strict=True):
-            first, second = read_pair(pair, (base, path))
-            masks.append(sparsity.update_mask_bf16(first.to(device), second.to(device)))
-        found, profiles = agree(masks)
+            weight, second = (tensor.to(device) for tensor in read_pair(pair, (base, path)))
+            masks.append(sparsity.update_mask_bf16(weight, second))
+        found, profiles = agree(weight, masks)
         pair = own[0]
         row = place_of(pair.name, pair.base.shape) | found
         return Measured(row, {key: value.cpu() for key, value in profiles.items()})

@@ -130,15 +130,47 @@ def pairwise_jaccard(masks: Sequence[Tensor]) -> tuple[float, float]:
 
     Pairs in which neither run moved anything are left out; NaN where none is left.
     """
-    if len(masks) < 2:
-        raise ValueError("consistency is between runs; give at least two")
-    densities = [density(mask) for mask in masks]
-    pairs = [(i, j) for j in range(len(masks)) for i in range(j) if densities[i] + densities[j]]
+    pairs = _pairs(masks)
     if not pairs:
         return math.nan, math.nan
+    densities = [density(mask) for mask in masks]
     found = sum(jaccard(masks[i], masks[j]) for i, j in pairs) / len(pairs)
     chance = sum(jaccard_random(densities[i], densities[j]) for i, j in pairs) / len(pairs)
     return found, chance
+
+
+def chance_by_size(base: Tensor, moved: Tensor) -> Tensor:
+    """Return the share of moved entries among those in the bf16 binade of each entry, float32."""
+    binade = binade_bf16(base)
+    counts = torch.bincount(binade.flatten(), minlength=256)
+    share = torch.bincount(binade[moved], minlength=256) / counts.clamp(min=1)
+    return share[binade]
+
+
+def jaccard_expected(first: Tensor, second: Tensor) -> float:
+    r"""Return :math:`\sum p q / \sum (p + q - p q)` of the chances of entries to move in two runs.
+
+    With ``chance_by_size`` of each: the Jaccard index of runs that agree on nothing but the size of
+    the weights. Smaller ones have closer neighbours in bf16, so runs that do not know of each other
+    move them both more often.
+    """
+    both = first * second
+    union = float((first + second - both).sum())
+    return float(both.sum()) / union if union else math.nan
+
+
+def pairwise_jaccard_rounding(base: Tensor, masks: Sequence[Tensor]) -> float:
+    """Return the mean ``jaccard_expected`` by size over the pairs of ``pairwise_jaccard``."""
+    chances = [chance_by_size(base, mask) for mask in masks]
+    found = [jaccard_expected(chances[i], chances[j]) for i, j in _pairs(masks)]
+    return sum(found) / len(found) if found else math.nan
+
+
+def _pairs(masks: Sequence[Tensor]) -> list[tuple[int, int]]:
+    if len(masks) < 2:
+        raise ValueError("consistency is between runs; give at least two")
+    moved = [bool(mask.any()) for mask in masks]
+    return [(i, j) for j in range(len(masks)) for i in range(j) if moved[i] or moved[j]]
 
 
 def consensus(masks: Sequence[Tensor]) -> Tensor:

@@ -211,6 +211,8 @@ def agreement_figure(by_kind: Mapping[str, Row], total: Row) -> tuple[Draw, tupl
                 continue
             axes.plot([chance, found], [place, place], color=color_of(0, theme), alpha=0.4)
             axes.plot(chance, place, "|", color=theme.ink, markersize=16, markeredgewidth=2)
+            axes.plot(row["jaccard_rounding"], place, "D", color=color_of(1, theme),
+                      fillstyle="none", markersize=7)  # fmt: skip
             axes.plot(found, place, "o", color=color_of(0, theme), markersize=8)
         axes.set_yticks(range(len(lines)), [name for name, _ in lines])
         axes.set_ylim(len(lines) - 0.5, -0.6)
@@ -220,9 +222,10 @@ def agreement_figure(by_kind: Mapping[str, Row], total: Row) -> tuple[Draw, tupl
         marks = [
             Line2D([], [], color=color_of(0, theme), marker="o", linestyle="", markersize=8),
             Line2D([], [], color=theme.ink, marker="|", linestyle="", markersize=14),
+            Line2D([], [], color=color_of(1, theme), marker="D", linestyle="", fillstyle="none"),
         ]
-        figure.legend(marks, ["these runs", "independent runs"], loc="outside lower center",
-                      ncols=2, frameon=False)  # fmt: skip
+        names = ["these runs", "independent runs", "the size of the weights in common"]
+        figure.legend(marks, names, loc="outside lower center", ncols=3, frameon=False)
 
     return draw, (9.6, 1.6 + 0.32 * len(lines))
 

@@ -11,14 +11,16 @@ from rlvr.plots.theme import THEMES, ordered_kinds, png
 from rlvr.reports import pages
 from rlvr.reports.geometry import exemplars, percent, short_name
 
+_POINT = 0.01  # a difference of Jaccard indices that is worth a sentence
 READING = {
     "agreement": {
         "What you see": "The Jaccard index of two runs: of the weights that either moved, the "
         "share that both moved, averaged over pairs of runs. The bar is what runs that know "
-        "nothing of each other would share.",
-        "What to look for": "A dot far right of the bar: the runs pick the same weights, so the "
-        "choice belongs to the base model, not to the run.",
-        "Random": "Dot on the bar.",
+        "nothing of each other would share, the diamond what they would share if all they had in "
+        "common were the size of each weight: bf16 shows a change of a small one sooner.",
+        "What to look for": "A dot far right of bar and diamond: the runs pick the same weights, "
+        "so the choice belongs to the base model, not to the run or to the number format.",
+        "Random": "Dot on the diamond.",
     },
     "stripes": {
         "What you see": "One matrix: how many of the runs moved an entry (0 to 100 %), averaged "
@@ -48,16 +50,20 @@ def figures(measured: Sequence[Measured], summary: Mapping[str, Any]) -> dict:
 def verdict(total: Mapping[str, Any]) -> str:
     """Return the finding in two plain sentences."""
     found, chance = total["jaccard"], total["jaccard_random"]
+    rounding = total["jaccard_rounding"]
     if found is None:
         return "None of the runs moved a weight visibly in bf16, so there is nothing to agree on."
-    if abs(found - chance) < 0.01:
-        lead = "The runs move the same weights about as often as chance would have it"
-    elif found > chance:
-        lead = "The runs move the same weights more often than chance"
-    else:
+    if found < chance - _POINT:
         lead = "The runs avoid each other's weights"
+    elif found < chance + _POINT:
+        lead = "The runs move the same weights about as often as chance would have it"
+    elif found < rounding + _POINT:
+        lead = "The runs move the same weights no more often than rounding to bf16 explains"
+    else:
+        lead = "The runs move the same weights more often than chance and rounding explain"
     return (
-        f"{lead}: a Jaccard index of {found:.3f} where independent runs would have {chance:.3f}. "
+        f"{lead}: a Jaccard index of {found:.3f} where independent runs would have {chance:.3f}, "
+        f"and {rounding:.3f} if they had the size of each weight in common. "
         f"{percent(total['moved_in_all'])} of the weights moved in every run (independent: "
         f"{percent(total['moved_in_all_random'])}), {percent(total['moved_in_none'])} in none "
         f"(independent: {percent(total['moved_in_none_random'])})."
