@@ -111,7 +111,7 @@ def test_the_interval_of_a_mean_resamples_seeds():
     ("gains", "words"),
     [
         ({"a": 0.0}, "No difference from dense in accuracy is seen in any of 1"),
-        ({"a": 9.0, "b": 0.0}, "2 comparisons with dense, 1 differ in accuracy: a above by 9.0"),
+        ({"a": 9.0, "b": 0.0}, "2 comparisons with dense, 1 differs in accuracy: a above by 9.0"),
         (
             {"a": -9.0, "b": 8.0, "c": 7.0, "d": -20.0, "e": 6.0},
             "5 differ in accuracy: from b above by 8.0 points to d below by 20.0 points.",

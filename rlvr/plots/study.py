@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from rlvr.plots.theme import Draw, Theme, color_of, smooth, tidy
 
@@ -180,7 +180,7 @@ def sweep_figure(
     field: str, values: Sequence[Any], panels: Mapping[str, Mapping[str, Sequence[Dots | None]]]
 ) -> tuple[Draw, tuple]:
     """Return a panel for each number: a line per arm over the swept values, with intervals."""
-    numeric = all(isinstance(value, int | float) for value in values)
+    numeric = all(type(value) in (int, float) for value in values)
     places = list(values) if numeric else list(range(len(values)))
 
     def draw(figure: Figure, theme: Theme) -> None:
@@ -199,14 +199,22 @@ def sweep_figure(
                     axes.plot([place, place], [d.low, d.high], color=style["color"], alpha=0.5)
             if numeric and min(places) > 0 and max(places) >= 5 * min(places):
                 axes.set_xscale("log")
-            else:
-                axes.set_xticks(places, [str(value) for value in values])
+                axes.xaxis.set_minor_locator(NullLocator())
+            axes.set_xticks(places, [f"{v:g}" if numeric else str(v) for v in values])
             axes.set_xlabel(field)
             axes.set_ylabel(title)
+            _spread_out(axes, [d.mean for dots in arms.values() for d in dots if d is not None])
         figure.legend(*grid[0].get_legend_handles_labels(), frameon=False,
                       loc="outside lower center", ncols=4)  # fmt: skip
 
     return draw, (4.2 * len(panels), 4.3)
+
+
+def _spread_out(axes: Axes, values: Sequence[float]) -> None:
+    """Draw values over more than two decades on a logarithmic axis, but for shares of a whole."""
+    is_share = axes.get_ylabel().endswith("(%)")
+    if not is_share and values and min(values) > 0 and max(values) > 100 * min(values):
+        axes.set_yscale("log")
 
 
 def scatter_figure(
@@ -230,6 +238,7 @@ def scatter_figure(
                           label=arm)  # fmt: skip
             axes.set_xlabel(label)
             axes.set_ylabel(title)
+            _spread_out(axes, [y for pairs in arms.values() for _, y in pairs])
         figure.legend(*grid[0].get_legend_handles_labels(), frameon=False,
                       loc="outside lower center", ncols=4)  # fmt: skip
 

@@ -92,7 +92,8 @@ def sentences(study: Study, cells: Sequence[Cell]) -> str:
         )
     rest = " The others cannot be told apart from it." if len(seen) < len(compared) else ""
     return (
-        f"Of {len(compared)} comparisons with {study.control}, {len(seen)} differ in accuracy: "
+        f"Of {len(compared)} comparisons with {study.control}, {len(seen)} "
+        f"{'differs' if len(seen) == 1 else 'differ'} in accuracy: "
         f"{_named(seen)}.{rest}"
     )
 
