@@ -1,5 +1,6 @@
 """Update sparsity in ``metrics.jsonl`` is that of the weights on disk."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlvr.checkpoint import read_jsonl, read_weight, read_weights
+from rlvr.cli import main as cli_main
 from rlvr.geometry import update_sparsity
 
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
@@ -37,6 +39,24 @@ def test_logged_sparsities_are_those_of_the_checkpoints(change: dict, train: Cal
         assert rows[step][KEYS[1]] == pytest.approx(sparsity(before, folder, names), abs=1e-12)
     assert 0 < rows[4][KEYS[0]] < 1
     assert json.loads((run / "recipe.json").read_text())["geometry"] == {"every": 2}
+
+
+@pytest.mark.parametrize(
+    ("builder", "steps"), [(None, [2, 4]), ("lora", [2, 4]), ("pissa", [2, 4]), ("dora", [4])]
+)
+def test_the_microscope_sees_the_steps_of_a_run(builder, steps, train: Callable[..., Path]):
+    """A checkpoint on the way holds an adapter alone: DoRA's cannot be merged without the run."""
+    change = {} if builder is None else {"adapter": {"builder": builder, "rank": 4}}
+    often = {"max_steps": 4, "save_steps": 2, "learning_rate": 1e-4}
+    run = train("seen", geometry={"every": 2}, trainer=often, **change)
+    assert cli_main(["geometry", str(run), "--fast", "--rank", "4"]) == 0
+    logged = {row["step"]: row for row in read_jsonl(run / "metrics.jsonl")}
+    with open(run / "geometry" / "steps.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == steps
+    for row in rows:
+        expected = logged[int(row["step"])][KEYS[0]]
+        assert float(row["sparsity_bf16"]) == pytest.approx(expected, abs=1e-5)
 
 
 def test_nothing_is_measured_unless_asked(train: Callable[..., Path]):

@@ -29,10 +29,17 @@ Result = TypeVar("Result")
 def open_checkpoint(path: Path, base: Checkpoint | None = None) -> Checkpoint:
     """Return the tensors of ``path``; an adapter is merged into ``base``, which it needs.
 
-    Of a run's checkpoint with an adapter, the merged policy beside it is taken.
+    Of a run's checkpoint with an adapter, the merged policy inside is taken, or else its LoRA.
     """
     if (path / "merged").is_dir():
         return open_plain(path / "merged")
+    if (path / "lora").is_dir():
+        path = path / "lora"
+    elif (path / "adapter").is_dir():
+        raise RecipeError(
+            f"{path}: holds an adapter that is no plain LoRA, without its dense weights; the last "
+            "checkpoint of a run has them, and all of them with run.merged=every"
+        )
     if not (path / CONFIG).is_file():
         return open_plain(path)
     if base is None:

@@ -171,7 +171,7 @@ def measure_steps(base: Path, run_dir: Path, targets: list[str]) -> list[dict[st
     first = before = open_checkpoint(base)
     before_path, rows = base, []
     device = runtime.default_device()
-    for folder in checkpoints(run_dir):
+    for step, folder in _policies(run_dir):
         now = open_checkpoint(folder, first)
         from_base = consistency.measure_step(
             pair_up(first, now, (base, folder), targets), (base, folder), device
@@ -182,7 +182,7 @@ def measure_steps(base: Path, run_dir: Path, targets: list[str]) -> list[dict[st
             since = consistency.measure_step(pairs, (before_path, folder), device)
         rows.append(
             {
-                "step": step_of(folder),
+                "step": step,
                 "sparsity_bf16": from_base[0],
                 "sparsity_exact": from_base[1],
                 "previous_step": rows[-1]["step"] if rows else None,
@@ -192,6 +192,26 @@ def measure_steps(base: Path, run_dir: Path, targets: list[str]) -> list[dict[st
         )
         before, before_path = now, folder
     return rows
+
+
+def _policies(run_dir: Path) -> list[tuple[int, Path]]:
+    """Return the step and the weights of each checkpoint of a run that holds its whole policy.
+
+    Of a run with an adapter all of them are merged on the fly unless all were merged in training,
+    as the one is rounded to the dtype of the base and the other is not.
+    """
+    folders = checkpoints(run_dir)
+    if all((folder / "merged").is_dir() for folder in folders):
+        return [(step_of(folder), folder) for folder in folders]
+    found = []
+    for folder in folders:
+        if (folder / "lora").is_dir():
+            found.append((step_of(folder), folder / "lora"))
+        elif (folder / "adapter").is_dir() and not (folder / "merged").is_dir():
+            runtime.say(f"{folder}: left out of steps.csv, as its adapter cannot be merged here")
+        else:
+            found.append((step_of(folder), folder))
+    return found
 
 
 def compare_runs(words: list[str], runs: list[str], out: Path, targets: list[str]) -> None:
