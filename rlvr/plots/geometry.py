@@ -106,7 +106,7 @@ def _log_if_wide(axes: Axes, values: Sequence[float]) -> None:
 
 
 def overlap_figure(by_kind: Mapping[str, Row], total: Row) -> tuple[Draw, tuple]:
-    """Return the overlap with each mask beside chance and beside the shuffled update."""
+    """Return the overlap with each mask beside chance and beside what rounding alone shows."""
     kinds = ordered_kinds(list(by_kind))
     lines = [("all", total), *((kind, by_kind[kind]) for kind in kinds)]
 
@@ -129,7 +129,7 @@ def overlap_figure(by_kind: Mapping[str, Row], total: Row) -> tuple[Draw, tuple]
             Line2D([], [], color=theme.ink, marker="|", linestyle="", markersize=14),
             Line2D([], [], color=color_of(1, theme), marker="D", linestyle="", fillstyle="none"),
         ]
-        labels = ["this update", "random places", "shuffled update"]
+        labels = ["this update", "random places", "rounding alone"]
         figure.legend(marks, labels, loc="outside lower center", ncols=3, frameon=False)
 
     return draw, (9.6, 1.9 + 0.32 * len(lines))

@@ -17,7 +17,8 @@ READING: dict[str, dict[str, str]] = {
     "overlap": {
         "What you see": "Of the entries that moved, the share that lies in a mask of the base "
         "weights. The dot is this update, the bar is random places (the size of the "
-        "mask), the diamond the same update shuffled.",
+        "mask), the diamond what rounding to bf16 shows of an update that does not know the "
+        "weights.",
         "What to look for": "A dot left of bar and diamond: the update avoids these weights. Right "
         "of both: it seeks them.",
         "Random": "Dot on the diamond. The diamond may differ from the bar, because bf16 rounds "
@@ -157,13 +158,13 @@ def verdict(total: Mapping[str, Any]) -> str:
         words.append(
             f"It touches {place} about as often as {why} ({percent(found)} of the moved entries; "
             f"random places {percent(chance)}"
-            + (f"; the same update shuffled {percent(null)})." if null is not None else ").")
+            + (f"; rounding alone {percent(null)})." if null is not None else ").")
         )
     else:
         what = "avoids" if found < null else "seeks"
         words.append(
-            f"It {what} {place}: {percent(found)} of the moved entries lie there, where the same "
-            f"update shuffled would have {percent(null)} and random places {percent(chance)}."
+            f"It {what} {place}: {percent(found)} of the moved entries lie there, where rounding "
+            f"alone would have {percent(null)} and random places {percent(chance)}."
         )
     angle = max(total["max_max_angle_left_deg"], total["max_max_angle_right_deg"])
     calm = "barely turned" if angle < 1 else "turned a little" if angle < 10 else "turned far"
@@ -187,7 +188,7 @@ def _headline(summary: Summary) -> str:
                 percent(total["overlap_principal"]),
                 "of the moved entries are principal weights",
                 f"Random places {percent(total['overlap_principal_random'])}, "
-                f"shuffled {percent(total['overlap_principal_null'])}",
+                f"rounding alone {percent(total['overlap_principal_null'])}",
             ),
             (
                 f"{angle:.2g}°",
@@ -206,8 +207,8 @@ def _headline(summary: Summary) -> str:
 def _by_kind(summary: Summary) -> str:
     kinds = ordered_kinds(list(summary["by_kind"]))
     lines = [("all", summary["all"]), *((kind, summary["by_kind"][kind]) for kind in kinds)]
-    titles = ["matrices", "count", "unchanged (bf16)", "in principal", "random", "shuffled",
-              "in smallest", "random", "shuffled", "energy outside top directions", "random",
+    titles = ["matrices", "count", "unchanged (bf16)", "in principal", "random", "rounding",
+              "in smallest", "random", "rounding", "energy outside top directions", "random",
               "mean shift", "largest angle"]  # fmt: skip
     rows = []
     for name, row in lines:

@@ -47,8 +47,8 @@ READING = {
     },
     "geometry": {
         "What you see": "What the update did to the weights, measured on the exported policy. "
-        "Excess: the overlap of the moved weights with a mask, minus that of the same update "
-        "shuffled.",
+        "Excess: the overlap of the moved weights with a mask, minus what rounding to bf16 shows "
+        "of an update that does not know the weights.",
         "What to look for": "Excess below 0 in principal and above 0 in low-magnitude: the update "
         "went off the principals. A small NSS: it kept the spectrum.",
         "By chance": "An excess of 0.",

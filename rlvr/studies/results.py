@@ -34,10 +34,12 @@ METRICS = {
     "angle": Metric("largest angle (°)", 1, "of the principal subspaces, over matrices and sides"),
     "off_principal": Metric("energy off principal (%)", 1, "of the update, outside U_k and V_k"),
     "principal_excess": Metric(
-        "in principal, excess (points)", 2, "overlap with the principal mask minus a shuffled one's"
+        "in principal, excess (points)", 2, "overlap with the principal mask, beyond rounding"
     ),
     "low_excess": Metric(
-        "in low-magnitude, excess (points)", 2, "overlap with the low mask minus a shuffled one's"
+        "in low-magnitude, excess (points)",
+        2,
+        "overlap with the low mask, beyond rounding",
     ),
 }
 CONSTANTS = ("accuracy_before", "density", "mask_leak", "truncated", "seconds_per_step")
