@@ -32,7 +32,9 @@ METRICS = {
     "sparsity": Metric("unchanged (%)", 1, "target entries whose bf16 value is the base's"),
     "nss": Metric("NSS", 5, "normalised spectral shift, mean over target matrices"),
     "angle": Metric("largest angle (°)", 1, "of the principal subspaces, over matrices and sides"),
-    "off_principal": Metric("energy off principal (%)", 1, "of the update, outside U_k and V_k"),
+    "off_principal": Metric(
+        "energy off principal (%)", 1, "of the update, outside U_k and V_k; random: 1 - k^2 / (m n)"
+    ),
     "principal_excess": Metric(
         "in principal, excess (points)", 2, "overlap with the principal mask, beyond rounding"
     ),
