@@ -78,7 +78,9 @@ def angles_figure(rows: Sequence[Row]) -> tuple[Draw, tuple]:
             axes.set_title(f"{side} subspace ({'outputs' if side == 'left' else 'inputs'})")
             axes.set_xlabel("block")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-            _log_if_wide(axes, [row[f"max_angle_{side}_deg"] for row in rows])
+        # The panels share an axis, so that both sides decide on its scale.
+        sides = ("max_angle_left_deg", "max_angle_right_deg")
+        _log_if_wide(panels[0], [row[side] for row in rows for side in sides])
         panels[0].set_ylabel("largest angle (degrees)")
         handles = [Line2D([], [], color=color_of(i, theme), marker="o") for i in range(len(kinds))]
         labels = list(kinds)
