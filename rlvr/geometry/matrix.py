@@ -85,8 +85,13 @@ def measure(
         after = spectra.decompose(tuned, angle_rank, method)
     angles = _rotation(before, after, angle_rank)
     row |= _drift(before, after, rank, angle_rank, angles)
-    row |= _null_overlaps(name, base, tuned, update, masks)
-    null, null_values = _null_spectrum(name, base, update, before, angle_rank, settings.exact)
+    is_rounded = bool((tuned == tuned.to(torch.bfloat16)).all())
+    shuffled = None
+    if settings.exact or not is_rounded:
+        shuffled = ov.random_update(update, generator_for(name, _NULL_SEED)).add_(base)
+    row |= _null_overlaps(base, tuned, None if is_rounded else shuffled, masks)
+    seen = shuffled if settings.exact else None
+    null, null_values = _null_spectrum(update, seen, before, angle_rank)
     row |= null
     vectors = {"before": before.values, "after": after.values, **angles, **profiles}
     if null_values is not None:
@@ -166,35 +171,31 @@ def _drift(
 
 
 def _null_overlaps(
-    name: str, base: Tensor, tuned: Tensor, update: Tensor, masks: dict[str, Tensor]
+    base: Tensor, tuned: Tensor, shuffled: Tensor | None, masks: dict[str, Tensor]
 ) -> dict[str, float]:
-    """Return where an update that does not know the weights would have moved entries."""
-    if (tuned == tuned.to(torch.bfloat16)).all():
+    """Return where an update that does not know the weights would have moved entries.
+
+    ``shuffled`` is the base with the shuffled update, ``None`` where W+ is stored in bf16.
+    """
+    if shuffled is None:
         chance = ov.expected_moves(base, tuned)
         found = {f"overlap_{key}_null": ov.expected_overlap(m, chance) for key, m in masks.items()}
         return found | {"sparsity_null": 1 - float(chance.mean())}
-    other = ov.random_update(update, generator_for(name, _NULL_SEED)).add_(base)
-    moved = sparsity.update_mask_bf16(base, other)
+    moved = sparsity.update_mask_bf16(base, shuffled)
     found = {f"overlap_{key}_null": ov.overlap(mask, moved) for key, mask in masks.items()}
     return found | {"sparsity_null": sparsity.share_unchanged(moved)}
 
 
 def _null_spectrum(
-    name: str,
-    base: Tensor,
-    update: Tensor,
-    before: spectra.Spectrum,
-    angle_rank: int,
-    exact: bool,
+    update: Tensor, shuffled: Tensor | None, before: spectra.Spectrum, angle_rank: int
 ) -> tuple[dict[str, float | None], Tensor | None]:
     """Return what the shuffled update would have turned, and the singular values it would leave."""
     keys = ("nss_null", "max_angle_left_null_deg", "max_angle_right_null_deg")
-    if not exact:
+    if shuffled is None:
         return dict.fromkeys(keys), None
     if not update.any():
         return dict.fromkeys(keys, 0.0), before.values
-    other = ov.random_update(update, generator_for(name, _NULL_SEED)).add_(base)
-    after = spectra.decompose(other, angle_rank)
+    after = spectra.decompose(shuffled, angle_rank)
     angles = _rotation(before, after, angle_rank)
     shift = spectra.spectral_shift(before.values, after.values)
     sides = (float(angles[f"angles_{side}"][-1]) for side in ("left", "right"))
