@@ -8,7 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rlvr.checkpoints.runs import newest_checkpoint, step_of
+from rlvr.checkpoints.folders import ADAPTER, MERGED
+from rlvr.checkpoints.runs import newest_checkpoint, require_newest, step_of
 from rlvr.config import Recipe, resolve_recipe
 from rlvr.delta import policy_folder
 from rlvr.files import write_json
@@ -128,15 +129,13 @@ def trained_policy(run_dir: Path) -> tuple[Path, int]:
 
     An adapter is merged, a delta is applied to its base.
     """
-    newest = newest_checkpoint(run_dir)
-    if newest is None:
-        raise RecipeError(f"{run_dir}: holds no complete checkpoint; train it first")
+    newest = require_newest(run_dir)
     return policy_of(newest), step_of(newest)
 
 
 def policy_of(checkpoint: Path) -> Path:
     """Return the policy of a run's checkpoint as a folder of whole weights."""
-    if (checkpoint / "adapter").is_dir() and not (checkpoint / "merged").is_dir():
+    if (checkpoint / ADAPTER).is_dir() and not (checkpoint / MERGED).is_dir():
         raise RecipeError(
             f"{checkpoint}: holds an adapter without its dense weights; go on with the run to its "
             "end, or resume it with run.merged=every"

@@ -86,3 +86,15 @@ def newest_checkpoint(run_dir: Path) -> Path | None:
             f"{run_dir}: every checkpoint is damaged; remove checkpoints/ to start from the base"
         )
     return None
+
+
+def require_newest(run_dir: Path) -> Path:
+    """Return the newest undamaged checkpoint of a run.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    newest = newest_checkpoint(run_dir)
+    if newest is None:
+        raise RecipeError(f"{run_dir}: holds no complete checkpoint; train it first")
+    return newest

@@ -23,13 +23,14 @@ from transformers import PrinterCallback
 
 from rlvr import runtime
 from rlvr.adapters import Adapter, adapters_off, save_merged, set_rates
+from rlvr.checkpoints.folders import model_folder
 from rlvr.checkpoints.runs import publish_checkpoint, step_folder
 from rlvr.config import ModelSection, OptimizerSection, RunSection
 from rlvr.delta import store_delta
 from rlvr.engines import FSDP2, engine_name, require_engine, restrict_gradients
 from rlvr.masks import Mask
 from rlvr.optim import MaskedAdamW
-from rlvr.policy import BaseWeights, checkpoint_folder
+from rlvr.policy import BaseWeights
 from rlvr.training.callbacks import GuardCallback
 from rlvr.training.guard import Guard
 from rlvr.training.resume import ExactResume
@@ -162,7 +163,7 @@ class Seam(ExactResume):
         if runtime.is_main():
             if self.run.checkpoint == "delta":
                 names = {"path": self.source.path, "revision": self.source.revision}
-                store_delta(temporary, checkpoint_folder(self.source), names)
+                store_delta(temporary, model_folder(**names), names)
             final = step_folder(self.run_dir, step)
             publish_checkpoint(temporary, final, self.args.save_total_limit)
         self.accelerator.wait_for_everyone()

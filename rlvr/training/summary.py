@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from rlvr import runtime
-from rlvr.checkpoints.reader import open_checkpoint
+from rlvr.checkpoints.folders import model_folder
+from rlvr.checkpoints.reader import open_checkpoint, select
 from rlvr.checkpoints.runs import checkpoints, step_of
 from rlvr.config import EvalSection, ModelSection
 from rlvr.data import load_prepared, parse_dataset, with_prefill
@@ -21,7 +22,7 @@ from rlvr.eval import EvalResult, EvalSettings, evaluate, token_kl
 from rlvr.files import read_jsonl, write_json
 from rlvr.geometry import update_sparsity
 from rlvr.masks import Mask
-from rlvr.policy import checkpoint_folder, load_policy, load_tokenizer
+from rlvr.policy import load_policy, load_tokenizer
 from rlvr.rewards import check_columns, parse_reward
 from rlvr.run_dir import policy_of, trained_policy
 from rlvr.training.plan import Plan
@@ -58,13 +59,15 @@ def compare_weights(plan: Plan, run_dir: Path, folder: Path) -> dict[str, Any]:
     Returns ``sparsity_bf16`` over the target matrices (arXiv 2511.08567, Def. 2.2), ``mask_leak``
     as a count of entries over all tensors (``None`` without a mask), and the mask's density.
     """
-    base_folder = checkpoint_folder(plan.recipe.model)
+    model = plan.recipe.model
+    base_folder = model_folder(model.path, model.revision)
     mask_file = run_dir / "mask.safetensors"
     mask = Mask.load(mask_file) if mask_file.is_file() else None
     unchanged, entries, leak = 0.0, 0, 0
     now = open_checkpoint(folder)
-    for name, stored in open_checkpoint(base_folder).items():
-        base, tuned = stored.load(), now[name].load()
+    before = select(open_checkpoint(base_folder), now, base_folder)
+    for name, stored in now.items():
+        base, tuned = before[name].load(), stored.load()
         if name in plan.targets:
             unchanged += update_sparsity(base, tuned) * tuned.numel()
             entries += tuned.numel()

@@ -23,11 +23,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rlvr import runtime
+from rlvr.checkpoints.folders import model_folder
 from rlvr.checkpoints.names import canonical
 from rlvr.checkpoints.plain import open_plain
 from rlvr.config import ModelSection
 from rlvr.files import write_json
-from rlvr.policy import checkpoint_folder, load_policy
+from rlvr.policy import load_policy
 from rlvr.rotation import attention_layers, heads_of, permute, random_order, random_rotation, rotate
 from rlvr.schema import RecipeError, RunError
 
@@ -115,7 +116,7 @@ def intervene(
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        _write(checkpoint_folder(section), temporary, weights, dtype)
+        _write(model_folder(source), temporary, weights, dtype)
         written = load_policy(_section(str(temporary.resolve())))
         gaps = {"float64": gap, "stored": _gap(before, _logits(written, tokens))}
         done = {"source": source, "rotated": layers, "permuted": permuted, "seed": seed}
