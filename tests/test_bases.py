@@ -224,9 +224,9 @@ def test_what_stands_beside_a_policy_says_what_to_name(base, tmp_path, write_rec
     policy = f"name the policy of its run, {run / 'policy'}"
     places = {
         run: ["is a run directory", policy],
-        step: ["is a checkpoint without its weights", policy],
+        step: ["is an adapter without its base", policy],
         step / "lora": ["is an adapter without its base", policy],
-        sparse: ["is a checkpoint without its weights", policy],
+        sparse: ["is a delta", policy],
         sparse / "policy.delta": ["is a delta", policy],
         tmp_path / "alone.delta": ["is a delta", "rlvr delta apply BASE DELTA OUT"],
         alone: ["is an adapter without its base", "merge_and_unload"],
@@ -236,6 +236,10 @@ def test_what_stands_beside_a_policy_says_what_to_name(base, tmp_path, write_rec
     for place, words in places.items():
         assert refused(write_recipe(model={"path": str(place)}), capsys, words)
     shutil.rmtree(run / "policy")
+    (run / "policy.delta").write_bytes(delta)
+    words = ["is a run directory", f"`rlvr delta apply BASE {run / 'policy.delta'} OUT`"]
+    assert refused(write_recipe(model={"path": str(run)}), capsys, words)
+    (run / "policy.delta").unlink()
     words = ["is a run directory", "which the run writes at its end"]
     assert refused(write_recipe(model={"path": str(run)}), capsys, words)
 

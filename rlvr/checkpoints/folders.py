@@ -2,8 +2,9 @@
 
 A run holds its policy twice, for two kinds of readers:
 
-* ``RUN/policy`` (``EXPORT``): the policy a user loads, in the dtype that computes the trained one.
-  Evaluation, curvature and a recipe's ``model.path`` read it.
+* ``RUN/policy`` (``EXPORT``), or ``RUN/policy.delta`` of a run that stores deltas: the policy a
+  user loads, in the dtype that computes the trained one. Evaluation, curvature and a recipe's
+  ``model.path`` read it.
 * ``RUN/checkpoints/step-NNNNNN``: the masters, as weights, an adapter or a delta. Resume and
   geometry read the newest one that is undamaged (``runs.newest_checkpoint``).
 """
@@ -19,7 +20,7 @@ INDEX = f"{SAFETENSORS}.index.json"
 EXPORT = "policy"  # in a run
 LORA, ADAPTER, MERGED = "lora", "adapter", "merged"  # in a run's checkpoint with an adapter
 ADAPTER_CONFIG = "adapter_config.json"  # PEFT's
-DELTA = "policy.delta"  # in a run's checkpoint, where it stands for the weights
+DELTA = "policy.delta"  # in a run or its checkpoint, where it stands for the weights
 DELTA_START = b'{"__metadata__":{"sha256":"'  # of a delta file, after 8 bytes of length
 _COMPANIONS = ("*.json", "*.jinja", "*.txt", "*.model")
 _FOREIGN = ("consolidated*", "*/*")  # the same weights once more, in their maker's format
@@ -93,29 +94,37 @@ def base_of_run(run_dir: Path) -> Path:
 
 def hint(path: Path) -> str:
     """Return what to name in place of a path that is no whole policy; empty if nothing helps."""
-    if path.is_file():
-        kind = "a delta" if is_delta(path) else "a file"
-    elif (path / ADAPTER_CONFIG).is_file():
-        kind = "an adapter without its base"
-    elif (path / DELTA).is_file() or (path / ADAPTER).is_dir():
-        kind = "a checkpoint without its weights"
-    else:
-        kind = "a run directory" if is_run(path) else ""
+    kind = _kind(path)
     run_dir = next((p for p in (path, *path.resolve().parents[:4]) if is_run(p)), None)
     if not kind:
         return ""
+    if run_dir is not None and (run_dir / DELTA).is_file():
+        return f"is {kind}; `rlvr delta apply BASE {run_dir / DELTA} OUT` gives its policy OUT"
     if run_dir is not None:
         policy = run_dir / EXPORT
         end = "" if policy.is_dir() else ", which the run writes at its end"
         return f"is {kind}; name the policy of its run, {policy}{end}"
+    if kind == "a delta":
+        return "is a delta; `rlvr delta apply BASE DELTA OUT` gives the whole policy OUT to name"
     if kind == "a file":
         return "is a file; name the folder that holds the weights and config.json"
-    if kind == "an adapter without its base":
-        return (
-            "is an adapter without its base; merge it with PEFT's merge_and_unload, save it "
-            "with save_pretrained, and name that folder"
-        )
-    return f"is {kind}; `rlvr delta apply BASE DELTA OUT` gives the whole policy OUT to name"
+    return (
+        f"is {kind}; merge it with PEFT's merge_and_unload, save it with save_pretrained, and name "
+        "that folder"
+    )
+
+
+def _kind(path: Path) -> str:
+    """Return what stands at ``path``, if that is anything else than weights."""
+    if path.is_file():
+        return "a delta" if is_delta(path) else "a file"
+    if is_run(path):
+        return "a run directory"
+    if (path / ADAPTER_CONFIG).is_file():
+        return "an adapter without its base"
+    if (path / DELTA).is_file():
+        return "a delta"
+    return "an adapter without its base" if (path / ADAPTER).is_dir() else ""
 
 
 def is_delta(path: Path) -> bool:
