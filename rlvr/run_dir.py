@@ -22,7 +22,6 @@ EXTENSIBLE = {
     ("trainer", "save_steps"),
     ("trainer", "save_total_limit"),
     ("trainer", "report_to"),
-    ("run", "merged"),
     ("geometry", "every"),
     ("run", "dir"),
     ("run", "checkpoint"),

@@ -18,7 +18,7 @@ from rlvr.delta.turning import turn_file, turned_layout, write_index
 from rlvr.delta.weights import fingerprint, fingerprint_folder, read_layout, weight_files
 from rlvr.schema import RecipeError, RunError
 
-APPLIED = "policy"  # in a run: the newest policy made whole for a reader; it can always be deleted
+APPLIED = ".policy"  # in a run: the newest policy made whole for a reader; it can always be deleted
 _READABLE = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
 
 
