@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from test_engines import ENGINES, PLUGINS, TRAINER, train_with
 from transformers import AutoModelForCausalLM
 
-from rlvr.checkpoint import read_jsonl, step_folder
+from rlvr.checkpoints.runs import step_folder
+from rlvr.files import read_jsonl
 
 ROOT = Path(__file__).parent.parent
 POLICY = ROOT / "recipes" / "pocket" / "policy"
@@ -94,7 +95,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import fully_shard
 from rlvr.adapters import adapters_off, attach_adapter, base_weights, policy_weights
-from rlvr.checkpoint import fingerprint
+from rlvr.checkpoints.fingerprints import fingerprint_values
 from rlvr.config import ModelSection
 from rlvr.policy import load_policy
 from rlvr.targets import linear_weights
@@ -105,7 +106,7 @@ for builder in ("pissa", "dora"):
     policy = load_policy(ModelSection(sys.argv[1])).eval()
     with torch.no_grad():
         before = policy(input_ids=tokens).logits
-    clean = fingerprint(policy.named_parameters())
+    clean = fingerprint_values(policy.named_parameters())
     spec = {"builder": builder, "rank": 8}
     model = attach_adapter(policy, spec, list(linear_weights(policy))).model
     for block in policy.model.layers:
@@ -122,7 +123,7 @@ for builder in ("pissa", "dora"):
         with adapters_off(model):
             off = model(input_ids=tokens).logits
     assert (after - before).abs().max() > 1e-3 and torch.allclose(off, before, atol=1e-5)
-    assert fingerprint(base_weights(model)) == clean
+    assert fingerprint_values(base_weights(model)) == clean
     plain = load_policy(ModelSection(sys.argv[1])).eval()
     state = {name: weight.clone() for name, weight in policy_weights(model)}
     missing, unexpected = plain.load_state_dict(state, strict=False)

@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM
 from trl.generation.vllm_generation import VLLMGeneration
 
 from rlvr.adapters import save_merged
-from rlvr.checkpoint import file_digest, read_jsonl, step_folder
+from rlvr.checkpoints.runs import step_folder
+from rlvr.files import file_digest, read_jsonl
 from rlvr.registry import adapter as registry
 from rlvr.train import main as train_main
 from rlvr.training.session import build_trainer

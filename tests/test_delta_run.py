@@ -10,11 +10,11 @@ from conftest import POLICY
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from rlvr.checkpoint import checkpoints, damage, step_folder
+from rlvr.checkpoints.runs import checkpoints, damage, newest_checkpoint, step_folder
 from rlvr.cli import main as cli_main
 from rlvr.delta import apply, pack, revert
 from rlvr.masks.mask import Mask
-from rlvr.run_dir import newest_checkpoint, trained_policy
+from rlvr.run_dir import trained_policy
 from rlvr.schema import RecipeError
 from rlvr.train import main as train_main
 

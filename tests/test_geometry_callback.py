@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rlvr.checkpoint import read_jsonl, read_weight, read_weights
+from rlvr.checkpoints.reader import open_checkpoint, read_weights
 from rlvr.cli import main as cli_main
+from rlvr.files import read_jsonl
 from rlvr.geometry import update_sparsity
 
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
@@ -16,9 +17,10 @@ POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
 KEYS = ("geometry/sparsity_from_base", "geometry/sparsity_from_previous")
 
 
-def sparsity(before: Path, after: Path, names: list[str]) -> float:
+def sparsity(first: Path, second: Path, names: list[str]) -> float:
     """Return the share of unchanged entries of two checkpoints over the named matrices."""
-    pairs = [(read_weight(before, name), read_weight(after, name)) for name in names]
+    before, after = open_checkpoint(first), open_checkpoint(second)
+    pairs = [(before[name].load(), after[name].load()) for name in names]
     moved = sum((1 - update_sparsity(a, b)) * a.numel() for a, b in pairs)
     return 1 - moved / sum(a.numel() for a, _ in pairs)
 

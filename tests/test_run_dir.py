@@ -8,9 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlvr.checkpoint import checkpoints, damage, publish_checkpoint, step_folder, write_json
+from rlvr.checkpoints.runs import (
+    checkpoints,
+    damage,
+    newest_checkpoint,
+    publish_checkpoint,
+    step_folder,
+)
 from rlvr.config import load_recipe
-from rlvr.run_dir import differences, is_locked, locked, newest_checkpoint
+from rlvr.files import write_json
+from rlvr.run_dir import differences, is_locked, locked
 from rlvr.schema import RecipeError, RunError
 from rlvr.train import main as train_main
 

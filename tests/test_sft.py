@@ -10,7 +10,8 @@ from conftest import moved_entries
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rlvr.checkpoint import checkpoints, read_jsonl
+from rlvr.checkpoints.runs import checkpoints
+from rlvr.files import read_jsonl
 from rlvr.masks import load_mask
 from rlvr.run_dir import trained_policy
 from rlvr.train import main as train_main

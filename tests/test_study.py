@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlvr.checkpoint import checkpoints, read_jsonl
+from rlvr.checkpoints.runs import checkpoints
 from rlvr.cli import main as cli_main
+from rlvr.files import read_jsonl
 from rlvr.run_dir import read_summary
 
 EVAL = {

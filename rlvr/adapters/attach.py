@@ -32,7 +32,8 @@ from rlvr.adapters.report import start_row, summarise
 from rlvr.adapters.spec import build_method, is_trained, module_names
 from rlvr.adapters.start import START, TRAINED, subtract_start
 from rlvr.adapters.weights import adapters_off, merged_layer, tuner_layers
-from rlvr.checkpoint import fingerprint, replacing
+from rlvr.checkpoints.fingerprints import fingerprint_values
+from rlvr.files import replacing
 from rlvr.precision import Precision
 from rlvr.schema import RecipeError, RunError
 
@@ -96,7 +97,7 @@ def attach_adapter(
             parameter.requires_grad_(False)
     # Where rank 0 alone loads the weights (FSDP2), the other ranks have none to compare yet.
     gap = runtime.from_main(lambda: _relative(_probe(wrapped, precision), before))
-    start = {"builder": name, "initial": fingerprint(tensors.items()), "logit_gap": gap}
+    start = {"builder": name, "initial": fingerprint_values(tensors.items()), "logit_gap": gap}
     start["matrices"] = summarise(rows, _trained(wrapped))
     adapter = Adapter(wrapped, method, start)
     if adapter.is_control:
@@ -159,7 +160,7 @@ def _initial(
         return _stored(path, provenance)
     tensors, rows = make()
     if path is not None:
-        about = {**provenance, "report": rows, "sha256": fingerprint(tensors.items())}
+        about = {**provenance, "report": rows, "sha256": fingerprint_values(tensors.items())}
         metadata = {key: json.dumps(value, sort_keys=True) for key, value in about.items()}
         with replacing(path) as temporary:
             save_file(tensors, temporary, metadata=metadata)
@@ -175,7 +176,7 @@ def _stored(
             about = {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
     except Exception as error:  # noqa: BLE001  (safetensors' own error has no public name)
         raise RunError(f"{path} cannot be read: {error}; start the run again") from error
-    if about.get("sha256") != fingerprint(tensors.items()):
+    if about.get("sha256") != fingerprint_values(tensors.items()):
         raise RunError(f"{path} is not as it was written; start the run again")
     for key, value in provenance.items():
         if about.get(key) != value:

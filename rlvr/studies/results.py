@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlvr.checkpoint import write_bytes
+from rlvr.files import write_bytes
 from rlvr.intervals import Estimate
 from rlvr.run_dir import read_summary
 from rlvr.studies.spec import Run, Study, label

@@ -27,12 +27,12 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from rlvr.adapters import attach_adapter, load_adapter, policy_weights
-from rlvr.checkpoint import write_json
 from rlvr.config import ModelSection, Recipe
 from rlvr.delta import policy_folder
 from rlvr.delta.companions import companions
 from rlvr.delta.publish import published
 from rlvr.eval.gap import LogProbGap, ScoredTokens
+from rlvr.files import write_json
 from rlvr.policy import checkpoint_folder, load_policy
 from rlvr.precision import Precision, dtype_name
 from rlvr.targets import resolve_targets

@@ -23,7 +23,7 @@ from transformers import PrinterCallback
 
 from rlvr import runtime
 from rlvr.adapters import Adapter, adapters_off, set_rates
-from rlvr.checkpoint import publish_checkpoint, step_folder
+from rlvr.checkpoints.runs import publish_checkpoint, step_folder
 from rlvr.config import ModelSection, OptimizerSection, RunSection
 from rlvr.delta import store_delta
 from rlvr.engines import FSDP2, engine_name, require_engine, restrict_gradients

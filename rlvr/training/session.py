@@ -10,7 +10,8 @@ from transformers import PreTrainedModel, set_seed
 
 from rlvr import __version__, runtime
 from rlvr.adapters import Adapter, attach_adapter, base_weights, describe
-from rlvr.checkpoint import fingerprint, step_of, write_json
+from rlvr.checkpoints.fingerprints import fingerprint_values
+from rlvr.checkpoints.runs import step_of
 from rlvr.data import (
     DataSpec,
     Loaded,
@@ -22,6 +23,7 @@ from rlvr.data import (
     with_prefill,
 )
 from rlvr.engines import engine_name, loading_whole
+from rlvr.files import write_json
 from rlvr.masks import Mask, build_mask, check_base
 from rlvr.policy import choose_trainable, load_policy, load_tokenizer
 from rlvr.precision import Precision, precision_of
@@ -76,7 +78,7 @@ def build_trainer(plan: Plan, run_dir: Path) -> Seam:
         policy = load_policy(recipe.model, device)
     check_checkpoint(recipe, policy)
     # Under FSDP2 the other ranks may hold no values yet.
-    base_hash = runtime.from_main(lambda: fingerprint(policy.named_parameters()))
+    base_hash = runtime.from_main(lambda: fingerprint_values(policy.named_parameters()))
     mask = _make_mask(plan, policy, base_hash, run_dir, args.device)
     every = recipe.geometry.every
     watched = [GeometryCallback(policy, plan.targets, every)] if every > 0 else []
@@ -196,7 +198,7 @@ def _compare_base(adapter: Adapter, run_dir: Path) -> None:
     Raises:
         RunError: they differ, so the adapter no longer belongs to the base policy.
     """
-    after = fingerprint(base_weights(adapter.model))
+    after = fingerprint_values(base_weights(adapter.model))
     path = run_dir / "provenance.json"
     if not runtime.is_main():
         return

@@ -14,20 +14,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlvr import runtime
-from rlvr.checkpoint import (
-    checkpoints,
-    newest_checkpoint,
-    read_jsonl,
-    read_weight,
-    read_weights,
-    step_of,
-    write_json,
-)
+from rlvr.checkpoints.reader import open_checkpoint
+from rlvr.checkpoints.runs import checkpoints, newest_checkpoint, step_of
 from rlvr.config import EvalSection, Recipe
 from rlvr.data import load_prepared, parse_dataset, with_prefill
 from rlvr.delta import discard_applied, policy_folder
 from rlvr.eval import EvalResult, EvalSettings, evaluate, token_kl
 from rlvr.eval.gap import ROUNDING
+from rlvr.files import read_jsonl, write_json
 from rlvr.geometry import update_sparsity
 from rlvr.masks import Mask
 from rlvr.policy import checkpoint_folder, load_policy, load_tokenizer
@@ -99,8 +93,9 @@ def compare_weights(plan: Plan, run_dir: Path, folder: Path) -> dict[str, Any]:
     mask_file = run_dir / "mask.safetensors"
     mask = Mask.load(mask_file) if mask_file.is_file() else None
     unchanged, entries, leak = 0.0, 0, 0
-    for name, base in read_weights(base_folder):
-        tuned = read_weight(folder, name)
+    now = open_checkpoint(folder)
+    for name, stored in open_checkpoint(base_folder).items():
+        base, tuned = stored.load(), now[name].load()
         if name in plan.targets:
             unchanged += update_sparsity(base, tuned) * tuned.numel()
             entries += tuned.numel()
