@@ -18,11 +18,12 @@ from rlvr import runtime
 from rlvr.adapters.attach import Adapter
 from rlvr.adapters.spec import module_names
 from rlvr.adapters.start import START, TRAINED, factor_names
-from rlvr.adapters.weights import is_plain_lora, tuner_layers
+from rlvr.adapters.weights import base_weights, is_plain_lora, tuner_layers
 from rlvr.engines import whole
 from rlvr.schema import RunError
 
 WEIGHTS = "adapter_model.safetensors"
+ERODED = "eroded_base.safetensors"  # of the control that writes to the base weights
 ALONE = """The trained factors of an adapter that does not start at 0. Alone they are another
 policy: load `../lora` on the base instead, or this with `start` as a second adapter, both active.
 """
@@ -38,11 +39,15 @@ def save_adapter(adapter: Adapter, folder: Path) -> None:
                 state[name] = value.detach().cpu().clone()
     # Of some methods the projections are buffers.
     state |= {name: buffer.detach().cpu() for name, buffer in model.named_buffers()}
+    if adapter.is_control:
+        eroded = {name: weight.cpu().clone() for name, weight in base_weights(model)}
     if not runtime.is_main():
         return
     model.save_pretrained(folder / "adapter", state_dict=state, save_embedding_layers=False)
     if START in model.peft_config:
         (folder / "adapter" / "README.md").write_text(ALONE, encoding="utf-8")
+    if adapter.is_control:
+        save_file(eroded, folder / "adapter" / ERODED)
     if all(map(is_plain_lora, tuner_layers(model).values())):
         _save_lora(model, state, folder / "lora")
 
@@ -78,5 +83,9 @@ def load_adapter(adapter: Adapter, folder: Path) -> None:
     """
     tensors = load_file(folder / "adapter" / WEIGHTS)
     result: Any = set_peft_model_state_dict(adapter.model, tensors, TRAINED)
+    if adapter.is_control:
+        eroded = load_file(folder / "adapter" / ERODED)
+        for name, weight in base_weights(adapter.model):
+            weight.copy_(eroded[name])
     if result.unexpected_keys:
         raise RunError(f"{folder}/adapter: holds {result.unexpected_keys[0]!r}, unknown here")

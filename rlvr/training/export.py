@@ -58,7 +58,7 @@ def export_policy(recipe: Recipe, run_dir: Path, checkpoint: Path) -> Path:
     if out.exists():
         shutil.rmtree(out)  # of a run that has gone on since
     with published(out) as temporary:
-        _write(recipe, run_dir, checkpoint, temporary)
+        write_policy(recipe, run_dir, checkpoint, temporary)
     return out
 
 
@@ -68,7 +68,7 @@ def exported(recipe: Recipe, run_dir: Path, checkpoint: Path) -> Iterator[Path]:
     folder = run_dir / f".{POLICY}-{checkpoint.name}"
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        _write(recipe, run_dir, checkpoint, folder)
+        write_policy(recipe, run_dir, checkpoint, folder)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -86,7 +86,8 @@ def export_gap(folder: Path, checkpoint: Path) -> LogProbGap | None:
     return ScoredTokens.load(file).gap_of(policy)
 
 
-def _write(recipe: Recipe, run_dir: Path, checkpoint: Path, out: Path) -> None:
+def write_policy(recipe: Recipe, run_dir: Path, checkpoint: Path, out: Path) -> None:
+    """Write the policy of a run's checkpoint into the folder ``out``."""
     precision = run_precision(run_dir)
     dtype = export_dtype(recipe, precision)
     model, state = _trained(recipe, run_dir, checkpoint, precision, dtype)
