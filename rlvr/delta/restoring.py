@@ -87,7 +87,12 @@ def _require_source(delta: Delta, folder: Path, found: str, given: str, wanted: 
 
 
 def delta_file(path: Path) -> Path:
-    """Return ``path``, or the delta in it where it is a run directory or one of its checkpoints."""
+    """Return ``path``, or the delta in it where it is a run directory or one of its checkpoints.
+
+    The delta of a finished run is that of its exported policy.
+    """
+    if (path / DELTA).is_file():
+        return path / DELTA
     checkpoint = _newest(path) if is_run(path) else path
     return checkpoint / DELTA if (checkpoint / DELTA).is_file() else path
 

@@ -28,13 +28,14 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from rlvr.adapters import attach_adapter, load_adapter, policy_weights
 from rlvr.config import ModelSection, Recipe
-from rlvr.delta import policy_folder
+from rlvr.delta import DELTA, pack, policy_folder
 from rlvr.delta.companions import companions
 from rlvr.delta.publish import published
 from rlvr.eval.gap import LogProbGap, ScoredTokens
 from rlvr.files import write_json
 from rlvr.policy import checkpoint_folder, load_policy
 from rlvr.precision import Precision, dtype_name
+from rlvr.schema import RecipeError
 from rlvr.targets import resolve_targets
 
 POLICY = "policy"
@@ -60,6 +61,23 @@ def export_policy(recipe: Recipe, run_dir: Path, checkpoint: Path) -> Path:
     with published(out) as temporary:
         write_policy(recipe, run_dir, checkpoint, temporary)
     return out
+
+
+def store_as_delta(recipe: Recipe, run_dir: Path) -> bool:
+    """Replace ``policy/`` by its delta against the base, ``policy.delta``, where there is one.
+
+    Return false, and keep the folder, where the base is stored wider than the export: no delta of
+    the export gives such a base back.
+    """
+    file = run_dir / DELTA
+    file.unlink(missing_ok=True)
+    model = {"path": recipe.model.path, "revision": recipe.model.revision}
+    try:
+        pack(checkpoint_folder(recipe.model), run_dir / POLICY, file, {"model": model})
+    except RecipeError:
+        return False
+    shutil.rmtree(run_dir / POLICY)
+    return True
 
 
 @contextmanager

@@ -28,11 +28,13 @@ from rlvr.policy import checkpoint_folder, load_policy, load_tokenizer
 from rlvr.precision import dtype_name
 from rlvr.rewards import check_columns, parse_reward
 from rlvr.training.export import (
+    POLICY,
     export_dtype,
     export_gap,
     export_policy,
     exported,
     run_precision,
+    store_as_delta,
 )
 from rlvr.training.plan import Plan
 
@@ -51,6 +53,8 @@ def finish(plan: Plan, run_dir: Path) -> dict[str, Any]:
     summary["seconds_per_step"] = seconds_per_step(run_dir)
     if plan.recipe.eval is not None:
         summary |= evaluate_run(plan.recipe, plan.recipe.eval, run_dir, policy)
+    if plan.recipe.run.checkpoint == "delta" and store_as_delta(plan.recipe, run_dir):
+        summary["policy"]["folder"] = None
     write_json(run_dir / "summary.json", summary)
     runtime.say(one_screen(run_dir, summary))
     return summary
@@ -203,8 +207,10 @@ def one_screen(run_dir: Path, summary: dict[str, Any]) -> str:
 
 def _policy_lines(run_dir: Path, export: dict[str, Any]) -> list[str]:
     """Return where the exported policy is and how far it is from the trained one."""
-    folder = run_dir / export["folder"]
-    lines = [f"  policy           {folder}, {export['dtype']} (trained: {export['trained']})"]
+    where = f"{run_dir / POLICY}"
+    if export["folder"] is None:
+        where = f"`rlvr delta apply BASE {run_dir} OUT` writes it"
+    lines = [f"  policy           {where}; {export['dtype']} (trained: {export['trained']})"]
     gap = export["gap"]
     if gap is None:
         return lines
