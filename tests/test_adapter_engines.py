@@ -48,7 +48,7 @@ def test_an_adapter_starts_at_the_base_and_exports_its_policy(
     rows = read_jsonl(run_dir / "metrics.jsonl")
     assert abs(rows[0]["kl"]) <= 1e-6 and rows[1]["kl"] > 0
     folder = step_folder(run_dir, 2)
-    dense = AutoModelForCausalLM.from_pretrained(folder / "merged", dtype=torch.float32)
+    dense = AutoModelForCausalLM.from_pretrained(run_dir / "policy")
     base = AutoModelForCausalLM.from_pretrained(POLICY, dtype=torch.float32)
     before, wanted = logits(base), logits(dense)
     loaded = PeftModel.from_pretrained(base, folder / ("adapter" if builder == "dora" else "lora"))
@@ -67,8 +67,7 @@ def test_resuming_is_never_having_stopped(write_recipe, tmp_path, engine, builde
     train_with(engine, path, "trainer.max_steps=1")
     train_with(engine, path, "--resume")
     first, second = (
-        load_file(step_folder(tmp_path / name, 2) / "merged" / "model.safetensors")
-        for name in ("whole", "halved")
+        load_file(tmp_path / name / "policy" / "model.safetensors") for name in ("whole", "halved")
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
 

@@ -18,7 +18,7 @@ from rlvr.schema import RecipeError
 SAFETENSORS, BIN = "model.safetensors", "pytorch_model.bin"
 INDEX = f"{SAFETENSORS}.index.json"
 EXPORT = "policy"  # in a run
-LORA, ADAPTER, MERGED = "lora", "adapter", "merged"  # in a run's checkpoint with an adapter
+LORA, ADAPTER = "lora", "adapter"  # in a run's checkpoint with an adapter
 ADAPTER_CONFIG = "adapter_config.json"  # PEFT's
 DELTA = "policy.delta"  # in a run or its checkpoint, where it stands for the weights
 DELTA_START = b'{"__metadata__":{"sha256":"'  # of a delta file, after 8 bytes of length

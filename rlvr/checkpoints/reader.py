@@ -12,7 +12,6 @@ from rlvr.checkpoints.folders import (
     DELTA,
     EXPORT,
     LORA,
-    MERGED,
     base_of_run,
     is_delta,
     is_run,
@@ -21,7 +20,7 @@ from rlvr.checkpoints.folders import (
 from rlvr.checkpoints.lora import open_adapter
 from rlvr.checkpoints.names import canonical
 from rlvr.checkpoints.plain import Checkpoint, Stored, open_plain
-from rlvr.checkpoints.runs import require_newest
+from rlvr.checkpoints.runs import exported_step, require_newest, step_of
 from rlvr.schema import RecipeError
 
 _HEAD = "lm_head.weight"
@@ -32,25 +31,23 @@ def open_checkpoint(path: Path, base: Checkpoint | None = None) -> Checkpoint:
     """Return the tensors of ``path``: a folder or file of weights, a delta, an adapter, or a run.
 
     Of a run the masters of the newest checkpoint are taken, or its exported policy where those are
-    an adapter that is no LoRA. An adapter is merged into ``base``, as tensors are read, or into the
-    base of its run.
+    an adapter: the export keeps the whole update, and a merge rounds it to the dtype of the base.
+    An adapter is merged into ``base``, or into the base of its run, as tensors are read.
 
     Raises:
         RecipeError: there are no such weights, or a file is damaged.
     """
     if is_run(path) and not (path.is_file() or weight_files(path)):
         newest = require_newest(path)
-        if (newest / LORA).is_dir() and base is None:
-            base = open_plain(base_of_run(path))
-        if (newest / ADAPTER).is_dir() and not (newest / LORA).is_dir():
-            newest = path / EXPORT if (path / EXPORT).is_dir() else newest
-        return open_checkpoint(newest, base)
+        if not (newest / ADAPTER).is_dir():
+            return open_checkpoint(newest)
+        if exported_step(path) == step_of(newest):
+            return open_plain(path / EXPORT)
+        return open_checkpoint(newest, base or open_plain(base_of_run(path)))
     if path.is_file() and is_delta(path):
         return open_delta(path)
     if (path / DELTA).is_file():
         return open_delta(path / DELTA)
-    if (path / MERGED).is_dir():
-        return open_plain(path / MERGED)
     if (path / LORA).is_dir():
         path = path / LORA
     elif (path / ADAPTER).is_dir():

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from rlvr import runtime
+from rlvr.checkpoints.folders import EXPORT
 from rlvr.files import file_digest, write_json
 from rlvr.schema import RecipeError
 
@@ -98,3 +99,11 @@ def require_newest(run_dir: Path) -> Path:
     if newest is None:
         raise RecipeError(f"{run_dir}: holds no complete checkpoint; train it first")
     return newest
+
+
+def exported_step(run_dir: Path) -> int | None:
+    """Return the step of the policy in ``RUN/policy``; ``None`` where there is none."""
+    summary = run_dir / "summary.json"
+    if not (run_dir / EXPORT).is_dir() or not summary.is_file():
+        return None
+    return json.loads(summary.read_text(encoding="utf-8")).get("step")

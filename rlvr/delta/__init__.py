@@ -2,7 +2,7 @@
 
 from rlvr.checkpoints.folders import DELTA
 from rlvr.delta.exact import Packed, check_delta_base, pack, store_delta
-from rlvr.delta.restoring import apply, discard_applied, policy_folder, revert
+from rlvr.delta.restoring import apply, discard_applied, exported_policy, policy_folder, revert
 
 __all__ = [
     "DELTA",
@@ -10,6 +10,7 @@ __all__ = [
     "apply",
     "check_delta_base",
     "discard_applied",
+    "exported_policy",
     "pack",
     "policy_folder",
     "revert",

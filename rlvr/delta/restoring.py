@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rlvr.checkpoints.delta import base_of
 from rlvr.checkpoints.delta_file import FILES, Delta, read_delta
-from rlvr.checkpoints.folders import DELTA, INDEX, MERGED, is_run
+from rlvr.checkpoints.folders import ADAPTER, DELTA, EXPORT, INDEX, is_run
 from rlvr.checkpoints.layout import (
     fingerprint_bits,
     fingerprint_folder,
@@ -85,18 +85,44 @@ def _require_source(delta: Delta, folder: Path, found: str, given: str, wanted: 
 
 
 def delta_file(path: Path) -> Path:
-    """Return ``path``, or the delta in it where it is a run directory or one of its checkpoints."""
+    """Return ``path``, or the delta in it where it is a run directory or one of its checkpoints.
+
+    The delta of a finished run is that of its exported policy.
+    """
+    if (path / DELTA).is_file():
+        return path / DELTA
     checkpoint = require_newest(path) if is_run(path) else path
     return checkpoint / DELTA if (checkpoint / DELTA).is_file() else path
 
 
 def checkpoint_folder(path: Path) -> Path:
-    """Return ``path``, or the newest policy where it is a run directory."""
-    return policy_folder(require_newest(path)) if is_run(path) else path
+    """Return ``path``, or where it is a run directory its newest masters as a folder of weights.
+
+    Of a run with an adapter the exported policy is taken.
+    """
+    if not is_run(path):
+        return path
+    newest = require_newest(path)
+    return exported_policy(path) if (newest / ADAPTER).is_dir() else policy_folder(newest)
+
+
+def exported_policy(run_dir: Path) -> Path:
+    """Return the folder of the policy that a run exported at its end; a delta is applied.
+
+    Raises:
+        RecipeError: the run has not ended, or the base of its delta is not here.
+    """
+    if (run_dir / EXPORT).is_dir():
+        return run_dir / EXPORT
+    if (run_dir / DELTA).is_file():
+        return _applied(run_dir / DELTA, run_dir / APPLIED / EXPORT)
+    raise RecipeError(
+        f"{run_dir}: has no {EXPORT}, which a run writes at its end; go on with it by --resume"
+    )
 
 
 def policy_folder(checkpoint: Path) -> Path:
-    """Return a folder with the whole weights of a run's checkpoint, merged if it has an adapter.
+    """Return a folder with the whole weights of a run's checkpoint that has no adapter.
 
     A delta is applied to the run's base, and the result stands in the run directory until another
     takes its place or ``discard_applied`` deletes it.
@@ -104,13 +130,13 @@ def policy_folder(checkpoint: Path) -> Path:
     Raises:
         RecipeError: the base is not here, or is not the one that the run started from.
     """
-    merged = checkpoint / MERGED
-    if merged.is_dir():
-        return merged
     if not (checkpoint / DELTA).is_file():
         return checkpoint
-    delta = read_delta(checkpoint / DELTA)
-    out = checkpoint.parent.parent / APPLIED / checkpoint.name
+    return _applied(checkpoint / DELTA, checkpoint.parent.parent / APPLIED / checkpoint.name)
+
+
+def _applied(file: Path, out: Path) -> Path:
+    delta = read_delta(file)
     if not _is_applied(out, delta):
         discard_applied(out.parent.parent)
         apply(base_of(delta), delta.path, out)

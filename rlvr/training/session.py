@@ -22,10 +22,11 @@ from rlvr.data import (
     plain_columns,
     with_prefill,
 )
-from rlvr.engines import engine_dtype, engine_name, loading_whole
+from rlvr.engines import engine_name, loading_whole
 from rlvr.files import write_json
 from rlvr.masks import Mask, build_mask, check_built_from
 from rlvr.policy import choose_trainable, load_policy, load_tokenizer
+from rlvr.precision import Precision, precision_of
 from rlvr.rewards import check_columns
 from rlvr.rewards.gold import unparsable_golds
 from rlvr.run_dir import claim_run
@@ -87,6 +88,7 @@ def build_trainer(plan: Plan, run_dir: Path) -> Seam:
         runtime.make_deterministic(args.seed)
     if runtime.is_main():
         provenance = _provenance(args, base_hash, mask, adapter)
+        provenance["precision"] = _precision(plan, args).to_dict()
         provenance["weights"] = _weights(plan)
         dropped = {reason: len(ids) for reason, ids in loaded.dropped.items()}
         provenance["rows"] = {"trained on": len(loaded.rows), "dropped": dropped}
@@ -183,7 +185,7 @@ def _make_trainable(
         seed=args.seed,
         base_hash=base_hash,
         run_dir=run_dir,
-        dtype=engine_dtype(args),
+        precision=_precision(plan, args),
     )
     runtime.say(f"adapter at the start, initial factors {adapter.start['initial'][:12]}")
     runtime.say(describe(adapter.start["matrices"]))
@@ -204,6 +206,10 @@ def _compare_base(adapter: Adapter, run_dir: Path) -> None:
     write_json(path, {**provenance, "base_weights_after": after})
     if after != provenance["base_weights"] and not adapter.is_control:
         raise RunError("the base weights changed during the run; its adapter cannot be used")
+
+
+def _precision(plan: Plan, args: Any) -> Precision:
+    return precision_of(args, getattr(torch, plan.recipe.model.dtype))
 
 
 def _weights(plan: Plan) -> str:
@@ -227,7 +233,6 @@ def _provenance(
         "mask": None if mask is None else mask.fingerprint(),
         "engine": engine_name(args),
         "processes": args.world_size,
-        "precision": "bf16 autocast" if args.bf16 else "fp16 autocast" if args.fp16 else "fp32",
         "seed": args.seed,
         "start_logit_gap": 0.0 if adapter is None else adapter.start["logit_gap"],
         "adapter": None if adapter is None else adapter.start,

@@ -16,7 +16,6 @@ from rlvr import __version__, runtime
 from rlvr.checkpoints.folders import (
     ADAPTER,
     LORA,
-    MERGED,
     base_of_run,
     is_run,
     model_folder,
@@ -167,23 +166,17 @@ def measure_steps(base: Path, run_dir: Path, targets: list[str]) -> list[dict[st
 
 
 def _policies(run_dir: Path) -> list[tuple[int, Path]]:
-    """Return the step and the folder of each checkpoint of a run that can be measured.
-
-    Of a run with an adapter all of them are merged on the fly unless all were merged in training,
-    as the one is rounded to the dtype of the base and the other is not.
-    """
+    """Return the step and the folder of each checkpoint of a run that can be measured."""
     folders = []
     for folder in checkpoints(run_dir):
         reason = damage(folder)
-        if (folder / ADAPTER).is_dir() and not any((folder / f).is_dir() for f in (LORA, MERGED)):
+        if (folder / ADAPTER).is_dir() and not (folder / LORA).is_dir():
             reason = "its adapter cannot be merged here"
         if reason is None:
-            folders.append(folder)
+            folders.append((step_of(folder), folder))
         else:
             runtime.say(f"{folder}: left out of steps.csv ({reason})")
-    all_merged = all((folder / MERGED).is_dir() for folder in folders)
-    is_lora = [not all_merged and (folder / LORA).is_dir() for folder in folders]
-    return [(step_of(f), f / LORA if lora else f) for f, lora in zip(folders, is_lora, strict=True)]
+    return folders
 
 
 def compare_runs(words: list[str], runs: list[str], out: Path, targets: list[str]) -> None:

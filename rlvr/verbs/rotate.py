@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rlvr import runtime
-from rlvr.checkpoints.folders import model_folder
+from rlvr.checkpoints.folders import SAFETENSORS, model_folder
 from rlvr.checkpoints.names import canonical
 from rlvr.checkpoints.plain import open_plain
 from rlvr.config import ModelSection
@@ -204,7 +204,7 @@ def _write(source: Path, out: Path, weights: dict[str, Tensor], dtype: str | Non
         original = entry.load()
         kind = original.dtype if dtype is None else getattr(torch, dtype)
         tensor = values.get(name, original).to(kind).contiguous()
-        files.setdefault(entry.where if safe else "model.safetensors", {})[name] = tensor
+        files.setdefault(entry.where if safe else SAFETENSORS, {})[name] = tensor
     for file, tensors in files.items():
         save_file(tensors, out / file, metadata={"format": "pt"})
     for path in source.iterdir():
