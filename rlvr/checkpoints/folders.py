@@ -75,7 +75,8 @@ def _is_whole(folder: Path) -> bool:
 
 def is_run(path: Path) -> bool:
     """Whether ``path`` is a run directory."""
-    return (path / "recipe.json").is_file() or (path / "checkpoints").is_dir()
+    has_checkpoints = (path / "checkpoints").is_dir() and not (path / "config.json").is_file()
+    return has_checkpoints or (path / "recipe.json").is_file()
 
 
 def base_of_run(run_dir: Path) -> Path:

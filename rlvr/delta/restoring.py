@@ -7,6 +7,7 @@ run's base (``run.checkpoint: delta``); then it is made whole here for whoever r
 import shutil
 from pathlib import Path
 
+from rlvr.checkpoints.companions import restore_companions
 from rlvr.checkpoints.delta import base_of
 from rlvr.checkpoints.delta_file import FILES, Delta, read_delta
 from rlvr.checkpoints.folders import ADAPTER, DELTA, EXPORT, INDEX, is_run
@@ -17,7 +18,6 @@ from rlvr.checkpoints.layout import (
     safetensors_files,
 )
 from rlvr.checkpoints.runs import require_newest
-from rlvr.delta.companions import restore_companions
 from rlvr.delta.publish import published, require_absent
 from rlvr.delta.turning import turn_file, turned_layout, write_index
 from rlvr.schema import RecipeError, RunError

@@ -27,10 +27,10 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from rlvr.adapters import attach_adapter, load_adapter, policy_weights
+from rlvr.checkpoints.companions import companions
 from rlvr.checkpoints.folders import DELTA, EXPORT, model_folder
 from rlvr.config import ModelSection, Recipe
 from rlvr.delta import pack, policy_folder
-from rlvr.delta.companions import companions
 from rlvr.delta.publish import published
 from rlvr.eval.gap import LogProbGap, ScoredTokens
 from rlvr.files import write_json
@@ -71,14 +71,9 @@ def store_as_delta(recipe: Recipe, run_dir: Path) -> bool:
     """
     file = run_dir / DELTA
     file.unlink(missing_ok=True)
-    model = {"path": recipe.model.path, "revision": recipe.model.revision}
+    model: dict[str, Any] = {"path": recipe.model.path, "revision": recipe.model.revision}
     try:
-        pack(
-            model_folder(recipe.model.path, recipe.model.revision),
-            run_dir / EXPORT,
-            file,
-            {"model": model},
-        )
+        pack(model_folder(**model), run_dir / EXPORT, file, {"model": model})
     except RecipeError:
         return False
     shutil.rmtree(run_dir / EXPORT)
