@@ -94,7 +94,7 @@ def load(section: ModelSection, like: Any = None) -> Any:
 def _require_same(base: Any, tuned: Any, path: str) -> None:
     shapes = [{n: list(p.shape) for n, p in m.named_parameters()} for m in (base, tuned)]
     for name in sorted(shapes[0].keys() | shapes[1].keys()):
-        own, other = (found.get(name, "missing") for found in shapes)
+        own, other = (own_shapes.get(name, "missing") for own_shapes in shapes)
         if own != other:
             raise RecipeError(
                 f"{path}: {name!r} is {other}, and in the base policy {own}; the two must be of "
@@ -187,8 +187,8 @@ def measure_curvature(
         return fisher.fisher_product(batch, weights, vector)
 
     if probes:
-        found = fisher.hutchinson(product, weights, probes, generator)
-        summary["hutchinson"] = _hutchinson(found, probes, cells, table.counts)
+        estimates = fisher.hutchinson(product, weights, probes, generator)
+        summary["hutchinson"] = _hutchinson(estimates, probes, cells, table.counts)
     if steps:
         summary["lanczos"] = _lanczos(product, weights, steps, generator, cells)
     return Curvature(rows, summary, cells)
@@ -213,12 +213,12 @@ def _table(
 
 
 def _hutchinson(
-    found: Iterator[dict[str, Tensor]],
+    estimates: Iterator[dict[str, Tensor]],
     probes: int,
     cells: Mapping[str, Tensor],
     counts: cv.Floats,
 ) -> dict[str, Any]:
-    bar = tqdm(found, "probes", probes, unit="probe")
+    bar = tqdm(estimates, "probes", probes, unit="probe")
     sums = np.stack(
         [np.stack([cv.sum_cells(probe[n], cells[n]).numpy() for n in cells]) for probe in bar]
     )
@@ -247,13 +247,13 @@ def _lanczos(
 
     with bar:
         ritz = fisher.lanczos(counted, weights, steps, TOP, generator)
-    found = []
+    rows = []
     for value, error, vector in zip(ritz.values, ritz.errors, ritz.vectors, strict=True):
         energy = sum(cv.sum_cells(vector[n].double().square(), cells[n]) for n in cells)
         groups = torch.as_tensor(energy).sum(1)
         shares = {mask: float(groups[list(own)].sum()) for mask, own in cv.MASKS.items()}
-        found.append({"value": float(value), "error": float(error), "share_of_energy": shares})
-    return found
+        rows.append({"value": float(value), "error": float(error), "share_of_energy": shares})
+    return rows
 
 
 def measure_length(
@@ -277,5 +277,5 @@ def measure_length(
         with torch.no_grad():
             kl[owner] += float(kl_per_position(example.logits({}), moved.logits({})).sum())
     energies = np.array([sum(float(d.double().square().sum()) for d in p.values()) for p in pieces])
-    found = fl.summarise_length(terms, cross, kl, prompts.tokens, energies)
-    return {"parameters_moved": len(update), **found}
+    length = fl.summarise_length(terms, cross, kl, prompts.tokens, energies)
+    return {"parameters_moved": len(update), **length}

@@ -38,12 +38,12 @@ class Heads:
 
 def attention_layers(model: nn.Module) -> dict[int, nn.Module]:
     """Return the attention of each block by its index."""
-    found = {}
+    attention = {}
     for name, module in model.named_modules():
         parts = name.split(".")
         if parts[-1] == "self_attn" and parts[-2].isdigit():
-            found[int(parts[-2])] = module
-    return found
+            attention[int(parts[-2])] = module
+    return attention
 
 
 def heads_of(attention: Any, config: Any, where: str) -> Heads:

@@ -4,6 +4,6 @@
 ``reader``: any checkpoint as named tensors, read one at a time. ``plain``: weights of any make.
 ``lora``, ``delta``: an adapter or a delta applied to its base. ``layout``, ``delta_file``,
 ``delta_codec``, ``widening``: raw bytes, and the XOR of two checkpoints. ``companions``: the files
-beside the weights. ``runs``: the checkpoints of a run. ``fingerprints``: of values; ``layout`` has
-those of bits.
+beside the weights. ``runs``: the checkpoints of a run. ``whole``: whether a base is a whole policy.
+``fingerprints``: of values; ``layout`` has those of bits.
 """

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: published whole or not at all, checked for damage, found again.
+"""The checkpoints of a run: published whole or not at all, checked for damage, listed by step.
 
 A checkpoint is written under a temporary name and renamed when it is complete, so whatever stands
 under ``checkpoints/step-NNNNNN`` can be loaded, at whatever moment the process was killed.
@@ -76,13 +76,13 @@ def newest_checkpoint(run_dir: Path) -> Path | None:
     Raises:
         RecipeError: there are checkpoints and every one is damaged.
     """
-    found = checkpoints(run_dir)
-    for folder in reversed(found):
+    folders = checkpoints(run_dir)
+    for folder in reversed(folders):
         wrong = damage(folder)
         if wrong is None:
             return folder
         runtime.say(f"{folder} is damaged ({wrong}); trying the one before")
-    if found:
+    if folders:
         raise RecipeError(
             f"{run_dir}: every checkpoint is damaged; remove checkpoints/ to start from the base"
         )
