@@ -219,6 +219,10 @@ class MaskedAdamW(torch.optim.Optimizer):
             for block in self._entries[parameter].blocks()
         )
 
+    def mask_bytes(self) -> int:
+        """Return the bytes of the packed masks that this rank holds."""
+        return sum(entries.bits.numel() for entries in self._entries.values())
+
     def save_shards(self, folder: Path) -> None:
         """Save the state of sharded parameters, a file per rank; every rank must call."""
         save_state(self, folder)

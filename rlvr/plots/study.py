@@ -27,26 +27,49 @@ class Dots:
 
 
 def dots_figure(
-    names: Sequence[str], panels: Mapping[str, Sequence[Dots | None]], control: int | None
+    names: Sequence[str],
+    panels: Mapping[str, Sequence[Dots | None]],
+    control: int | None,
+    bars: Mapping[str, Sequence[float | None]] | None = None,
 ) -> tuple[Draw, tuple]:
-    """Return a row for each name and a panel for each number; the band is the control's."""
+    """Return a row for each name and a panel for each number; the band is the control's.
+
+    Args:
+        bars: sizes, which have no interval, each a panel of bars after the others.
+    """
+    bars = bars or {}
+    count = len(panels) + len(bars)
 
     def draw(figure: Figure, theme: Theme) -> None:
-        axes_of = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for axes, (title, dots) in zip(axes_of, panels.items(), strict=True):
+        axes_of = figure.subplots(1, count, sharey=True, squeeze=False)[0]
+        for axes, title in zip(axes_of, [*panels, *bars], strict=True):
             tidy(axes, theme)
             axes.grid(visible=False, axis="y")
+            axes.set_xlabel(title)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        for axes, dots in zip(axes_of, panels.values(), strict=False):
             reference = None if control is None else dots[control]
             if reference is not None:
                 _band(axes, reference, theme)
             for row, item in enumerate(dots):
                 if item is not None:
                     _draw_dots(axes, row, item, color_of(0 if row == control else 1, theme))
-            axes.set_xlabel(title)
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        for axes, sizes in zip(axes_of[len(panels) :], bars.values(), strict=True):
+            _draw_bars(axes, sizes, control, theme)
         _rows(axes_of[0], names)
 
-    return draw, (3.2 + 3.0 * len(panels), 1.2 + 0.34 * len(names))
+    return draw, (2.4 + 2.6 * count, 1.2 + 0.34 * len(names))
+
+
+def _draw_bars(
+    axes: Axes, sizes: Sequence[float | None], control: int | None, theme: Theme
+) -> None:
+    for row, size in enumerate(sizes):
+        if size is not None:
+            color = color_of(0 if row == control else 1, theme)
+            bar = axes.barh(row, size, height=0.55, color=color, alpha=0.85)
+            axes.bar_label(bar, [f"{size:.3g}"], padding=4, color=theme.ink)
+    axes.set_xlim(0, 1.25 * max(size or 0.0 for size in sizes))  # room for the longest bar's label
 
 
 def _band(axes: Axes, reference: Dots, theme: Theme) -> None:

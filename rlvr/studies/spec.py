@@ -163,11 +163,24 @@ def _at(recipe: dict[str, Any], swept: str | None, value: Any, seed: int | None)
         recipe = merge(recipe, change)
     if seed is not None:
         recipe = merge(recipe, {"trainer": {"seed": seed}})
-        mask = recipe.get("mask")
-        if isinstance(mask, dict) and mask.get("builder") == "random" and "seed" not in mask:
-            # Another random mask for each seed, or the arm would stand for one draw alone.
-            recipe = {**recipe, "mask": {**mask, "seed": seed}}
+        if "mask" in recipe:
+            recipe = {**recipe, "mask": _redrawn(recipe["mask"], seed)}
     return recipe
+
+
+def _redrawn(mask: Any, seed: int) -> Any:
+    """Return a mask section in which each random mask without a seed, however deep, has this one.
+
+    Otherwise all seeds of an arm would share one draw.
+    """
+    if isinstance(mask, list):
+        return [_redrawn(part, seed) for part in mask]
+    if not isinstance(mask, dict):
+        return mask
+    inner = {key: _redrawn(value, seed) for key, value in mask.items()}
+    return (
+        {**inner, "seed": seed} if mask.get("builder") == "random" and "seed" not in mask else inner
+    )
 
 
 def label(value: Any) -> str:

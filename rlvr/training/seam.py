@@ -23,14 +23,14 @@ from transformers import PrinterCallback
 
 from rlvr import runtime
 from rlvr.adapters import Adapter, adapters_off, save_merged, set_rates
-from rlvr.checkpoint import publish_checkpoint, step_folder
+from rlvr.checkpoint import amend_json, publish_checkpoint, step_folder
 from rlvr.config import ModelSection, OptimizerSection, RunSection
 from rlvr.delta import store_delta
 from rlvr.engines import FSDP2, engine_name, require_engine, restrict_gradients
 from rlvr.masks import Mask
 from rlvr.optim import MaskedAdamW
 from rlvr.policy import BaseWeights, checkpoint_folder
-from rlvr.training.callbacks import GuardCallback
+from rlvr.training.callbacks import GuardCallback, optimizer_bytes
 from rlvr.training.guard import Guard
 from rlvr.training.resume import ExactResume
 
@@ -153,6 +153,12 @@ class Seam(ExactResume):
         temporary = Path(self.args.output_dir) / f"checkpoint-{step}"
         if runtime.is_main() and temporary.exists():
             shutil.rmtree(temporary)  # what a killed run left of this step
+        if runtime.is_main():
+            # Before the checkpoint has its name: a run killed right after it lacks nothing.
+            amend_json(
+                self.run_dir / "provenance.json",
+                optimizer_state_bytes=optimizer_bytes(self.optimizer),
+            )
         self.accelerator.wait_for_everyone()
         super()._save_checkpoint(model, trial)
         last = step >= self.state.max_steps

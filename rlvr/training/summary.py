@@ -5,6 +5,7 @@ gets, not of a trainer that is gone.
 """
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from rlvr.checkpoint import (
     read_jsonl,
     read_weight,
     read_weights,
+    step_folder,
     step_of,
     write_json,
 )
 from rlvr.config import EvalSection, ModelSection
 from rlvr.data import load_prepared, parse_dataset, with_prefill
-from rlvr.delta import discard_applied
+from rlvr.delta import DELTA, discard_applied
 from rlvr.eval import EvalResult, EvalSettings, evaluate, token_kl
 from rlvr.geometry import update_sparsity
 from rlvr.masks import Mask
@@ -38,6 +40,9 @@ def finish(plan: Plan, run_dir: Path) -> dict[str, Any]:
     folder, step = trained_policy(run_dir)
     summary: dict[str, Any] = {"step": step, **compare_weights(plan, run_dir, folder)}
     summary["seconds_per_step"] = seconds_per_step(run_dir)
+    provenance = json.loads((run_dir / "provenance.json").read_text(encoding="utf-8"))
+    summary["optimizer_state_bytes"] = provenance.get("optimizer_state_bytes")
+    summary["checkpoint_bytes"] = checkpoint_bytes(step_folder(run_dir, step))
     if plan.recipe.eval is not None:
         summary |= evaluate_run(plan.recipe.model, plan.recipe.eval, run_dir, folder)
     discard_applied(run_dir)
@@ -50,6 +55,18 @@ def seconds_per_step(run_dir: Path) -> float | None:
     """Return the median step time; the first step warms up and is left out."""
     times = [row["step_time"] for row in read_jsonl(run_dir / "metrics.jsonl")[1:]]
     return float(torch.tensor(times).median()) if times else None
+
+
+def checkpoint_bytes(checkpoint: Path) -> int:
+    """Return the bytes of the files that make the base policy the trained one.
+
+    That is a delta, else an adapter, else the whole weights.
+    """
+    for pattern in (DELTA, "lora/*.safetensors", "adapter/**/*.safetensors", "model*.safetensors"):
+        files = list(checkpoint.glob(pattern))
+        if files:
+            return sum(file.stat().st_size for file in files)
+    raise FileNotFoundError(f"{checkpoint}: holds neither a delta, an adapter nor weights")
 
 
 def count_leaks(base: Tensor, tuned: Tensor, frozen: Tensor) -> int:
@@ -154,6 +171,10 @@ def one_screen(run_dir: Path, summary: dict[str, Any]) -> str:
     if summary["mask_leak"] is not None:
         lines.append(f"  mask leak        {summary['mask_leak']} entries")
         lines.append(f"  mask density     {summary['density']:.2%}")
+    state, size = summary["optimizer_state_bytes"], summary["checkpoint_bytes"]
+    if state is not None:
+        lines.append(f"  optimizer state  {state / 1e6:,.2f} MB on one process")
+    lines.append(f"  trained weights  {size / 1e6:,.2f} MB in the checkpoint")
     if summary["seconds_per_step"] is not None:
         lines.append(f"  time             {summary['seconds_per_step']:.2f} s a step (median)")
     return "\n".join(lines)
