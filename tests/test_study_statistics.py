@@ -176,7 +176,7 @@ def finished(folder: Path, arm: str, right: list[int], **numbers: float) -> Cell
 @pytest.mark.parametrize(
     ("lost", "gained", "words"),
     [
-        (16, 12, ["-1.0 points", "is within chance"]),
+        (16, 12, ["-1.0 points", "may be chance"]),
         (60, 0, ["-15.0 points", "below by more than chance"]),
     ],
 )

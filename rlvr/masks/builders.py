@@ -39,6 +39,7 @@ def count_of(density: Fraction, entries: int) -> int:
 def generator_for(name: str, seed: int) -> torch.Generator:
     """Return the random generator of one matrix; unlike ``hash``, the same in every process."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    # 63 bits: manual_seed takes a signed 64-bit integer.
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
@@ -49,6 +50,7 @@ def largest(values: Tensor, count: int) -> Tensor:
         return torch.zeros_like(values, dtype=torch.bool)
     threshold = _kth_smallest(flat, flat.numel() - count)
     mask = flat > threshold
+    # What is still missing comes from the entries equal to the threshold, lowest index first.
     ties = (flat == threshold).nonzero().squeeze(1)
     mask[ties[: count - int(mask.count_nonzero())]] = True
     return mask.view(values.shape)
@@ -69,6 +71,7 @@ def smallest(values: Tensor, count: int) -> Tensor:
 
 def principal_magnitude(weight: Tensor, name: str, rank: int, svd: Svd) -> Tensor:
     r"""Return :math:`|W^{(k)}|`, the entrywise magnitude of the rank-k reconstruction."""
+    # Seed 0 always: the sketch of the randomised SVD is no part of a mask's own randomness.
     return low_rank(weight.float(), rank, svd=svd, generator=generator_for(name, 0)).abs()
 
 
@@ -91,6 +94,7 @@ def off_principal(
     count that falls on a half is rounded down here.
     """
     magnitude = principal_magnitude(weight, name, rank, svd)
+    # Not ``smallest``: its ties would differ from those of ``principal``.
     return ~largest(magnitude, count_of(1 - exact_density(density), weight.numel()))
 
 
@@ -135,6 +139,7 @@ def random(
         count = int(like.sum())
     else:
         raise RecipeError("random: give exactly one of density and like")
+    # On the CPU, so that every device draws the same mask.
     order = torch.randperm(weight.numel(), generator=generator_for(name, seed))
     mask = torch.zeros(weight.numel(), dtype=torch.bool)
     mask[order[:count]] = True

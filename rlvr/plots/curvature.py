@@ -69,7 +69,7 @@ def _interval(axes: Axes, place: float, row: Row, key: str, theme: Theme) -> Non
 
 
 def length_figure(masks: Mapping[str, Row]) -> tuple[Draw, tuple]:
-    """Return the share of the Fisher length on each mask, beside its energy and random masks."""
+    """Return the share of the Fisher length on each mask, with its energy and random masks."""
 
     def draw(figure: Figure, theme: Theme) -> None:
         axes = figure.subplots()

@@ -26,16 +26,16 @@ def spectra_figure(names: Sequence[str], vectors: Sequence[Vectors]) -> tuple[Dr
 
     def draw(figure: Figure, theme: Theme) -> None:
         panels = figure.subplots(2, len(names), squeeze=False, sharex="col")
-        for column, (name, found) in enumerate(zip(names, vectors, strict=True)):
+        for column, (name, vector) in enumerate(zip(names, vectors, strict=True)):
             top, bottom = panels[0][column], panels[1][column]
-            before, after = found["before"], found["after"]
+            before, after = vector["before"], vector["after"]
             index = np.arange(1, len(before) + 1)
             tidy(top, theme)
             tidy(bottom, theme)
             top.semilogy(index, before, color=theme.muted, linewidth=4, alpha=0.45, label="base")
             top.semilogy(index, after, color=color_of(1, theme), linewidth=1.3, label="tuned")
             top.set_title(name)
-            _draw_change(bottom, index, before, found.get("null"), theme.muted, "shuffled update")
+            _draw_change(bottom, index, before, vector.get("null"), theme.muted, "shuffled update")
             _draw_change(bottom, index, before, after, color_of(0, theme), "this update")
             bottom.set_xlabel("index of the singular value")
         panels[0][0].set_ylabel("singular value")
@@ -108,7 +108,7 @@ def _log_if_wide(axes: Axes, values: Sequence[float]) -> None:
 
 
 def overlap_figure(by_kind: Mapping[str, Row], total: Row) -> tuple[Draw, tuple]:
-    """Return the overlap with each mask beside chance and beside what rounding alone shows."""
+    """Return the overlap with each mask, next to chance and to what only rounding shows."""
     kinds = ordered_kinds(list(by_kind))
     lines = [("all", total), *((kind, by_kind[kind]) for kind in kinds)]
 
@@ -131,7 +131,7 @@ def overlap_figure(by_kind: Mapping[str, Row], total: Row) -> tuple[Draw, tuple]
             Line2D([], [], color=theme.ink, marker="|", linestyle="", markersize=14),
             Line2D([], [], color=color_of(1, theme), marker="D", linestyle="", fillstyle="none"),
         ]
-        labels = ["this update", "random places", "rounding alone"]
+        labels = ["this update", "random places", "only rounding"]
         figure.legend(marks, labels, loc="outside lower center", ncols=3, frameon=False)
 
     return draw, (9.6, 1.9 + 0.32 * len(lines))
@@ -145,16 +145,16 @@ def _widen(axes: Axes, least: float) -> None:
 
 
 def _draw_overlap(axes: Axes, place: int, row: Row, mask: str, theme: Theme) -> None:
-    found, chance = row[f"overlap_{mask}"], row[f"overlap_{mask}_random"]
+    share, chance = row[f"overlap_{mask}"], row[f"overlap_{mask}_random"]
     null = row[f"overlap_{mask}_null"]
-    if found is None:
+    if share is None:
         inside = axes.get_yaxis_transform()
         axes.text(0.5, place, "nothing moved", color=theme.muted, ha="center", va="center",
                   transform=inside)  # fmt: skip
         return
-    axes.plot([chance, found], [place, place], color=color_of(0, theme), linewidth=2, alpha=0.4)
+    axes.plot([chance, share], [place, place], color=color_of(0, theme), linewidth=2, alpha=0.4)
     axes.plot(chance, place, "|", color=theme.ink, markersize=16, markeredgewidth=2)
-    axes.plot(found, place, "o", color=color_of(0, theme), markersize=8)
+    axes.plot(share, place, "o", color=color_of(0, theme), markersize=8)
     if null is not None:
         axes.plot(null, place, "D", color=color_of(1, theme), fillstyle="none", markersize=7)
 
@@ -200,7 +200,7 @@ def _write_cells(axes: Axes, shares: np.ndarray) -> None:
 
 
 def agreement_figure(by_kind: Mapping[str, Row], total: Row) -> tuple[Draw, tuple]:
-    """Return the Jaccard index of runs by kind of matrix, beside that of independent runs."""
+    """Return the Jaccard index of runs by kind of matrix, next to that of independent runs."""
     lines = [("all", total), *((kind, by_kind[kind]) for kind in ordered_kinds(list(by_kind)))]
 
     def draw(figure: Figure, theme: Theme) -> None:
@@ -208,14 +208,14 @@ def agreement_figure(by_kind: Mapping[str, Row], total: Row) -> tuple[Draw, tupl
         tidy(axes, theme)
         axes.grid(visible=False, axis="y")
         for place, (_, row) in enumerate(lines):
-            found, chance = row["jaccard"], row["jaccard_random"]
-            if found is None:
+            share, chance = row["jaccard"], row["jaccard_random"]
+            if share is None:
                 continue
-            axes.plot([chance, found], [place, place], color=color_of(0, theme), alpha=0.4)
+            axes.plot([chance, share], [place, place], color=color_of(0, theme), alpha=0.4)
             axes.plot(chance, place, "|", color=theme.ink, markersize=16, markeredgewidth=2)
             axes.plot(row["jaccard_rounding"], place, "D", color=color_of(1, theme),
                       fillstyle="none", markersize=7)  # fmt: skip
-            axes.plot(found, place, "o", color=color_of(0, theme), markersize=8)
+            axes.plot(share, place, "o", color=color_of(0, theme), markersize=8)
         axes.set_yticks(range(len(lines)), [name for name, _ in lines])
         axes.set_ylim(len(lines) - 0.5, -0.6)
         axes.margins(x=0.12)
@@ -237,7 +237,7 @@ def stripes_figure(
 ) -> tuple[Draw, tuple]:
     """Return the share of moved entries of each row and column of one matrix, with chance.
 
-    Of several ``runs`` the profiles are of their consensus, whose chance band is narrower.
+    With several ``runs`` the profiles are of their consensus, and the chance band is narrower.
     """
 
     def draw(figure: Figure, theme: Theme) -> None:
@@ -246,6 +246,7 @@ def stripes_figure(
             tidy(axes, theme)
             profile = vectors[f"{axis}_profile"]
             share = float(profile.mean())
+            # Two standard deviations of a mean of ``runs length`` independent entries.
             band = 2 * (max(0.0, share * (1 - share)) / (runs * length)) ** 0.5
             axes.axhspan(share - band, share + band, color=theme.muted, alpha=0.25, linewidth=0,
                          label="95 % of random rows or columns")  # fmt: skip

@@ -68,7 +68,7 @@ def _draw_bars(
         if size is not None:
             color = color_of(0 if row == control else 1, theme)
             bar = axes.barh(row, size, height=0.55, color=color, alpha=0.85)
-            axes.bar_label(bar, [f"{size:.3g}"], padding=4, color=theme.ink)
+            axes.bar_label(bar, [f"{size:,.2f}"], padding=4, color=theme.ink)
     axes.set_xlim(0, 1.25 * max(size or 0.0 for size in sizes))  # room for the longest bar's label
 
 
@@ -90,13 +90,16 @@ def _draw_dots(axes: Axes, row: int, item: Dots, color: str) -> None:
 def _rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_yticks(range(len(names)), list(names))
     axes.tick_params(axis="y", length=0)
-    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_ylim(len(names) - 0.4, -0.6)  # downwards, so that the first name is on top
 
 
 def differences_figure(
     names: Sequence[str], differences: Sequence[Any], title: str
 ) -> tuple[Draw, tuple]:
-    """Return each arm's difference from the control with its t-interval; full dots are seen."""
+    """Return each arm's difference from the control with its interval; full dots are seen.
+
+    ``differences`` have ``mean``, ``low``, ``high`` and ``is_seen``.
+    """
 
     def draw(figure: Figure, theme: Theme) -> None:
         axes = figure.subplots()
@@ -108,7 +111,8 @@ def differences_figure(
             axes.plot([item.low, item.high], [row, row], color=color, linewidth=2.5)
             face = color if item.is_seen else theme.page
             axes.plot(item.mean, row, "o", color=color, markersize=7, markerfacecolor=face)
-        # An interval of two seeds may be many times wider than all the others.
+        # An interval of two seeds may be many times wider than all others and would squeeze them
+        # into a point: the axis follows the means and the median width.
         reach = max(abs(item.mean) for item in differences)
         widths = sorted(item.high - item.low for item in differences)
         reach = max(2 * reach, widths[len(widths) // 2]) or 1.0
@@ -182,7 +186,7 @@ def _draw_group(
 
 
 def _limits(curves: Mapping[str, Any]) -> tuple[float, float]:
-    """Return limits by the means: the t-interval of two seeds would dwarf every line."""
+    """Return limits that follow the means: the t-interval of two seeds would dwarf every line."""
     low = min(float(curve.mean.min()) for curve in curves.values())
     high = max(float(curve.mean.max()) for curve in curves.values())
     margin = 0.15 * (high - low) or 0.1 * abs(high) or 1.0
@@ -190,7 +194,7 @@ def _limits(curves: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def _draw_curve(axes: Axes, curve: Any, color: str) -> None:
-    few = len(curve.steps) < 25
+    few = len(curve.steps) < 25  # too few points for a moving average: show each
     width = 1 if few else 5
     axes.plot(curve.steps, smooth(curve.mean, width), color=color, linewidth=1.6,
               marker="o" if few else None, markersize=3)  # fmt: skip
@@ -216,6 +220,7 @@ def sweep_figure(
                     continue
                 x = [place for place, _ in kept]
                 style: Any = {"color": color_of(index, theme), "linewidth": 1.6, "label": arm}
+                # Colours repeat after the palette's last one; the line style then tells arms apart.
                 style["linestyle"] = "-" if index < len(theme.colors) else "--"
                 axes.plot(x, [d.mean for _, d in kept], marker="o", markersize=4, **style)
                 for place, d in kept:
@@ -234,7 +239,7 @@ def sweep_figure(
 
 
 def _spread_out(axes: Axes, values: Sequence[float]) -> None:
-    """Draw values over more than two decades on a logarithmic axis, but for shares of a whole."""
+    """Draw values over more than two decades on a logarithmic axis, except shares of a whole."""
     is_share = axes.get_ylabel().endswith("(%)")
     if not is_share and values and min(values) > 0 and max(values) > 100 * min(values):
         axes.set_yscale("log")

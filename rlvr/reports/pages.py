@@ -1,4 +1,4 @@
-"""One self-contained HTML page: figures inside, no file beside it, nothing fetched."""
+"""One self-contained HTML page: the figures are inside it, and it fetches nothing."""
 
 import base64
 import html

@@ -152,7 +152,7 @@ def _curves(study: Study, shown: Sequence[Cell]) -> dict[str, dict[str, Curve]]:
     for cell in shown:
         folders = _folders(study, cell)
         curve = curve_of([accuracies(folder) for folder in folders])
-        if curve is not None:
+        if curve is not None and len(curve.steps) > 2:  # more than before and after
             curves.setdefault("held-out accuracy (%)", {})[cell.arm] = curve
         metrics = [read_jsonl(folder / "metrics.jsonl") for folder in folders]
         for key, label in CURVES.items():

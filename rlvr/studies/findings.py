@@ -13,18 +13,18 @@ CHEAP = 2  # an arm is worth a sentence of its own when the control has this man
 
 def sentences(study: Study, cells: Sequence[Cell]) -> list[str]:
     """Return what a reader may repeat: what the arms reach, at what price, and how sure that is."""
-    found = prices(study, cells)
+    priced = prices(study, cells)
     compared = [cell for cell in cells if "accuracy" in cell.differences]
     if compared:
-        return [*found, _differences(study, compared)]
+        return [*priced, _differences(study, compared)]
     problems = [cell.over_problems.n for cell in cells if cell.over_problems is not None]
     if problems:
         caveat = (
             f"Each arm ran once: the intervals are over {min(problems)} problems, and another seed "
             "may change an arm by more."
         )
-        return [*(found or [_single_differences(study, cells)]), caveat]
-    return [*found, "No accuracy is compared yet: that takes a finished run of two arms."]
+        return [*(priced or [_single_differences(study, cells)]), caveat]
+    return [*priced, "No accuracy is compared yet: that takes a finished run of two arms."]
 
 
 def prices(study: Study, cells: Sequence[Cell]) -> list[str]:
@@ -67,7 +67,7 @@ def _strength(cell: Cell) -> str:
     numbers = f"{between.mean:+.1f} points [{between.low:.1f}, {between.high:.1f}]"
     if _is_apart(between):
         return f"it is {'above' if between.mean > 0 else 'below'} by more than chance, {numbers}"
-    return f"the difference, {numbers}, is within chance"
+    return f"the difference of {numbers} may be chance"
 
 
 def _is_apart(between: Estimate | Difference) -> bool:

@@ -165,6 +165,7 @@ def compare(
         if other is None or other.arm == cell.arm:
             continue
         if folder is not None and len(cell.rows) == len(other.rows) == 1:
+            # One run each: seeds say nothing, but the two were judged on the same problems.
             singles[index] = _over_problems(folder, cell, other)
         for key in METRICS:
             step = _resolution(cell.rows, key)
@@ -175,8 +176,8 @@ def compare(
     for (index, key, between), p in zip(pairs, corrected, strict=True):
         differences[index][key] = dataclasses.replace(between, p_holm=p)
     return [
-        dataclasses.replace(cell, differences=found, over_problems=single)
-        for cell, found, single in zip(cells, differences, singles, strict=True)
+        dataclasses.replace(cell, differences=own, over_problems=single)
+        for cell, own, single in zip(cells, differences, singles, strict=True)
     ]
 
 
@@ -221,6 +222,7 @@ def _selected(
     study: Study, cells: Sequence[Cell], distance: Callable[[Cell, float], float]
 ) -> list[Cell]:
     measured = [cell for cell in cells if "accuracy" in cell.means]
+    # The yardstick is the control at its own best value, for every arm alike.
     controls = [cell.means["accuracy"].mean for cell in measured if cell.arm == study.control]
     best = max(controls, default=math.nan)
     chosen = []

@@ -29,11 +29,11 @@ class GeometrySettings:
 class StudyFile:
     """The keys of a study.
 
-    ``recipe`` is laid over ``base`` in every arm; an arm is laid over that, and may hold ``seeds``
+    ``recipe`` is laid over ``base`` in every arm, and the arm over that. An arm may hold ``seeds``
     of its own, or a ``base`` of its own that replaces both. ``sweep`` maps one dotted field to its
-    values. ``control`` is the arm that the others are compared with, the first one unless named.
+    values. ``control`` is the arm that the others are compared with; the first one by default.
     ``launch`` is the file that accelerate starts a run with; one that starts with ``./`` or ``../``
-    is relative to the study. Without ``geometry`` no run's update is measured.
+    is relative to the study. Without ``geometry`` no update is measured.
     """
 
     arms: dict[str, dict]
@@ -49,7 +49,7 @@ class StudyFile:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a study: ``recipe`` is whole, ``value`` is that of the swept field."""
+    """One run of a study: its whole ``recipe``, and the ``value`` of the swept field."""
 
     name: str
     arm: str
@@ -130,6 +130,7 @@ def _runs_of_arm(
         raise RecipeError(f"{where}.seeds: a seed is written twice; keep one")
     base, common = file.base, file.recipe
     if "base" in change:
+        # Another base is another experiment: what is common to the arms does not apply to it.
         base, common = check_value(change.pop("base"), str, f"{where}.base"), {}
     if base is None:
         raise RecipeError("base: is missing; name the recipe that the arms change")
@@ -145,6 +146,7 @@ def _runs_of_arm(
                 parts.append(f"seed={seed}")
             name = ", ".join(parts)
             folder = study.folder / name
+            # Last, over any override: two runs must never share a folder.
             recipe["run"] = {**recipe.get("run", {}), "dir": str(folder)}
             try:
                 resolve_recipe(recipe, "")
@@ -157,6 +159,7 @@ def _runs_of_arm(
 def _at(recipe: dict[str, Any], swept: str | None, value: Any, seed: int | None) -> dict[str, Any]:
     """Return the recipe of an arm at one value of the swept field and one seed."""
     if swept is not None:
+        # "a.b.c" and a value become {a: {b: {c: value}}}, built from the inside out.
         change = value
         for key in reversed(swept.split(".")):
             change = {key: change}

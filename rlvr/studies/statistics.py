@@ -82,6 +82,7 @@ def difference(
         parts = [x.var(ddof=1) / len(x) for x in (first, second)]
         error = max(math.sqrt(sum(parts)), resolution / math.sqrt(min(len(first), len(second))))
         weights = [part**2 / (len(x) - 1) for part, x in zip(parts, (first, second), strict=True)]
+        # Welch-Satterthwaite; without any spread it is 0 / 0, and the pooled number stands in.
         freedom = sum(parts) ** 2 / sum(weights) if sum(weights) else len(first) + len(second) - 2.0
         n = min(len(first), len(second))
         spread = error * math.sqrt(n)
@@ -107,13 +108,14 @@ def seeds_to_see(effect: float, spread: float) -> int | None:
         return 2
 
     def power(n: int) -> float:
+        # The chance to pass the edge on the side of the effect; the other side is negligible.
         edge = stats.t.ppf((1 + LEVEL) / 2, n - 1)
         shift = math.sqrt(n) * abs(effect) / spread
         return float(stats.nct.sf(edge, n - 1, shift))
 
     if power(MOST_SEEDS) < POWER:
         return None
-    low, high = 2, MOST_SEEDS
+    low, high = 2, MOST_SEEDS  # power grows with n, so bisection finds the first that is enough
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if power(middle) >= POWER else (middle + 1, high)
@@ -122,6 +124,7 @@ def seeds_to_see(effect: float, spread: float) -> int | None:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return Holm's adjusted p-values: p_(i) (m - i + 1), made monotone, at most 1."""
+    # The smallest of m is multiplied by m, the next by m - 1, ...; none ends below the one before.
     order = np.argsort(p_values, kind="stable")
     adjusted, floor = [0.0] * len(p_values), 0.0
     for place, index in enumerate(order):

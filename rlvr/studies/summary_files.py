@@ -20,7 +20,7 @@ DIFFERENCE = {
     "p_holm": "that p-value after Holm's correction over arms times metrics",
     "seeds_needed": "seeds of each arm that see such a difference with 80 % power",
 }
-_INTERVAL = "end of the 95 % Student t-interval over seeds; with one seed, of that over problems"
+_INTERVAL = "end of the 95 % interval: Student's t over seeds; of one seed, bootstrap over problems"
 _SAME = "points above the control, one run of each on the same problems; 95 % paired bootstrap"
 
 

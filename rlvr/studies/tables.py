@@ -69,7 +69,7 @@ def _comparison(cell: Cell, is_control: bool) -> dict[str, str]:
 
 
 def markdown(rows: Sequence[Mapping[str, str]]) -> str:
-    """Return rows of text as an aligned Markdown table."""
+    """Return rows of text as an aligned Markdown table; titles are the union over the rows."""
     titles = list(dict.fromkeys(key for row in rows for key in row))
     lines = [titles, *([row.get(title, "-") for title in titles] for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(titles))]
