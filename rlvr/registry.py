@@ -202,8 +202,13 @@ def place(function: Callable, error: BaseException | None = None) -> str:
 
 def shown(value: object) -> str:
     """Return the type of a value that a user's function returned, and its beginning."""
+    return f"{type(value).__name__} {shortened(value)}"
+
+
+def shortened(value: object) -> str:
+    """Return the beginning of a value as Python writes it, on one line."""
     text = " ".join(repr(value).split())
-    return f"{type(value).__name__} {text[:60]}{'…' if len(text) > 60 else ''}"
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def described(error: BaseException) -> str:
@@ -263,16 +268,12 @@ def _import_problem(module: str, error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not f.filename.startswith("<frozen") and f.filename != __file__]
     theirs = [f for f in own if not _is_library(f.filename)]
-    if not theirs:
-        return f"{module!r} does not import: {described(error)}"
-    return (
-        f"{module!r} does not import: {theirs[-1].filename}, line {theirs[-1].lineno}: "
-        f"{described(error)}"
-    )
+    frame = (theirs or own or frames)[-1]
+    return f"{module!r} does not import: {frame.filename}, line {frame.lineno}: {described(error)}"
 
 
 def _is_library(filename: str) -> bool:
     """Tell whether a file belongs to Python, to an installed package or to this one."""
     file = Path(filename)
-    roots = [Path(importlib.__file__).parent, Path(__file__).parent]
+    roots = [Path(traceback.__file__).parent, Path(__file__).parent]
     return "site-packages" in file.parts or any(root in (file, *file.parents) for root in roots)
