@@ -16,7 +16,7 @@ from torch import Tensor
 from rlvr.checkpoint import write_bytes
 from rlvr.masks.bits import count_bits, pack_bits, unpack_bits
 from rlvr.masks.spec import MaskSpec
-from rlvr.registry import mask_builder
+from rlvr.registry import mask_builder, place, shown
 from rlvr.schema import RecipeError
 
 _KEY = "rlvr_update_mask"  # the metadata entry by which a file is known to be a mask
@@ -183,13 +183,18 @@ def _build(spec: MaskSpec, weight: Tensor, name: str) -> Tensor:
         return [built(item) for item in value] if isinstance(value, list) else value
 
     options = {key: built(value) for key, value in spec.options.items()}
-    mask = mask_builder.get(spec.builder, "mask")(weight, name, **options)
-    if mask.dtype != torch.bool or mask.shape != weight.shape:
-        raise ValueError(
-            f"mask builder {spec.builder!r}: returned {mask.dtype} of shape {tuple(mask.shape)} "
-            f"for {name!r}; return torch.bool of the weight's shape {tuple(weight.shape)}"
-        )
-    return mask
+    # A builder gets a copy: one that works in place must not change the policy.
+    mask = mask_builder.call(spec.builder, f" of {name!r}", weight.clone(), name, **options)
+    if isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape == weight.shape:
+        return mask
+    kind = shown(mask)
+    if isinstance(mask, Tensor):
+        kind = f"a tensor of {mask.dtype} and shape {tuple(mask.shape)}"
+    raise RecipeError(
+        f"mask builder {spec.builder!r} of {name!r}: "
+        f"{place(mask_builder.functions[spec.builder])}: returned {kind}; return a tensor of "
+        f"torch.bool and of the weight's shape {tuple(weight.shape)}, true where it may move"
+    )
 
 
 def require_finite(weight: Tensor, name: str) -> None:
