@@ -12,10 +12,9 @@ from rlvr.data import parse_dataset
 from rlvr.studies.spec import StudyFile
 
 ROOT = Path(__file__).parent.parent
-NOT_OURS = (".venv", ".git", "runs")
-PAGES = sorted(
-    path for path in ROOT.rglob("*.md") if path.relative_to(ROOT).parts[0] not in NOT_OURS
-)
+FOLDERS = (".github", "launch", "recipes", "rlvr", "scripts", "tests")
+PAGES = [ROOT / "README.md"]
+PAGES += sorted(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))
 EXAMPLES = sorted((ROOT / "tests" / "examples").glob("my_*.py"))
 CONTRIBUTING = ROOT / ".github" / "CONTRIBUTING.md"
 PATH = re.compile(r"\b((?:recipes|launch|scripts|rlvr|tests)/[\w./-]+\.\w+)")
