@@ -27,7 +27,7 @@ READING = {
         "intervals, the memory of the optimizer's state, and the size of a checkpoint. Several "
         "seeds: Student's t over seeds, and a faint dot for each. One seed: intervals over "
         "problems. The band is the control.",
-        "What to look for": "An arm inside the band of accuracy whose bars are short.",
+        "What to look for": "An arm with short bars inside the band of accuracy.",
         "By chance": "Arms that do the same scatter around the band, some of them outside of it.",
     },
     "differences": {
