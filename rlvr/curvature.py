@@ -64,6 +64,7 @@ class Prompts:
 
 
 def _example(policy: Any, head: list[int], tokens: list[int]) -> Example:
+    # One completion at a time: squared gradients of a batch would mix its completions.
     ids = torch.tensor([head + tokens], device=next(policy.parameters()).device)
     span = slice(len(head) - 1, len(head) + len(tokens) - 1)  # each predicts the token after it
 
@@ -133,6 +134,7 @@ def draw_prompts(
     rows = load_prepared(spec, "data", tokenizer=tokenizer).rows
     if len(rows) < 2:
         raise RecipeError("data: has one row, and one prompt has no interval; name at least two")
+    # Not the first rows: a file may be sorted by difficulty.
     rows = random.Random(seed).sample(rows, min(prompts, len(rows)))
     messages = [spec.render(row["problem"]) for row in rows]
     drawn = sample(
@@ -214,6 +216,7 @@ def _table(
 ) -> cv.Table:
     names, owners = list(weights), prompts.owners
     place = {name: index for index, name in enumerate(names)}
+    # By prompt, because prompts are what the intervals draw again.
     sums = np.zeros((len(prompts.heads), len(names), cv.GROUPS, cv.BINS))
 
     def observe(index: int, name: str, square: Tensor) -> None:
@@ -277,6 +280,7 @@ def measure_length(
     """Return the Fisher length of the update of all parameters, its shares, and the exact KL."""
     after = dict(tuned.named_parameters())
     changes = {n: (after[n] - p).detach() for n, p in policy.named_parameters()}
+    # Parameters that did not move cost a pass each and add nothing.
     update = {n: change for n, change in changes.items() if bool(change.any())}
     weights = {n: p.detach() for n, p in policy.named_parameters() if n in update}
     pieces, at_random = fl.pieces_of(update, cells), fl.random_pieces_of(update, cells)

@@ -94,6 +94,7 @@ def rotate(attention: Any, heads: Heads, rotation: Tensor) -> None:
     """Rotate the values of every head by ``rotation`` (D x D), in the weights' own dtype."""
     weight = attention.v_proj.weight
     blocks = weight.view(heads.key_values, heads.dimension, -1)
+    # R^T from the left on the rows of every value head, R from the right on o's columns below.
     weight.copy_((rotation.to(weight).T @ blocks).reshape(weight.shape))
     if attention.v_proj.bias is not None:
         bias = attention.v_proj.bias

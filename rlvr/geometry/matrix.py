@@ -63,6 +63,7 @@ def measure(
         "sparsity_atol": sparsity.sparsity_atol(base, tuned),
         "below_half_ulp": sparsity.below_half_ulp(base, tuned),
     }
+    # A small matrix has fewer directions than the flags ask for; the row says what was used.
     rank, angle_rank = (min(k, *base.shape) for k in (settings.rank, settings.angle_rank))
     row |= {"rank": rank, "angle_rank": angle_rank}
     row["energy_off_principal_random"] = 1 - rank**2 / base.numel()
@@ -104,6 +105,7 @@ def measure(
 
 def _spread(profile: Tensor, length: int) -> float:
     """Return the standard deviation of a profile, divided by that of independent entries."""
+    # p (1 - p) / n: the variance of a mean of n independent entries of density p.
     share = float(profile.mean())
     chance = math.sqrt(max(0.0, share * (1 - share)) / length)
     return float(profile.std(correction=0)) / chance if chance else math.nan

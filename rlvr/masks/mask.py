@@ -81,6 +81,7 @@ class Mask(Mapping[str, Tensor]):
     def fingerprint(self) -> str:
         """Return the SHA-256 over names, shapes and bits, sorted by name."""
         digest = hashlib.sha256()
+        # Sorted, so that the order in which matrices were built does not matter.
         for name in sorted(self.shapes):
             digest.update(json.dumps([name, *self.shapes[name]]).encode())
             digest.update(self.bits[name].numpy().tobytes())

@@ -118,6 +118,7 @@ def density_bounds(spec: MaskSpec) -> tuple[float, float]:
     if builder == "complement":
         low, high = density_bounds(options["of"])
         return 1 - high, 1 - low
+    # The parts may overlap in any way, which gives the bounds of Frechet.
     if builder in ("union", "intersection"):
         lows, highs = zip(*(density_bounds(part) for part in options["of"]), strict=True)
         if builder == "union":

@@ -53,8 +53,10 @@ def spectra_figure(names: Sequence[str], vectors: Sequence[Vectors]) -> tuple[Dr
 def _draw_change(axes: Axes, index: Any, before: Any, after: Any, color: str, label: str) -> None:
     if after is None or not before.max():
         return
+    # The floor keeps singular values of 0 from dividing by 0.
     change = np.abs(after - before) / np.maximum(before, _TINY * before.max())
     if change.max() > 0:
+        # A logarithmic axis cannot show 0: no change stands at the floor.
         axes.semilogy(index, np.maximum(change, _TINY), color=color, linewidth=1.0, label=label)
 
 
@@ -70,6 +72,7 @@ def angles_figure(rows: Sequence[Row]) -> tuple[Draw, tuple]:
                 own = [row for row in rows if row["kind"] == kind]
                 x = _places(own, rows)
                 color = color_of(index, theme)
+                # The null is missing with --fast, for all matrices alike.
                 null = [row[f"max_angle_{side}_null_deg"] for row in own]
                 if all(value is not None for value in null):
                     axes.plot(x, null, ":", color=color, linewidth=1.2, alpha=0.8)
@@ -100,6 +103,7 @@ def _places(own: Sequence[Row], rows: Sequence[Row]) -> list[int]:
 
 def _log_if_wide(axes: Axes, values: Sequence[float]) -> None:
     positive = [value for value in values if value > 1e-9]
+    # From 30 times on, the small ones would lie on a linear axis's bottom.
     if positive and max(positive) > 30 * min(positive):
         axes.set_yscale("log")
         axes.set_ylim(bottom=min(positive) / 2)
@@ -163,6 +167,7 @@ def sparsity_figure(rows: Sequence[Row]) -> tuple[Draw, tuple]:
     """Return the bf16-aware update sparsity of every matrix as a heat map, block by kind."""
     kinds = ordered_kinds([row["kind"] for row in rows])
     layers = sorted({-1 if row["layer"] is None else row["layer"] for row in rows})
+    # Several matrices of a kind in a block (experts) are averaged; a missing one stays empty.
     sums, counts = np.zeros((2, len(kinds), len(layers)))
     for row in rows:
         at = kinds.index(row["kind"]), layers.index(-1 if row["layer"] is None else row["layer"])
@@ -174,7 +179,7 @@ def sparsity_figure(rows: Sequence[Row]) -> tuple[Draw, tuple]:
         axes = figure.subplots()
         image = axes.imshow(shares, aspect="auto", cmap=theme.heat, interpolation="nearest")
         names = ["-" if layer < 0 else str(layer) for layer in layers]
-        step = max(1, len(layers) // 16)
+        step = max(1, len(layers) // 16)  # at most about 16 ticks, however deep the model
         axes.set_xticks(range(0, len(layers), step), names[::step])
         axes.set_yticks(range(len(kinds)), kinds)
         axes.tick_params(length=0)
@@ -194,6 +199,7 @@ def _write_cells(axes: Axes, shares: np.ndarray) -> None:
     for (line, column), share in np.ndenumerate(shares):
         if np.isfinite(share):
             red, green, blue, _ = image.cmap(image.norm(share))
+            # Perceived brightness (ITU-R BT.601) decides on white or black digits.
             dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.55
             axes.text(column, line, f"{100 * share:.1f}", ha="center", va="center", fontsize=8.5,
                       color="#ffffff" if dark else "#1f2328")  # fmt: skip
@@ -252,6 +258,7 @@ def stripes_figure(
                          label="95 % of random rows or columns")  # fmt: skip
             index = np.arange(len(profile))
             axes.plot(index, profile, ".", markersize=2.5, color=color_of(0, theme), alpha=0.55)
+            # Stripes are wider than single rows: smooth over a 64th of them.
             window = max(3, len(profile) // 64)
             axes.plot(index, smooth(profile.tolist(), window), color=color_of(1, theme),
                       linewidth=1.4, label=f"mean of {window} neighbours")  # fmt: skip

@@ -144,6 +144,7 @@ def curves_figure(
 
     def draw(figure: Figure, theme: Theme) -> None:
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
+        # Whatever the shape of the grid, panel i and group j stand at flat place i len(groups) + j.
         for axes in grid.flat[len(panels) * len(groups) :]:
             axes.set_axis_off()
         for index, (label, curves) in enumerate(panels.items()):
@@ -151,7 +152,7 @@ def curves_figure(
             for axes, group in zip(line, groups, strict=True):
                 _draw_group(axes, curves, group, control, theme)
                 axes.set_ylim(*_limits(curves))
-                if index * len(groups) >= (rows - 1) * columns:
+                if index * len(groups) >= (rows - 1) * columns:  # the last row
                     axes.set_xlabel("optimizer step")
             line[0].set_ylabel(label)
         for column, group in enumerate(groups):
@@ -207,6 +208,7 @@ def sweep_figure(
     field: str, values: Sequence[Any], panels: Mapping[str, Mapping[str, Sequence[Dots | None]]]
 ) -> tuple[Draw, tuple]:
     """Return a panel for each number: a line per arm over the swept values, with intervals."""
+    # type() and not isinstance: booleans are integers, and have no place on an axis.
     numeric = all(type(value) in (int, float) for value in values)
     places = list(values) if numeric else list(range(len(values)))
 
@@ -225,6 +227,7 @@ def sweep_figure(
                 axes.plot(x, [d.mean for _, d in kept], marker="o", markersize=4, **style)
                 for place, d in kept:
                     axes.plot([place, place], [d.low, d.high], color=style["color"], alpha=0.5)
+            # Learning rates are swept by factors.
             if numeric and min(places) > 0 and max(places) >= 5 * min(places):
                 axes.set_xscale("log")
                 axes.xaxis.set_minor_locator(NullLocator())
@@ -260,6 +263,7 @@ def scatter_figure(
         for axes, (title, arms) in zip(grid, points.items(), strict=True):
             tidy(axes, theme)
             for index, (arm, pairs) in enumerate(arms.items()):
+                # With more arms than colours the marker tells them apart.
                 marker = "os^Dv"[index // len(theme.colors) % 5]
                 x, y = zip(*pairs, strict=True) if pairs else ((), ())
                 axes.plot(x, y, marker, color=color_of(index, theme), markersize=4.5, alpha=0.8,

@@ -93,6 +93,7 @@ def _plans(
     study: Study, cells: Sequence[Cell], shown: Sequence[Cell]
 ) -> dict[str, tuple[Draw, tuple]]:
     """Return what is drawn; ``shown`` is one cell an arm."""
+    # The order here is the order in the report.
     names = [cell.arm for cell in shown]
     control = next((i for i, cell in enumerate(shown) if cell.arm == study.control), None)
     plans: dict[str, tuple[Draw, tuple]] = {}
@@ -169,6 +170,7 @@ def _pairs(cells: Sequence[Cell], arm: str, key: str) -> list[tuple[float, float
 
 def figures(study: Study, cells: Sequence[Cell]) -> dict[str, dict[str, bytes]]:
     """Return the figures as PNG by name and theme."""
+    # A figure has one row an arm: of a sweep, the arm's best value.
     shown = at_best(study, cells) if study.swept is not None else list(cells)
     return {
         name: {theme: png(how, size, colors) for theme, colors in THEMES.items()}

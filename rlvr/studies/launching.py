@@ -96,6 +96,7 @@ def _commands(study: Study, run: Run) -> list[list[str]]:
             start = [sys.executable, "-m", "accelerate.commands.launch"]
             start += ["--config_file", str(study.launch), "--main_process_port", str(_free_port())]
             start += ["-m", "rlvr.train"]
+        # A folder without a recipe was claimed by no run yet: --resume would be refused.
         resume = ["--resume"] if (run.folder / "recipe.json").is_file() else []
         commands.append([*start, str(write_recipe(study, run)), *resume])
     if study.geometry is not None and (commands or geometry_is_due(run, study.geometry)):
@@ -144,6 +145,7 @@ def run_study(study: Study, jobs: int | None) -> list[str]:
             command goes on from there.
     """
     free = slots(study, jobs)
+    # In the study's order, seed by seed: an interrupted study has whole seeds to compare.
     waiting = [run for run in study.runs if not _is_done(study, run)]
     done = len(study.runs) - len(waiting)
     if done:
@@ -220,7 +222,7 @@ def _interruptible(active: list[Job]) -> Iterator[None]:
         while any(job.process.poll() is None for job in active):
             try:
                 time.sleep(_POLL_SECONDS)
-            except KeyboardInterrupt:
+            except KeyboardInterrupt:  # the second Ctrl-C: the last checkpoints have to do
                 _signal(active, signal.SIGKILL)
         runtime.say("interrupted; run the same command again to go on from here")
         raise

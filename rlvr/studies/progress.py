@@ -36,6 +36,7 @@ def state_of(run: Run) -> str:
 def geometry_is_due(run: Run, wanted: GeometrySettings) -> bool:
     """Return whether a finished run has no measurement, an older one, or one of other settings."""
     measured, trained = run.folder / "geometry" / "summary.json", run.folder / "summary.json"
+    # Older than the summary: the run went on after it was measured.
     if not measured.is_file() or measured.stat().st_mtime_ns < trained.stat().st_mtime_ns:
         return True
     settings = json.loads(measured.read_text(encoding="utf-8"))["settings"]
@@ -86,6 +87,7 @@ def _steps_left(run: Run, state: str) -> int:
 def _rate(study: Study, run: Run, rates: dict[str, float | None]) -> float:
     """Return seconds a step: of the arm's finished runs, else of any, else 0."""
     own = [rates[other.name] for other in study.runs_of(run.arm, run.value) if other.name in rates]
+    # A run killed within its first step has no rate.
     known = [rate for rate in own or rates.values() if rate is not None]
     return statistics.median(known) if known else 0.0
 

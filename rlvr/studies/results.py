@@ -25,6 +25,7 @@ class Metric:
     meaning: str
 
 
+# All that is compared between arms, and corrected for together: a metric more makes each weaker.
 METRICS = {
     "accuracy": Metric("accuracy (%)", 1, "held-out accuracy of the exported policy"),
     "kl": Metric("KL to base", 4, "KL(policy || base), nats per token of the policy's completions"),
@@ -108,6 +109,7 @@ def row_of(run: Run) -> dict[str, Any] | None:
 
 
 def _geometry(total: Mapping[str, Any]) -> dict[str, float]:
+    # Either side may have turned further; the larger one is reported.
     numbers = {
         "nss": total["mean_nss"],
         "angle": max(total["max_max_angle_left_deg"], total["max_max_angle_right_deg"]),

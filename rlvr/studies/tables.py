@@ -36,7 +36,7 @@ def result_rows(study: Study, cells: Sequence[Cell]) -> list[dict[str, str]]:
     for cell in cells:
         density, leak = over_seeds(cell, "density"), over_seeds(cell, "mask_leak")
         row = {"arm": cell.name}
-        if set(cell.rows) != {None}:
+        if set(cell.rows) != {None}:  # a study without seeds has one run a cell
             row["seeds"] = f"{len(cell.rows)} of {cell.planned}"
         row["density"] = "-" if density is None else f"{density:.1%}"
         row["leak"] = "-" if leak is None else str(leak)
