@@ -108,6 +108,7 @@ def bootstrap_ratio(
     # Its own generator: the same interval in every run, and no draw taken from the sampler's.
     generator = np.random.default_rng(seed)
     ratios = np.empty(resamples)
+    # Resampled in blocks: all draws of a large benchmark at once would take gigabytes.
     rows = max(1, _DRAWS_AT_ONCE // x.size)
     for start in range(0, resamples, rows):
         block = ratios[start : start + rows]

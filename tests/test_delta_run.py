@@ -62,6 +62,7 @@ def test_a_run_whose_checkpoints_are_deltas_is_the_run_whose_are_whole(train, tm
     sparse = train("sparse", mask=RANDOM, trainer=trainer, eval=evaluation, run=DELTA)
     first, second = (json.loads((run / "summary.json").read_text()) for run in (whole, sparse))
     del first["seconds_per_step"], second["seconds_per_step"]
+    assert 10 * second.pop("checkpoint_bytes") < first.pop("checkpoint_bytes")
     assert first == second and second["mask_leak"] == 0
     assert not (sparse / "policy").exists()
     newest = checkpoints(sparse)[-1]

@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 
 from rlvr.checkpoint import checkpoints, read_jsonl
 from rlvr.cli import main as cli_main
-from rlvr.delta import DELTA
 from rlvr.masks import Mask
 from rlvr.run_dir import read_summary
 
@@ -55,7 +54,8 @@ def expected_sizes(run: Path) -> tuple[int, int]:
     mask = Mask.load(run / "mask.safetensors")
     moving = sum(int(mask[name].sum()) for name in mask.names)
     packed = sum(-(-math.prod(shape) // 8) for shape in mask.shapes.values())
-    return 8 * moving + 4 * len(mask.shapes) + packed, (newest / DELTA).stat().st_size
+    state = 8 * moving + 4 * len(mask.shapes) + packed
+    return state, (newest / "model.safetensors").stat().st_size
 
 
 def table(folder: Path, name: str) -> list[dict[str, str]]:
@@ -89,12 +89,7 @@ def test_a_study_runs_its_arms_reports_a_failed_one_and_keeps_the_finished(
     still = {"trainer": {"learning_rate": 1e-20}}
     path = write_study(
         arms={
-            "half": {
-                **RANDOM,
-                "eval": {"checkpoints": "every"},
-                "trainer": {"save_steps": 1},
-                "run": {"checkpoint": "delta"},
-            },
+            "half": {**RANDOM, "eval": {"checkpoints": "every"}, "trainer": {"save_steps": 1}},
             "lora": LORA,
             "still": {**still, "seeds": [0]},
         },

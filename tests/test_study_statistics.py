@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 from scipy import stats
 
-from rlvr.studies.findings import sentences
+from rlvr.studies.findings import prices, sentences
 from rlvr.studies.results import METRICS, Cell, compare
 from rlvr.studies.spec import load_study
 from rlvr.studies.statistics import difference, holm, mean_over_seeds, seeds_to_see
@@ -203,3 +203,22 @@ def test_single_runs_are_compared_problem_by_problem_and_weighed(tmp_path, lost,
 def test_runs_on_other_problems_are_not_compared(tmp_path):
     cells = [finished(tmp_path, "a", [1, 0, 1]), finished(tmp_path, "b", [1, 0])]
     assert compare(cells, lambda _: cells[0], tmp_path)[1].over_problems is None
+
+
+def test_only_arms_that_keep_up_are_praised_and_a_control_without_an_accuracy_praises_none(
+    tmp_path,
+):
+    dense = [1] * 300 + [0] * 100
+    state = {"optimizer_state_bytes": 6_000_000, "checkpoint_bytes": 4_000_000}
+    cells = [finished(tmp_path, "dense", dense, **state)]
+    for name, lost, own in (("poor", 90, 10_000), ("good", 2, 50_000), ("large", 0, 5_000_000)):
+        right = [0] * lost + dense[lost:]
+        cells.append(finished(tmp_path, name, right, optimizer_state_bytes=own))
+    study = load_study(ROOT / "recipes/pocket/demo.yaml", [])
+    compared = compare(cells, lambda _: cells[0], tmp_path)
+    (only,) = prices(study, compared)
+    assert only.startswith("good reaches 74.5 % where dense reaches 75.0 %, with 1/120")
+    (worst,) = prices(study, compared[:2])
+    assert worst.startswith("poor reaches") and "below by more than chance" in worst
+    blind = Cell("dense", None, {None: {"run": "dense", **state}}, 1, {}, {})
+    assert prices(study, [blind, *compared[1:]]) == []

@@ -72,6 +72,7 @@ def sum_cells(values: Tensor, cells: Tensor) -> Tensor:
 
 def shuffled_sums(name: str, diagonal: Tensor, cells: Tensor) -> Floats:
     """Return the sums by group under shuffled rows and columns, SHUFFLES x GROUPS."""
+    # Shuffling the diagonal under a fixed mask is shuffling the mask over a fixed diagonal.
     generator = generator_for(name, 0)
     sums = []
     for _ in range(SHUFFLES):
@@ -126,6 +127,7 @@ class Table:
             "mean_curvature_all": everywhere,
         }
         squares, by_size = self.squares[chosen], _by_size(counts, groups)
+        # First against masks of the same size, then of the same size in every bin of magnitudes.
         deviation = np.sqrt(_variance(counts, total, squares, groups))
         row |= self._against("ratio", "z_random", chosen, groups, by_size, deviation)
         row["z_shuffled"] = self._z_shuffled(chosen, groups)

@@ -126,6 +126,7 @@ def fisher_form(logits: Tensor, first: Tensor, second: Tensor) -> Tensor:
         logits: T x V.
         first, second: changes of them, T x V.
     """
+    # In float64, because p (a - mean a) cancels; a few rows at a time, because V is large.
     parts = []
     for rows in zip(*(x.split(_ROWS) for x in (logits, first, second)), strict=True):
         p, a, b = rows[0].double().softmax(-1), rows[1].double(), rows[2].double()
@@ -203,6 +204,7 @@ def lanczos(
     first = {
         n: torch.randn(w.shape, generator=generator, dtype=w.dtype) for n, w in weights.items()
     }
+    # Drawn on the CPU and then moved, so that every device starts from the same vector.
     vector = _flat(first).to(next(iter(weights.values())).device)
     basis, diagonal, off_diagonal = [vector / vector.norm()], [], []
     for _ in range(min(steps, vector.numel())):
@@ -212,6 +214,7 @@ def lanczos(
             for other in basis:
                 image = image - (image @ other) * other
         off_diagonal.append(float(image.norm()))
+        # Nothing but rounding is left: the Krylov space is exhausted.
         if off_diagonal[-1] <= torch.finfo(image.dtype).eps * max(map(abs, diagonal)) * len(basis):
             break
         basis.append(image / off_diagonal[-1])

@@ -27,6 +27,7 @@ PIECES = GROUPS + 1  # the groups of the target matrices, then everything else t
 def pieces_of(update: Weights, cells: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
     """Return the update on each group of entries of the target matrices, and its rest."""
     pieces = []
+    # A cell is group BINS + bin, so that the division gives its group.
     for group in range(GROUPS):
         pieces.append({n: d * (cells[n] // BINS == group) for n, d in update.items() if n in cells})
     return [*pieces, {n: d for n, d in update.items() if n not in cells}]

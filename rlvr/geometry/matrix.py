@@ -78,6 +78,7 @@ def measure(
     # Differences of bf16 numbers fit float32 to all but their last bits, at half the time.
     dtype = torch.float64 if settings.exact else torch.float32
     update = tuned.to(dtype) - base.to(dtype)
+    # Of the difference of the stored values, so that bf16 files are measured as they are.
     row |= _update_size(update, base.to(dtype), settings.exact)
     left, right = before.left[:, :rank].to(dtype), before.right[:, :rank].to(dtype)
     row["energy_off_principal"] = spectra.energy_off_principal(update, left, right)
@@ -122,6 +123,7 @@ def _masks(
     count = count_of(exact_density(settings.density), base.numel())
     principal = largest(magnitude, count)
     del magnitude  # as large as the matrix, and the masks below need the room
+    # The magnitudes as training's own builder sees them: float32, or wider where stored wider.
     wide = base if base.dtype == torch.float64 else base.float()
     low = smallest(wide.abs(), count_of(exact_density(settings.low_density), base.numel()))
     return {"principal": principal, "low": low, "principal_not_low": principal & ~low}

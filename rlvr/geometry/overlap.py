@@ -74,12 +74,14 @@ def expected_moves(base: Tensor, tuned: Tensor) -> Tensor:
     it from smaller and from larger ones. Where fewer than 256 entries are so fine, p is the share
     of the binade's own entries that moved. Both tensors are cast to bf16 first.
     """
+    # Counted in chunks that stay in the cache; only the 256 x _LEVELS table is kept.
     parts = [x.flatten().split(_CHUNK) for x in (base, tuned)]
     cells = torch.zeros(256, _LEVELS, dtype=torch.int64, device=base.device)
     for pair in zip(*parts, strict=True):
         cells += _changes(*pair)
     counts = cells.double().cpu()
     finer = counts.cumsum(0)  # row b: the changes of binade b and all finer ones
+    # The fallback: the share of a binade's own entries that moved (level 0 did not).
     chance = 1 - counts[:, 0] / counts.sum(1).clamp(min=1)
     for b in range(_FINER + 1, 256):
         known = finer[b - _FINER]
@@ -174,12 +176,13 @@ def _pairs(masks: Sequence[Tensor]) -> list[tuple[int, int]]:
     if len(masks) < 2:
         raise ValueError("consistency is between runs; give at least two")
     moved = [bool(mask.any()) for mask in masks]
+    # Each pair once; two runs that moved nothing have an index of 0 / 0.
     return [(i, j) for j in range(len(masks)) for i in range(j) if moved[i] or moved[j]]
 
 
 def consensus(masks: Sequence[Tensor]) -> Tensor:
     r"""Return the consensus ratio :math:`C_{ij} = \frac1R \sum_r M_{ij}^{(r)}`, float64."""
-    counts = masks[0].to(torch.int32)
+    counts = masks[0].to(torch.int32)  # a stack of all masks would take R times the memory
     for mask in masks[1:]:
         counts = counts + mask
     return counts.double() / len(masks)

@@ -28,6 +28,7 @@ from rlvr.schema import RecipeError
 
 def exact_density(density: float) -> Fraction:
     """Return the decimal fraction that the user wrote: 0.1 is a tenth, not its nearest double."""
+    # A double is within 1e-16 of what was written; the simplest fraction nearby is that number.
     return Fraction(density).limit_denominator(10**9)
 
 
@@ -48,6 +49,7 @@ def largest(values: Tensor, count: int) -> Tensor:
     flat = values.reshape(-1)
     if count == 0:
         return torch.zeros_like(values, dtype=torch.bool)
+    # A threshold and its ties take linear time, where a sort would take n log n.
     threshold = _kth_smallest(flat, flat.numel() - count)
     mask = flat > threshold
     # What is still missing comes from the entries equal to the threshold, lowest index first.

@@ -214,6 +214,7 @@ def build_mask(
     Raises:
         ValueError: a base weight is not finite, a name comes twice, or no entry at all may move.
     """
+    # Packed at once: all bool masks of a 7B model together would take 7 GB.
     bits: dict[str, Tensor] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     for name, weight in weights:

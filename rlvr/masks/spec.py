@@ -115,6 +115,7 @@ def density_bounds(spec: MaskSpec) -> tuple[float, float]:
     if builder == "safe":
         low, principal = options["low_density"], options["principal_density"]
         return max(low, 1 - principal), min(1.0, low + 1 - principal)
+    # The complement of the densest mask is the sparsest one.
     if builder == "complement":
         low, high = density_bounds(options["of"])
         return 1 - high, 1 - low

@@ -135,6 +135,7 @@ def curves_figure(
     """
     arms = list(dict.fromkeys(arm for curves in panels.values() for arm in curves))
     others = [arm for arm in arms if arm != control]
+    # Five lines in a panel can be told apart: the control and four arms.
     groups = [others[i : i + ARMS_PER_PANEL] for i in range(0, len(others), ARMS_PER_PANEL)] or [[]]
     # Few arms: the metrics stand side by side. Many: each group is a column of its own.
     rows, columns = len(panels), len(groups)

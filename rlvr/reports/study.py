@@ -119,6 +119,7 @@ def _plans(
             METRICS[key].title: _by_arm(study, cells, lambda own, key=key: _dots(own, key))
             for key in keys
         })  # fmt: skip
+    # The curves of a sweep are those of each arm's best value, as in the first figure.
     curves = _curves(study, shown)
     if curves:
         plans["curves"] = draw.curves_figure(curves, study.control)
@@ -127,6 +128,7 @@ def _plans(
         panels = {METRICS[key].title: _dots(shown, key) for key in measured}
         plans["geometry"] = draw.dots_figure(names, panels, control)
     costs = [key for key in COSTS if key in present]
+    # With one run an arm the scatter would only repeat the first figure.
     if "accuracy" in present and costs and len(study.runs) > len(study.arms):
         plans["cost"] = draw.scatter_figure(METRICS["accuracy"].title, {
             METRICS[key].title: {arm: _pairs(cells, arm, key) for arm in study.arms}
@@ -217,6 +219,7 @@ def _cards(study: Study, cells: Sequence[Cell]) -> list[tuple[str, str, str]]:
         (f"{done} / {len(study.runs)}", "runs are finished", "unfinished ones are left out"),
         ("-" if worst is None else str(worst), "entries leaked out of a mask", "0 by contract"),
     ]
+    # Every run evaluates the base policy on the same problems with the same seed.
     before = [c.rows[s]["accuracy_before"] for c in cells for s in c.rows
               if c.rows[s].get("accuracy_before") is not None]  # fmt: skip
     if before:

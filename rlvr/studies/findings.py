@@ -8,7 +8,8 @@ from rlvr.studies.spec import Study
 from rlvr.studies.statistics import Difference
 
 NAMED = 4  # arms that a sentence lists one by one
-CHEAP = 2  # an arm is worth a sentence of its own when the control has this many times its state
+CHEAP = 2  # an arm gets a sentence of its own when the control has this many times its state
+PRICED = 2  # such sentences
 
 
 def sentences(study: Study, cells: Sequence[Cell]) -> list[str]:
@@ -28,20 +29,23 @@ def sentences(study: Study, cells: Sequence[Cell]) -> list[str]:
 
 
 def prices(study: Study, cells: Sequence[Cell]) -> list[str]:
-    """Return a sentence for each arm with far less optimizer state than the control's, least first.
+    """Return a sentence for arms with far less optimizer state than the control's, least first.
 
-    One cell an arm: a sweep's cells are not told apart here.
+    At most ``PRICED`` arms, those that are not seen below the control; where every one is, the arm
+    with the least state. A sweep has none: its cells are not told apart here.
     """
     control = next((cell for cell in cells if cell.arm == study.control), None)
     state = None if control is None else over_seeds(control, "optimizer_state_bytes")
-    if control is None or not state or study.swept is not None:
+    if control is None or not state or "accuracy" not in control.means or study.swept is not None:
         return []
     cheap = []
     for cell in cells:
         own = over_seeds(cell, "optimizer_state_bytes")
         if own and CHEAP * own <= state and "accuracy" in cell.means:
             cheap.append((own, cell))
-    return [_price(cell, control, state / own) for own, cell in sorted(cheap, key=lambda c: c[0])]
+    cheap.sort(key=lambda pair: pair[0])
+    equal = [(own, cell) for own, cell in cheap if not _is_below(cell)]
+    return [_price(cell, control, state / own) for own, cell in (equal or cheap[:1])[:PRICED]]
 
 
 def _price(cell: Cell, control: Cell, ratio: float) -> str:
@@ -70,7 +74,13 @@ def _strength(cell: Cell) -> str:
     return f"the difference of {numbers} may be chance"
 
 
+def _is_below(cell: Cell) -> bool:
+    between = cell.differences.get("accuracy", cell.over_problems)
+    return between is not None and between.mean < 0 and _is_apart(between)
+
+
 def _is_apart(between: Estimate | Difference) -> bool:
+    # Over seeds the verdict is corrected for all comparisons; over problems the interval decides.
     if isinstance(between, Difference):
         return between.is_seen
     return not between.low <= 0 <= between.high

@@ -2,8 +2,8 @@
 
 Each run is a process of its own, through accelerate where the study names a launch file, several
 at once where there are GPUs or cores for them. A finished run is kept, an interrupted one resumed,
-a failed one reported beside the others. Writes ``report.html``, ``table.md``, ``summary.csv`` (one
-row an arm), ``runs.csv`` (one row a run) and the figures.
+and a failed one reported without stopping the others. Writes ``report.html``, ``table.md``,
+``summary.csv`` (one row an arm), ``runs.csv`` (one row a run) and the figures.
 """
 
 import argparse
