@@ -9,11 +9,14 @@ import yaml
 from rlvr.cli import VERBS
 from rlvr.config import check_section, resolve_recipe
 from rlvr.data import parse_dataset
+from rlvr.registry import reward
+from rlvr.rewards import parse_reward
 from rlvr.studies.spec import StudyFile
 
 ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
 FOLDERS = (".github", "launch", "recipes", "rlvr", "scripts", "tests")
-PAGES = [ROOT / "README.md"]
+PAGES = [README]
 PAGES += sorted(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))
 EXAMPLES = sorted((ROOT / "tests" / "examples").glob("my_*.py"))
 CONTRIBUTING = ROOT / ".github" / "CONTRIBUTING.md"
@@ -48,7 +51,7 @@ def test_a_page_shows_only_files_links_and_verbs_that_exist(page):
 
 
 def test_every_part_has_a_page_that_the_readme_links():
-    text = (ROOT / "README.md").read_text()
+    text = README.read_text()
     assert len(text.splitlines()) <= 220
     for page in PAGES:
         if page.name == "README.md" and page.parent != ROOT and "policy" not in page.parts:
@@ -83,3 +86,13 @@ def test_the_sections_of_the_pages_are_checked_sections():
     assert parse_dataset(data["data"], "data").name == "jsonl"
     (study,) = yaml_blocks("rlvr/studies/README.md")
     assert list(check_section(StudyFile, study, "study").arms) == ["dense", "safe", "SFT"]
+
+
+def test_the_reward_of_the_readme_is_a_reward():
+    (block,) = re.findall(r"```python\n# my_rewards.py\n(.*?)```", README.read_text(), re.DOTALL)
+    try:
+        exec(block, {})
+        call = parse_reward({"name": "my_reward", "weight": 0.2, "bonus": 2.0}, "rewards[0]")
+        assert call(["so 12", "no"], {"answer": ["12", "7"]}) == [2.0, 0.0]
+    finally:
+        reward.functions.pop("my_reward", None)
