@@ -54,7 +54,7 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def amend_json(path: Path, **changes: Any) -> None:
+def amend_json(path: Path, **changes: object) -> None:
     """Set keys of a JSON object on disk; a missing file counts as an empty object."""
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     write_json(path, content | changes)

@@ -18,7 +18,7 @@ decide all:
 Prompts are the unit of resampling; entries are not a sample of anything.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from rlvr.geometry.matrix import Settings
 from rlvr.masks.builders import generator_for, low_magnitude, principal
 
 Floats = NDArray[np.float64]
+Expect = Callable[[Floats], Floats]  # from sums by cell to the mean sum on random masks
 BINS = 128  # of the magnitudes of one matrix, fewer where one would have few entries
 _FEW = 16
 GROUPS = 4  # principal + 2 low
@@ -142,8 +143,8 @@ class Table:
         z_key: str,
         chosen: list[int],
         groups: list[int],
-        expect: Any,
-        deviation: Any,
+        expect: Expect,
+        deviation: float,
     ) -> dict[str, Any]:
         """Return the ratio to what ``expect`` says of random masks, its interval, and z."""
         total = self.total[chosen]
@@ -164,13 +165,13 @@ class Table:
         return float((observed - mean) / deviation) if deviation > _ROUNDING * mean else None
 
 
-def _by_size(counts: Floats, groups: list[int]) -> Any:
+def _by_size(counts: Floats, groups: list[int]) -> Expect:
     """Return the function from sums to what random masks of the same size hold on average."""
     density = counts[:, groups].sum((1, 2)) / counts.sum((1, 2))
     return lambda sums: (sums.sum((-2, -1)) * density).sum(-1)
 
 
-def _by_magnitude(counts: Floats, groups: list[int]) -> Any:
+def _by_magnitude(counts: Floats, groups: list[int]) -> Expect:
     """Return the same for random masks with the same size in every bin of magnitudes."""
     density = counts[:, groups].sum(1) / np.maximum(counts.sum(1), 1)
     return lambda sums: (sums.sum(-2) * density).sum((-2, -1))

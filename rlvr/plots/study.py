@@ -12,6 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from rlvr.plots.theme import Draw, Theme, color_of, smooth, tidy
+from rlvr.studies.curves import Curve
+from rlvr.studies.statistics import Difference
 
 ARMS_PER_PANEL = 4
 
@@ -94,12 +96,9 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def differences_figure(
-    names: Sequence[str], differences: Sequence[Any], title: str
+    names: Sequence[str], differences: Sequence[Difference], title: str
 ) -> tuple[Draw, tuple]:
-    """Return each arm's difference from the control with its interval; full dots are seen.
-
-    ``differences`` have ``mean``, ``low``, ``high`` and ``is_seen``.
-    """
+    """Return each arm's difference from the control with its t-interval; full dots are seen."""
 
     def draw(figure: Figure, theme: Theme) -> None:
         axes = figure.subplots()
@@ -125,7 +124,7 @@ def differences_figure(
 
 
 def curves_figure(
-    panels: Mapping[str, Mapping[str, Any]], control: str | None
+    panels: Mapping[str, Mapping[str, Curve]], control: str | None
 ) -> tuple[Draw, tuple]:
     """Return a panel for each metric and group of arms, the control grey in each.
 
@@ -173,7 +172,7 @@ def curves_figure(
 
 def _draw_group(
     axes: Axes,
-    curves: Mapping[str, Any],
+    curves: Mapping[str, Curve],
     group: Sequence[str],
     control: str | None,
     theme: Theme,
@@ -187,7 +186,7 @@ def _draw_group(
             _draw_curve(axes, curves[arm], color_of(index, theme))
 
 
-def _limits(curves: Mapping[str, Any]) -> tuple[float, float]:
+def _limits(curves: Mapping[str, Curve]) -> tuple[float, float]:
     """Return limits that follow the means: the t-interval of two seeds would dwarf every line."""
     low = min(float(curve.mean.min()) for curve in curves.values())
     high = max(float(curve.mean.max()) for curve in curves.values())
@@ -195,7 +194,7 @@ def _limits(curves: Mapping[str, Any]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _draw_curve(axes: Axes, curve: Any, color: str) -> None:
+def _draw_curve(axes: Axes, curve: Curve, color: str) -> None:
     few = len(curve.steps) < 25  # too few points for a moving average: show each
     width = 1 if few else 5
     axes.plot(curve.steps, smooth(curve.mean, width), color=color, linewidth=1.6,

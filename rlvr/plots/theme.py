@@ -71,7 +71,7 @@ def png(draw: Draw, size: tuple[float, float], theme: Theme) -> bytes:
     return buffer.getvalue()
 
 
-def smooth(values: Sequence[float], window: int = 5) -> np.ndarray:
+def smooth(values: Sequence[float] | np.ndarray, window: int = 5) -> np.ndarray:
     """Return the centred moving average; at the ends over the part of the window that exists."""
     kernel = np.ones(min(window, len(values)))
     # "same" pads with zeros; dividing by the smoothed ones takes the padding out again.

@@ -11,6 +11,7 @@ from typing import Any
 
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor
+from torch.optim import Optimizer
 from tqdm import tqdm
 from transformers import TrainerCallback
 
@@ -35,7 +36,7 @@ def _gradients(model: Any, optimizer: Any) -> Iterator[Tensor]:
     return (p.grad for p in model.parameters() if p.grad is not None)
 
 
-def optimizer_bytes(optimizer: Any) -> int:
+def optimizer_bytes(optimizer: Optimizer) -> int:
     """Return the bytes that this process holds for the optimizer beside weights and gradients.
 
     These are its state tensors (moments, masters, step counts) and, of a masked optimizer, the
