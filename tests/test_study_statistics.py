@@ -140,7 +140,7 @@ def test_seeds_that_agree_to_the_last_problem_have_an_interval():
 @pytest.mark.parametrize(
     ("gains", "words"),
     [
-        ({"a": 0.0}, "No difference from dense in accuracy is seen in any of 1"),
+        ({"a": 0.0}, "No difference in accuracy from dense is seen (1 compared)"),
         (
             {"a": 9.0, "b": 0.0},
             "1 of 2 comparisons with dense differs in accuracy: a above by 9.0",

@@ -91,8 +91,8 @@ def _differences(study: Study, compared: Sequence[Cell]) -> str:
     if not seen:
         widths = [c.differences["accuracy"].high - c.differences["accuracy"].low for c in compared]
         return (
-            f"No difference from {study.control} in accuracy is seen in any of {len(compared)} "
-            f"comparisons; the narrowest interval is ± {min(widths) / 2:.1f} points wide."
+            f"No difference in accuracy from {study.control} is seen ({len(compared)} compared); "
+            f"the narrowest interval is ± {min(widths) / 2:.1f} points."
         )
     rest = " The others cannot be told apart from it." if len(seen) < len(compared) else ""
     return (
