@@ -119,7 +119,6 @@ class RunSection:
     ``rollouts``: rollouts of each step that are written to ``rollouts.jsonl``.
     ``deterministic``: the same recipe on the same machine ends in the same bits.
     ``checkpoint``: a checkpoint holds the weights, or the entries that differ from the base policy.
-    ``merged``: which checkpoints of a run with an adapter hold its dense weights too.
     ``max_unverified``: share of the latest verdicts that may be time-outs or crashes; beyond it
     the run stops.
     """
@@ -129,7 +128,6 @@ class RunSection:
     rollouts: int = 8
     deterministic: bool = False
     checkpoint: Literal["full", "delta"] = "full"
-    merged: Literal["last", "every"] = "last"
     max_unverified: float = 0.2
 
 

@@ -8,9 +8,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rlvr.checkpoint import newest_checkpoint, step_of, write_json
+from rlvr.checkpoints.runs import newest_checkpoint, step_of
 from rlvr.config import Recipe, resolve_recipe
 from rlvr.delta import policy_folder
+from rlvr.files import write_json
 from rlvr.schema import RecipeError, RunError
 
 LOCK = ".lock"
@@ -22,7 +23,6 @@ EXTENSIBLE = {
     ("trainer", "save_steps"),
     ("trainer", "save_total_limit"),
     ("trainer", "report_to"),
-    ("run", "merged"),
     ("geometry", "every"),
     ("run", "dir"),
     ("run", "checkpoint"),

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from bench_step import WARM_UP, StepClock, Turns
 
-from rlvr.checkpoint import read_jsonl
 from rlvr.config import load_recipe
 from rlvr.data.datasets import pocket
+from rlvr.files import read_jsonl
 from rlvr.training.plan import check_recipe
 from rlvr.training.session import build_trainer
 

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 from test_engines import train_with
 
-from rlvr.checkpoint import checkpoints, read_jsonl
+from rlvr.checkpoints.runs import checkpoints
 from rlvr.data.datasets import pocket
+from rlvr.files import read_jsonl
 from rlvr.train import main as train_main
 from rlvr.training.sampling import MAX_EMPTY
 from rlvr.training.trainer import RLVRTrainer

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlvr.checkpoint import read_jsonl
 from rlvr.cli import main
+from rlvr.files import read_jsonl
 from rlvr.masks import Mask
 from rlvr.train import main as train_main
 

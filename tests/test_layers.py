@@ -15,7 +15,7 @@ LAYERS = [
     {"masks", "run_dir"},
     {"delta"},
     {"algorithms", "config", "registry", "runtime", "targets", "linalg", "intervals"}
-    | {"checkpoint", "schema"},
+    | {"checkpoints", "files", "schema"},
 ]
 FENCES = {
     "trl": {"training"},

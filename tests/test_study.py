@@ -14,8 +14,9 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from rlvr.checkpoint import checkpoints, read_jsonl
+from rlvr.checkpoints.runs import checkpoints
 from rlvr.cli import main as cli_main
+from rlvr.files import read_jsonl
 from rlvr.masks import Mask
 from rlvr.run_dir import read_summary
 

@@ -116,7 +116,7 @@ def test_a_mistake_is_named_before_anything_runs(write_study, tmp_path, capsys, 
     ("odd", "word"),
     [
         ({"trainer": {"num_generations": 3}}, "num_generations"),
-        ({"adapter": {"builder": "lora", "rank": 4}, "eval": EVERY}, "run.merged"),
+        ({"eval": {**EVERY, "temperature": -1.0}}, "eval.temperature"),
     ],
 )
 def test_what_a_run_would_be_refused_for_is_refused_at_once(

@@ -9,7 +9,7 @@ from conftest import moved_entries
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rlvr.checkpoint import read_jsonl
+from rlvr.files import read_jsonl
 from rlvr.masks import load_mask
 from rlvr.run_dir import trained_policy
 from rlvr.train import main as train_main

@@ -9,8 +9,8 @@ import torch
 
 from rlvr import registry
 from rlvr.adapters.spec import build_method
-from rlvr.checkpoint import read_jsonl
 from rlvr.data import load_prepared, parse_dataset
+from rlvr.files import read_jsonl
 from rlvr.masks import build_mask, parse_spec
 from rlvr.registry import import_plugins
 from rlvr.rewards import check_columns, parse_reward

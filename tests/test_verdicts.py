@@ -5,7 +5,8 @@ from typing import get_args
 
 import pytest
 
-from rlvr.checkpoint import checkpoints, read_jsonl
+from rlvr.checkpoints.runs import checkpoints
+from rlvr.files import read_jsonl
 from rlvr.rewards import Judgement, Status, UnverifiedLimit, parse_reward
 from rlvr.schema import RunError
 from rlvr.train import main as train_main

@@ -1,6 +1,6 @@
 """Sparse checkpoints: the entries that a tuned checkpoint changed in its base, exact both ways."""
 
-from rlvr.delta.container import DELTA
+from rlvr.checkpoints.delta_file import DELTA
 from rlvr.delta.exact import Packed, check_base, pack, store_delta
 from rlvr.delta.restoring import apply, discard_applied, policy_folder, revert
 

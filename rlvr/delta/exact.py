@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rlvr import __version__
-from rlvr.delta.codec import Coded, encode
-from rlvr.delta.companions import pack_companions
-from rlvr.delta.container import DELTA, FILES, VERSION, tensor_key, write_delta
-from rlvr.delta.publish import published, require_absent
-from rlvr.delta.restoring import checkpoint_folder
-from rlvr.delta.weights import (
+from rlvr.checkpoints.delta_codec import Coded, encode
+from rlvr.checkpoints.delta_file import DELTA, FILES, VERSION, tensor_key, write_delta
+from rlvr.checkpoints.layout import (
     CHUNK,
     Layout,
     Stored,
     chunks,
-    fingerprint,
+    fingerprint_bits,
     read_layout,
 )
-from rlvr.delta.widening import WIDENED, is_widened, widen
+from rlvr.checkpoints.widening import WIDENED, is_widened, widen
+from rlvr.delta.companions import pack_companions
+from rlvr.delta.publish import published, require_absent
+from rlvr.delta.restoring import checkpoint_folder
 from rlvr.schema import RecipeError
 
 # A wider one of these holds every value of a narrower one.
@@ -131,7 +131,7 @@ def _pack_weights(
         if any(rows):
             stored = tuned[name]
             tensors[name] = {"dtype": stored.dtype, "shape": stored.shape, "chunks": rows}
-    return tensors, (fingerprint(base, digests[0]), fingerprint(tuned, digests[1]))
+    return tensors, (fingerprint_bits(base, digests[0]), fingerprint_bits(tuned, digests[1]))
 
 
 def _pack_tensor(

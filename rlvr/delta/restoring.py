@@ -10,15 +10,20 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 
-from rlvr.checkpoint import newest_checkpoint
+from rlvr.checkpoints.delta_file import DELTA, FILES, Delta, read_delta
+from rlvr.checkpoints.layout import (
+    fingerprint_bits,
+    fingerprint_folder,
+    read_layout,
+    safetensors_files,
+)
+from rlvr.checkpoints.runs import newest_checkpoint
 from rlvr.delta.companions import restore_companions
-from rlvr.delta.container import DELTA, FILES, Delta, read_delta
 from rlvr.delta.publish import published, require_absent
 from rlvr.delta.turning import turn_file, turned_layout, write_index
-from rlvr.delta.weights import fingerprint, fingerprint_folder, read_layout, weight_files
 from rlvr.schema import RecipeError, RunError
 
-APPLIED = "policy"  # in a run: the newest policy made whole for a reader; it can always be deleted
+APPLIED = ".applied"  # in a run: a delta made whole for a reader; it can always be deleted
 _READABLE = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
 
 
@@ -52,10 +57,10 @@ def _turn(source: Path, delta_path: Path, out: Path, given: str, wanted: str) ->
     with published(out) as temporary:
         temporary.mkdir()
         digests = {}
-        for file in weight_files(folder):
+        for file in safetensors_files(folder):
             digests |= turn_file(file, delta, temporary / file.name, to_tuned=to_tuned)
         turned = turned_layout(layout, delta, to_tuned=to_tuned)
-        if fingerprint(turned, digests) != delta.header[wanted]:
+        if fingerprint_bits(turned, digests) != delta.header[wanted]:
             raise RunError(
                 f"{out}: the result is not the {wanted} checkpoint of {delta.path} bit for bit; "
                 "nothing was kept. Was a file changed meanwhile? Run it again"
@@ -82,7 +87,12 @@ def _require_source(delta: Delta, folder: Path, found: str, given: str, wanted: 
 
 
 def delta_file(path: Path) -> Path:
-    """Return ``path``, or the delta in it where it is a run directory or one of its checkpoints."""
+    """Return ``path``, or the delta in it where it is a run directory or one of its checkpoints.
+
+    The delta of a finished run is that of its exported policy.
+    """
+    if (path / DELTA).is_file():
+        return path / DELTA
     checkpoint = _newest(path) if is_run(path) else path
     return checkpoint / DELTA if (checkpoint / DELTA).is_file() else path
 

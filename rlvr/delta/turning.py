@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from rlvr.delta.codec import Bits, Coded, decode
-from rlvr.delta.container import Delta
-from rlvr.delta.weights import INDEX, Layout, Stored, chunks, read_header
-from rlvr.delta.widening import narrow, widen
+from rlvr.checkpoints.delta_codec import Bits, Coded, decode
+from rlvr.checkpoints.delta_file import Delta
+from rlvr.checkpoints.folders import INDEX
+from rlvr.checkpoints.layout import Layout, Stored, chunks, read_header
+from rlvr.checkpoints.widening import narrow, widen
 
 
 def turned_layout(layout: Layout, delta: Delta, *, to_tuned: bool) -> dict[str, Stored]:

@@ -16,10 +16,10 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from rlvr import runtime
-from rlvr.checkpoint import read_jsonl, write_json
 from rlvr.config import EvalSettings
 from rlvr.eval.metrics import pass_at_k
 from rlvr.eval.sampling import Completion, Message, sample
+from rlvr.files import read_jsonl, write_json
 from rlvr.intervals import Estimate, bootstrap_interval
 
 Render = Callable[[str], Sequence[Message]]

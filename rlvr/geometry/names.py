@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlvr.geometry.sources import Checkpoint, Stored
+from rlvr.checkpoints.names import canonical
+from rlvr.checkpoints.plain import Checkpoint, Stored
 from rlvr.schema import RecipeError
 from rlvr.targets import matches
 
-_WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 _FLOATS = ("float", "bfloat")
 _BLOCK = re.compile(r"\.(\d+)\.")
 _EMBEDDING = re.compile(r"(embed|wte|wpe|position)")
@@ -28,16 +28,6 @@ class Pair:
     @property
     def entries(self) -> int:
         return self.base.shape[0] * self.base.shape[1]
-
-
-def canonical(name: str) -> str:
-    """Return ``name`` without what wrappers and auto classes put around or before it."""
-    parts = [part for part in name.split(".") if part not in _WRAPPERS]
-    if parts[:2] == ["base_model", "model"]:
-        parts = parts[2:]
-    while len(parts) > 2 and parts[0] in ("model", "transformer"):
-        parts = parts[1:]
-    return ".".join(part for part in parts if part != "base_layer")
 
 
 def kind_of(name: str) -> str:

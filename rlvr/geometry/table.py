@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlvr.checkpoint import write_bytes, write_json
+from rlvr.files import write_bytes, write_json
 
 W = "W0: base weights, W+: tuned weights, dW = W+ - W0 of the stored values, moved: bf16 mask"
 PLACE: dict[str, tuple[str, str]] = {

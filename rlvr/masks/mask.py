@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from rlvr.checkpoint import write_bytes
+from rlvr.files import write_bytes
 from rlvr.masks.bits import count_bits, pack_bits, unpack_bits
 from rlvr.masks.spec import MaskSpec
 from rlvr.registry import mask_builder, place, shown

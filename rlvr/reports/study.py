@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from rlvr.checkpoint import read_jsonl
+from rlvr.files import read_jsonl
 from rlvr.plots import study as draw
 from rlvr.plots.study import Dots
 from rlvr.plots.theme import THEMES, Draw, png

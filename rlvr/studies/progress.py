@@ -4,7 +4,7 @@ import json
 import statistics
 from typing import Any
 
-from rlvr.checkpoint import newest_checkpoint, step_of
+from rlvr.checkpoints.runs import newest_checkpoint, step_of
 from rlvr.config import resolve_recipe
 from rlvr.run_dir import differences, read_summary
 from rlvr.schema import RecipeError

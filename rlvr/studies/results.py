@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlvr.checkpoint import read_jsonl
+from rlvr.files import read_jsonl
 from rlvr.intervals import Estimate, paired_bootstrap_difference
 from rlvr.run_dir import read_summary
 from rlvr.studies.spec import Run, Study, label

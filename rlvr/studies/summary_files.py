@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rlvr.checkpoint import write_bytes, write_json
+from rlvr.files import write_bytes, write_json
 from rlvr.studies.results import COMBINED, METRICS, Cell, over_seeds
 from rlvr.studies.spec import Study
 

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from rlvr import runtime
-from rlvr.checkpoint import read_jsonl
 from rlvr.engines import local
+from rlvr.files import read_jsonl
 from rlvr.optim import MaskedAdamW
 from rlvr.training.guard import Guard
 

@@ -101,12 +101,6 @@ def _check_eval(recipe: Recipe, section: EvalSection) -> None:
             raise RecipeError(f"eval.{key}: must be at least 1, got {getattr(section, key)}")
     if section.temperature < 0:
         raise RecipeError(f"eval.temperature: must be 0 or above, got {section.temperature}")
-    if section.checkpoints == "every" and recipe.adapter is not None:
-        if recipe.run.merged != "every":
-            raise RecipeError(
-                "eval.checkpoints: a checkpoint on the way holds the adapter alone; set run.merged "
-                "to every, or evaluate the last one"
-            )
 
 
 def _check_optimizer(recipe: Recipe) -> None:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, Trainer
 
 from rlvr import runtime
 from rlvr.adapters import Adapter, load_adapter, save_adapter
-from rlvr.checkpoint import read_weights
+from rlvr.checkpoints.reader import read_weights
 from rlvr.config import Recipe
 from rlvr.delta import DELTA, check_base, discard_applied, policy_folder
 from rlvr.engines import FSDP2, load_shards

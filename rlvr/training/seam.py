@@ -22,15 +22,19 @@ import torch
 from transformers import PrinterCallback
 
 from rlvr import runtime
-from rlvr.adapters import Adapter, adapters_off, save_merged, set_rates
-from rlvr.checkpoint import amend_json, publish_checkpoint, step_folder
+from rlvr.adapters import Adapter, adapters_off, set_rates
+from rlvr.checkpoints.runs import publish_checkpoint, step_folder
 from rlvr.config import ModelSection, OptimizerSection, RunSection
 from rlvr.delta import store_delta
 from rlvr.engines import FSDP2, engine_name, require_engine, restrict_gradients
+from rlvr.eval.gap import ScoredTokens
+from rlvr.eval.sampling import evaluation_mode
+from rlvr.files import amend_json
 from rlvr.masks import Mask
 from rlvr.optim import MaskedAdamW
 from rlvr.policy import BaseWeights, checkpoint_folder
 from rlvr.training.callbacks import GuardCallback, optimizer_bytes
+from rlvr.training.export import TRAINED_LOGPS
 from rlvr.training.guard import Guard
 from rlvr.training.resume import ExactResume
 
@@ -147,6 +151,20 @@ class Seam(ExactResume):
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Leave out TRL's card: ``recipe.json`` and ``provenance.json`` say it all."""
 
+    def trained_logps(self) -> ScoredTokens | None:
+        """Score some of the latest completions with the policy as it is now; every rank must call.
+
+        ``None`` where nothing was generated or read yet.
+        """
+        raise NotImplementedError
+
+    def _save_trained_logps(self, folder: Path) -> None:
+        """Store what the trained policy computes on this engine, for the export to give again."""
+        with evaluation_mode(self.model):
+            scored = self.trained_logps()
+        if scored is not None and runtime.is_main():
+            scored.save(folder / TRAINED_LOGPS)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
         self.guard.check(step)
@@ -161,9 +179,8 @@ class Seam(ExactResume):
             )
         self.accelerator.wait_for_everyone()
         super()._save_checkpoint(model, trial)
-        last = step >= self.state.max_steps
-        if self.adapter is not None and (last or self.run.merged == "every"):
-            save_merged(self.adapter, self._tokenizer, temporary)
+        if step >= self.state.max_steps:
+            self._save_trained_logps(temporary)
         self.accelerator.wait_for_everyone()
         if runtime.is_main():
             if self.run.checkpoint == "delta":

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from rlvr import __version__, runtime
-from rlvr.checkpoint import write_bytes, write_json
 from rlvr.config import ModelSection, Recipe, apply_overrides, resolve_recipe
 from rlvr.data import parse_dataset
+from rlvr.files import write_bytes, write_json
 from rlvr.geometry.curvature import COLUMNS, EMPTY
 from rlvr.geometry.matrix import Settings
 from rlvr.geometry.table import PLACE, write_table

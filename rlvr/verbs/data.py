@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from rlvr import runtime
-from rlvr.checkpoint import replacing, write_json
 from rlvr.config import ModelSection, apply_overrides, load_recipe
 from rlvr.data import (
     DataSpec,
@@ -21,6 +20,7 @@ from rlvr.data import (
     parse_dataset,
     with_prefill,
 )
+from rlvr.files import replacing, write_json
 from rlvr.registry import import_plugins, pop_plugins
 from rlvr.rewards import RewardCall, check_columns, parse_reward, parse_rewards
 from rlvr.rewards.gold import gold_verdicts, is_verifier, unparsable_golds

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from rlvr import __version__, runtime
-from rlvr.checkpoint import checkpoints, step_of, write_bytes, write_json
+from rlvr.checkpoints.plain import Checkpoint
+from rlvr.checkpoints.reader import open_checkpoint
+from rlvr.checkpoints.runs import checkpoints, step_of
+from rlvr.files import write_bytes, write_json
 from rlvr.geometry import consistency
-from rlvr.geometry.compare import measure_pairs, open_checkpoint, summarise
+from rlvr.geometry.compare import measure_pairs, summarise
 from rlvr.geometry.matrix import ANGLE_RANK, Settings
 from rlvr.geometry.names import pair_up
-from rlvr.geometry.sources import Checkpoint
 from rlvr.geometry.table import COLUMNS, write_table
 from rlvr.run_dir import trained_policy
 from rlvr.schema import RecipeError, RunError

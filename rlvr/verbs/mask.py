@@ -16,8 +16,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rlvr import runtime
-from rlvr.checkpoint import fingerprint, read_weights, weight_names, write_bytes, write_json
+from rlvr.checkpoints.fingerprints import fingerprint_values
+from rlvr.checkpoints.reader import open_checkpoint, read_weights
 from rlvr.config import ModelSection, apply_overrides
+from rlvr.files import write_bytes, write_json
 from rlvr.masks import (
     Calibration,
     Mask,
@@ -96,7 +98,7 @@ def build(section: ModelSection, spec: MaskSpec, patterns: list[str]) -> Mask:
     check_spec(spec, targets)
     check_files(spec, targets)
     folder = _folder_with(section, targets)
-    provenance = {"model": section.path, "base_weights": fingerprint(read_weights(folder))}
+    provenance = {"model": section.path, "base_weights": fingerprint_values(read_weights(folder))}
     bar = tqdm(_targets_of(folder, targets), total=len(targets), desc="mask", unit="matrix")
     return build_mask(spec, bar, provenance)
 
@@ -104,7 +106,7 @@ def build(section: ModelSection, spec: MaskSpec, patterns: list[str]) -> Mask:
 def _folder_with(section: ModelSection, targets: Any) -> Path:
     """Return the folder of a checkpoint that holds all ``targets``."""
     folder = checkpoint_folder(section)
-    missing = set(targets) - weight_names(folder)
+    missing = set(targets) - open_checkpoint(folder).keys()
     if missing:
         raise RecipeError(f"{folder}: holds no weight {min(missing)!r} of its own model")
     return folder

@@ -23,10 +23,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rlvr import runtime
-from rlvr.checkpoint import write_json
+from rlvr.checkpoints.names import canonical
+from rlvr.checkpoints.plain import open_plain
 from rlvr.config import ModelSection
-from rlvr.geometry.names import canonical
-from rlvr.geometry.sources import open_plain
+from rlvr.files import write_json
 from rlvr.policy import checkpoint_folder, load_policy
 from rlvr.rotation import attention_layers, heads_of, permute, random_order, random_rotation, rotate
 from rlvr.schema import RecipeError, RunError

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 from rlvr import runtime
-from rlvr.checkpoint import write_bytes
 from rlvr.config import resolve_recipe
+from rlvr.files import write_bytes
 from rlvr.run_dir import locked
 from rlvr.schema import RecipeError
 from rlvr.studies import launching

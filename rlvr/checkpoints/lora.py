@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlvr.geometry.names import canonical
-from rlvr.geometry.sources import Checkpoint, Stored, open_plain
+from rlvr.checkpoints.names import canonical
+from rlvr.checkpoints.plain import Checkpoint, Stored, open_plain
 from rlvr.schema import RecipeError
 
 CONFIG = "adapter_config.json"

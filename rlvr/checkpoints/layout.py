@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from rlvr.delta.codec import Bits
+from rlvr.checkpoints.delta_codec import Bits
+from rlvr.checkpoints.folders import INDEX, SAFETENSORS, weight_files
 from rlvr.schema import RecipeError
 
-INDEX = "model.safetensors.index.json"
 CHUNK = 1 << 20  # entries; bounds memory to a few times 8 MiB, a delta records its own
 
 
@@ -49,7 +49,7 @@ class Stored:
 Layout = Mapping[str, Stored]
 
 
-def weight_files(folder: Path) -> list[Path]:
+def safetensors_files(folder: Path) -> list[Path]:
     """Return the safetensors files that transformers would load from ``folder``.
 
     Raises:
@@ -59,22 +59,13 @@ def weight_files(folder: Path) -> list[Path]:
         raise RecipeError(
             f"{folder}: no such checkpoint folder; download it first if it is a hub name"
         )
-    single, index = folder / "model.safetensors", folder / INDEX
-    if single.is_file():
-        return [single]
-    if not index.is_file():
+    files = weight_files(folder)
+    if not files or files[0].suffix != ".safetensors":
         raise RecipeError(
-            f"{folder}: holds neither model.safetensors nor {INDEX}; save the whole policy with "
+            f"{folder}: holds neither {SAFETENSORS} nor {INDEX}; save the whole policy with "
             "save_pretrained first (an adapter merged, a .bin checkpoint loaded and saved again)"
         )
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecipeError(f"{index}: no index of weights ({error!r}); save it again") from error
-    for name in names:
-        if not (folder / name).is_file():
-            raise RecipeError(f"{folder}: {name} is missing, which {INDEX} names; copy it there")
-    return [folder / name for name in names]
+    return files
 
 
 def read_header(file: Path) -> tuple[bytes, dict[str, Stored]]:
@@ -100,7 +91,7 @@ def read_header(file: Path) -> tuple[bytes, dict[str, Stored]]:
 def read_layout(folder: Path) -> Layout:
     """Return where every tensor of a checkpoint lies, by name."""
     layout: dict[str, Stored] = {}
-    for file in weight_files(folder):
+    for file in safetensors_files(folder):
         for name, stored in read_header(file)[1].items():
             if name in layout:
                 raise RecipeError(
@@ -121,7 +112,7 @@ def chunks(stored: Stored, handle: BufferedReader, chunk: int) -> Iterator[Bits]
         yield np.frombuffer(data, f"<u{stored.width}")
 
 
-def fingerprint(layout: Layout, digests: Mapping[str, str]) -> str:
+def fingerprint_bits(layout: Layout, digests: Mapping[str, str]) -> str:
     """Return the SHA-256 over name, dtype, shape and SHA-256 of the bytes, sorted by name.
 
     It does not depend on the sharding nor on the order of tensors in a file.
@@ -143,4 +134,4 @@ def fingerprint_folder(layout: Layout) -> str:
             for values in chunks(stored, handle, CHUNK):
                 digest.update(values.data)
         digests[name] = digest.hexdigest()
-    return fingerprint(layout, digests)
+    return fingerprint_bits(layout, digests)

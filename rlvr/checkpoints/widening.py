@@ -7,8 +7,8 @@ is given, revert narrows what it recovered, and both ends keep the dtype that th
 
 import numpy as np
 
-from rlvr.delta.codec import Bits
-from rlvr.delta.weights import Stored
+from rlvr.checkpoints.delta_codec import Bits
+from rlvr.checkpoints.layout import Stored
 
 WIDENED = {"BF16": "F32", "F16": "F32"}
 

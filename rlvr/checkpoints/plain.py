@@ -5,7 +5,6 @@ and DeepSpeed's consolidation write them; ``torch.distributed.checkpoint`` folde
 FSDP writes them; LoRA adapters, merged matrix by matrix; and any of these under ``merged/``.
 """
 
-import json
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from rlvr.checkpoints.folders import BIN, INDEX, SAFETENSORS, read_index, weight_files
 from rlvr.schema import RecipeError
 
 _TORCH_DTYPES = {
@@ -47,12 +47,8 @@ def open_plain(path: Path) -> Checkpoint:
     """
     if path.is_file():
         return _open_file(path)
-    for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
-        single = path / index.removesuffix(".index.json")
-        if single.is_file():
-            return _open_file(single)
-        if (path / index).is_file():
-            return _open_sharded(path, path / index)
+    if files := weight_files(path):
+        return _open_whole(path, files)
     for pattern in ("*.safetensors", "pytorch_model*.bin", "*.bin", "*.pt", "*.pth"):
         files = [f for f in sorted(path.glob(pattern)) if not _is_training_state(f.name)]
         if files:
@@ -164,16 +160,13 @@ def _torch_loader(file: Path, name: str) -> Callable[[], Tensor]:
     return load
 
 
-def _open_sharded(folder: Path, index: Path) -> Checkpoint:
-    try:
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted(set(places.values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecipeError(f"{index}: no index of weights ({error!r}); copy it again") from error
-    for name in names:
-        if not (folder / name).is_file():
-            raise RecipeError(f"{folder}: {name} is missing, which {index.name} names")
-    found = _merge(folder, [_open_file(folder / name) for name in names])
+def _open_whole(folder: Path, files: list[Path]) -> Checkpoint:
+    """Open what transformers would load, and compare it with the index that names its tensors."""
+    found = _merge(folder, [_open_file(file) for file in files])
+    index = folder / (INDEX if files[0].suffix == ".safetensors" else f"{BIN}.index.json")
+    if len(files) == 1 and files[0].name in (SAFETENSORS, BIN):
+        return found
+    places = read_index(index)
     missing = sorted(set(places) - set(found))
     if missing:
         raise RecipeError(

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rlvr.delta.codec import Coded
+from rlvr.checkpoints.delta_codec import Coded
 from rlvr.schema import RecipeError
 
 VERSION = 1
