@@ -30,10 +30,11 @@ from rlvr.delta import store_delta
 from rlvr.engines import FSDP2, engine_name, require_engine, restrict_gradients
 from rlvr.eval.gap import ScoredTokens
 from rlvr.eval.sampling import evaluation_mode
+from rlvr.files import amend_json
 from rlvr.masks import Mask
 from rlvr.optim import MaskedAdamW
 from rlvr.policy import BaseWeights
-from rlvr.training.callbacks import GuardCallback
+from rlvr.training.callbacks import GuardCallback, optimizer_bytes
 from rlvr.training.export import TRAINED_LOGPS
 from rlvr.training.guard import Guard
 from rlvr.training.resume import ExactResume
@@ -171,6 +172,12 @@ class Seam(ExactResume):
         temporary = Path(self.args.output_dir) / f"checkpoint-{step}"
         if runtime.is_main() and temporary.exists():
             shutil.rmtree(temporary)  # what a killed run left of this step
+        if runtime.is_main():
+            # Before the checkpoint has its name: a run killed right after it lacks nothing.
+            amend_json(
+                self.run_dir / "provenance.json",
+                optimizer_state_bytes=optimizer_bytes(self.optimizer),
+            )
         self.accelerator.wait_for_everyone()
         super()._save_checkpoint(model, trial)
         if step >= self.state.max_steps:
