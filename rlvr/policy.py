@@ -1,6 +1,6 @@
 """The policy: loading it, choosing what it may train, and its base weights as the reference."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -18,6 +19,7 @@ from transformers.utils.hub import cached_file
 
 from rlvr.config import ModelSection
 from rlvr.engines import held, local, local_mask, reshard, total
+from rlvr.generation import plain_generation
 from rlvr.masks import Mask
 from rlvr.masks.bits import unpack_bits
 from rlvr.schema import RecipeError
@@ -62,6 +64,11 @@ def load_skeleton(section: ModelSection) -> PreTrainedModel:
 
 
 def load_tokenizer(section: ModelSection) -> PreTrainedTokenizerBase:
+    """Return the policy's tokenizer, which pads on the left.
+
+    Raises:
+        RecipeError: it has no chat template, or nothing says which token ends a completion.
+    """
     tokenizer = AutoTokenizer.from_pretrained(
         section.path, revision=section.revision, padding_side="left"
     )
@@ -69,19 +76,56 @@ def load_tokenizer(section: ModelSection) -> PreTrainedTokenizerBase:
         raise RecipeError(
             f"model.path: the tokenizer of {section.path} has no chat template; add one to it"
         )
+    if tokenizer.eos_token is None:
+        # TRL reads the tokenizer's end token; some bases name theirs in the model's files only.
+        ends = plain_generation(section, load_config(section)).eos_token_id
+        if not ends:
+            raise RecipeError(
+                f"model.path: neither the tokenizer of {section.path} nor its config.json names an "
+                "end token, so that no completion could end; set eos_token in tokenizer_config.json"
+            )
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ends[0])
     return tokenizer
 
 
 def load_policy(section: ModelSection, device: torch.device | None = None) -> PreTrainedModel:
-    """Load the base weights in ``model.dtype`` to ``device``; every parameter frozen."""
+    """Load the base weights in ``model.dtype`` to ``device``; every parameter frozen.
+
+    Of the base's generation settings the policy has the token ids only (``generation.py``).
+
+    Raises:
+        RecipeError: a weight is NaN or infinite.
+    """
     _require_source(section)
     model: Any = AutoModelForCausalLM.from_pretrained(
         section.path,
         revision=section.revision,
         dtype=getattr(torch, section.dtype),
         attn_implementation=section.attn_implementation,
+        generation_config=GenerationConfig(),  # transformers refuses some files that users have
     )
+    model.generation_config = plain_generation(section, model.config)
+    _require_finite(model, section)
     return model.to(device).requires_grad_(False)
+
+
+def _require_finite(model: nn.Module, section: ModelSection) -> None:
+    bad = non_finite(model.named_parameters())
+    if bad is not None:
+        raise RecipeError(f"model.path: in {section.path} {bad}; use an undamaged checkpoint")
+
+
+def non_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
+    """Name the first tensor with NaN or infinite entries and count them; ``None`` if all are finite.
+
+    Of a sharded tensor the entries of this rank are looked at.
+    """
+    for name, tensor in tensors:
+        values = local(tensor.detach())
+        if not values.is_meta and not bool(values.isfinite().all()):
+            count = int((~values.isfinite()).sum())
+            return f"{count:,} of {values.numel():,} entries of {name!r} are NaN or infinite"
+    return None
 
 
 def choose_trainable(model: nn.Module, names: Sequence[str]) -> None:

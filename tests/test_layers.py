@@ -15,7 +15,7 @@ LAYERS = [
     {"masks", "run_dir"},
     {"delta"},
     {"algorithms", "config", "registry", "runtime", "targets", "linalg", "intervals"}
-    | {"checkpoint", "schema"},
+    | {"checkpoint", "generation", "schema"},
 ]
 FENCES = {
     "trl": {"training"},
