@@ -38,6 +38,12 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
+def amend_json(path: Path, **changes: object) -> None:
+    """Set keys of a JSON object on disk; a missing file counts as an empty object."""
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    write_json(path, content | changes)
+
+
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Return the complete rows of ``path``; a last line cut short by a kill is left out."""
     if not path.is_file():

@@ -33,7 +33,7 @@ def write_problems(path: Path, count: int, hopeless: float) -> None:
     """Write pocket problems, the share ``hopeless`` of which no completion solves."""
     chance = random.Random(SEED)
     with open(path, "w", encoding="utf-8") as file:
-        for row in pocket(split="train", size=count):
+        for row in pocket(split="train", size=count).rows:
             answer = "123456" if chance.random() < hopeless else row["answer"]
             file.write(json.dumps({"problem": row["problem"], "answer": answer}) + "\n")
 

@@ -427,4 +427,4 @@ def test_a_broken_pair_is_one_message(tmp_path: Path, capsys):
         next(policy.parameters())[0, 0] = float("nan")
     broken = save(policy, tmp_path / "broken")
     assert main(["curvature", str(broken), *words]) == 2
-    assert "holds NaN" in capsys.readouterr().err
+    assert "are NaN or infinite" in capsys.readouterr().err

@@ -75,6 +75,7 @@ def test_a_run_whose_checkpoints_are_deltas_is_the_run_whose_are_whole(train, tm
     first, second = (json.loads((run / "summary.json").read_text()) for run in (whole, sparse))
     for summary in (first, second):
         del summary["seconds_per_step"], summary["policy"]["folder"]
+    assert 10 * second.pop("checkpoint_bytes") < first.pop("checkpoint_bytes")
     assert first == second and second["mask_leak"] == 0
     assert not (sparse / "policy").exists()
     newest = checkpoints(sparse)[-1]

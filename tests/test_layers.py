@@ -16,7 +16,7 @@ LAYERS = [
     {"masks", "run_dir"},
     {"delta"},
     {"algorithms", "config", "registry", "runtime", "targets", "linalg", "intervals"}
-    | {"checkpoints", "files", "schema"},
+    | {"checkpoints", "files", "generation", "precision", "schema"},
 ]
 FENCES = {
     "trl": {"training"},

@@ -66,6 +66,20 @@ def model_folder(path: str, revision: str | None = None, *, download: bool = Tru
     return folder
 
 
+def model_file(path: str, name: str, revision: str | None = None) -> Path | None:
+    """Return one file of a policy, fetched from the hub where need be; ``None`` if it has none."""
+    if is_local(path):
+        file = model_folder(path) / name
+        return file if file.is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(path, name, revision=revision))
+    except EntryNotFoundError:
+        return None
+
+
 def _is_whole(folder: Path) -> bool:
     try:
         return bool(weight_files(folder))

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from rlvr import runtime
-from rlvr.checkpoints.folders import EXPORT
+from rlvr.checkpoints.folders import ADAPTER, DELTA, EXPORT, LORA, weight_files
 from rlvr.files import file_digest, write_json
 from rlvr.schema import RecipeError
 
@@ -107,3 +107,18 @@ def exported_step(run_dir: Path) -> int | None:
     if not (run_dir / EXPORT).is_dir() or not summary.is_file():
         return None
     return json.loads(summary.read_text(encoding="utf-8")).get("step")
+
+
+def checkpoint_bytes(checkpoint: Path) -> int:
+    """Return the bytes of the files that make the base policy the trained one.
+
+    That is a delta, else an adapter, else the whole weights.
+    """
+    if (checkpoint / DELTA).is_file():
+        files = [checkpoint / DELTA]
+    else:
+        folder = next((checkpoint / f for f in (LORA, ADAPTER) if (checkpoint / f).is_dir()), None)
+        files = weight_files(checkpoint) if folder is None else list(folder.rglob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"{checkpoint}: holds neither a delta, an adapter nor weights")
+    return sum(file.stat().st_size for file in files)

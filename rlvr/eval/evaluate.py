@@ -1,7 +1,7 @@
 """Evaluate a policy on problems with a verifier: sample, judge, count, and keep every completion.
 
-Correct means a reward above 0. A completion that the verifier could not judge counts as wrong and
-is counted beside, so that a failing verifier cannot raise a rate.
+Correct means a reward above 0. A completion that the verifier could not judge counts as wrong, and
+is also counted by itself, so that a failing verifier cannot raise a rate.
 """
 
 import dataclasses

@@ -65,6 +65,7 @@ def agree(base: Tensor, masks: Sequence[Tensor]) -> tuple[dict[str, Any], dict[s
         "moved_in_none": ov.density(ratio == 0),
         "moved_in_none_random": math.prod(1 - share for share in shares),
     }
+    # Variance of the consensus of one entry, were the runs independent.
     variance = sum(share * (1 - share) for share in shares) / len(shares) ** 2
     for axis, length in (("row", columns), ("col", rows)):
         spread = float(profiles[f"{axis}_profile"].std(correction=0))
@@ -120,7 +121,7 @@ def summarise_runs(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     means: dict[str, float | None] = {"matrices": len(rows)}
-    for key in list(COLUMNS)[6:]:
+    for key in list(COLUMNS)[6:]:  # after the five columns of the place, and the number of runs
         values = [row[key] for row in rows if not math.isnan(row[key])]
         means[key] = sum(values) / len(values) if values else None
     return means

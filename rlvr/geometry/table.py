@@ -92,7 +92,7 @@ def write_table(
     settings: Mapping[str, Any],
     empty: str = EMPTY,
 ) -> None:
-    """Write a CSV and beside it ``<name>.columns.json``, the unit and formula of each column."""
+    """Write a CSV, and ``<name>.columns.json`` with the unit and formula of each column."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)

@@ -16,7 +16,7 @@ from torch import Tensor
 from rlvr.files import write_bytes
 from rlvr.masks.bits import count_bits, pack_bits, unpack_bits
 from rlvr.masks.spec import MaskSpec
-from rlvr.registry import mask_builder
+from rlvr.registry import mask_builder, place, shown
 from rlvr.schema import RecipeError
 
 _KEY = "rlvr_update_mask"  # the metadata entry by which a file is known to be a mask
@@ -81,6 +81,7 @@ class Mask(Mapping[str, Tensor]):
     def fingerprint(self) -> str:
         """Return the SHA-256 over names, shapes and bits, sorted by name."""
         digest = hashlib.sha256()
+        # Sorted, so that the order in which matrices were built does not matter.
         for name in sorted(self.shapes):
             digest.update(json.dumps([name, *self.shapes[name]]).encode())
             digest.update(self.bits[name].numpy().tobytes())
@@ -188,13 +189,18 @@ def _build(spec: MaskSpec, weight: Tensor, name: str) -> Tensor:
         return [built(item) for item in value] if isinstance(value, list) else value
 
     options = {key: built(value) for key, value in spec.options.items()}
-    mask = mask_builder.get(spec.builder, "mask")(weight, name, **options)
-    if mask.dtype != torch.bool or mask.shape != weight.shape:
-        raise ValueError(
-            f"mask builder {spec.builder!r}: returned {mask.dtype} of shape {tuple(mask.shape)} "
-            f"for {name!r}; return torch.bool of the weight's shape {tuple(weight.shape)}"
-        )
-    return mask
+    # A builder gets a copy: one that works in place must not change the policy.
+    mask = mask_builder.call(spec.builder, f" of {name!r}", weight.clone(), name, **options)
+    if isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape == weight.shape:
+        return mask
+    kind = shown(mask)
+    if isinstance(mask, Tensor):
+        kind = f"a tensor of {mask.dtype} and shape {tuple(mask.shape)}"
+    raise RecipeError(
+        f"mask builder {spec.builder!r} of {name!r}: "
+        f"{place(mask_builder.functions[spec.builder])}: returned {kind}; return a tensor of "
+        f"torch.bool and of the weight's shape {tuple(weight.shape)}, true where it may move"
+    )
 
 
 def require_finite(weight: Tensor, name: str) -> None:
@@ -213,6 +219,7 @@ def build_mask(
     Raises:
         ValueError: a base weight is not finite, a name comes twice, or no entry at all may move.
     """
+    # Packed at once: all bool masks of a 7B model together would take 7 GB.
     bits: dict[str, Tensor] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     for name, weight in weights:

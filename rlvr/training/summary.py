@@ -6,6 +6,7 @@ both in the dtype of the export; sparsity and leaks are of the masters.
 """
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from transformers import PreTrainedModel
 from rlvr import runtime
 from rlvr.checkpoints.folders import EXPORT, model_folder
 from rlvr.checkpoints.reader import open_checkpoint, select
-from rlvr.checkpoints.runs import checkpoints, newest_checkpoint, step_of
+from rlvr.checkpoints.runs import checkpoint_bytes, checkpoints, newest_checkpoint, step_of
 from rlvr.config import EvalSection, Recipe
 from rlvr.data import load_prepared, parse_dataset, with_prefill
 from rlvr.delta import discard_applied
@@ -51,6 +52,9 @@ def finish(plan: Plan, run_dir: Path) -> dict[str, Any]:
     summary |= compare_weights(plan, run_dir, masters)
     discard_applied(run_dir)
     summary["seconds_per_step"] = seconds_per_step(run_dir)
+    provenance = json.loads((run_dir / "provenance.json").read_text(encoding="utf-8"))
+    summary["optimizer_state_bytes"] = provenance.get("optimizer_state_bytes")
+    summary["checkpoint_bytes"] = checkpoint_bytes(checkpoint)
     if plan.recipe.eval is not None:
         summary |= evaluate_run(plan.recipe, plan.recipe.eval, run_dir, policy)
     if plan.recipe.run.checkpoint == "delta" and store_as_delta(plan.recipe, run_dir):
@@ -202,6 +206,10 @@ def one_screen(run_dir: Path, summary: dict[str, Any]) -> str:
     if summary["mask_leak"] is not None:
         lines.append(f"  mask leak        {summary['mask_leak']} entries")
         lines.append(f"  mask density     {summary['density']:.2%}")
+    state, size = summary["optimizer_state_bytes"], summary["checkpoint_bytes"]
+    if state is not None:
+        lines.append(f"  optimizer state  {state / 1e6:,.2f} MB on one process")
+    lines.append(f"  trained weights  {size / 1e6:,.2f} MB in the checkpoint")
     if summary["seconds_per_step"] is not None:
         lines.append(f"  time             {summary['seconds_per_step']:.2f} s a step (median)")
     return "\n".join(lines)

@@ -1,6 +1,7 @@
 """``rlvr mask build``, ``rlvr mask show`` and ``rlvr mask calibrate``: masks without training.
 
-A recipe takes a mask file by ``mask: {builder: file, path: M.safetensors}``.
+A recipe takes a mask file by ``mask: {builder: file, path: M.safetensors}``. The word
+``plugins=[my_module]`` brings a builder of one's own, as in a recipe.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from rlvr.masks import (
     parse_spec,
 )
 from rlvr.policy import load_skeleton
+from rlvr.registry import pop_plugins
 from rlvr.schema import RecipeError
 from rlvr.targets import resolve_targets
 
@@ -50,7 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument(
         "--measure-svd", action="store_true", help="record the overlap with the exact SVD's mask"
     )
-    build.add_argument("overrides", nargs="*", metavar="key=value")
+    build.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="option of the builder, or plugins=[my_module]",
+    )
     show = verbs.add_parser("show", help="densities, provenance and fingerprint of a mask file")
     show.add_argument("file", type=Path)
     find = verbs.add_parser(
@@ -72,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     if options.mask_verb == "calibrate":
         return run_calibrate(options)
     _require_free(options.out)
-    words = apply_overrides({"builder": options.builder}, options.overrides)
+    words = pop_plugins(apply_overrides({"builder": options.builder}, options.overrides))
     mask = build(ModelSection(options.model), parse_spec(words), options.targets)
     if options.measure_svd:
         mask.provenance["iou_with_exact_svd"] = measure_svd(mask, ModelSection(options.model))
