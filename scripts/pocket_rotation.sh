@@ -23,16 +23,16 @@ from pathlib import Path
 from rlvr.checkpoints.reader import open_checkpoint
 from rlvr.geometry import overlap, update_mask_bf16
 from rlvr.geometry.names import kind_of, layer_of, targets_of
-from rlvr.run_dir import trained_policy
 
 out, policy, rotated = map(Path, sys.argv[1:])
 bases = {"first": policy, "second": policy, "turned": rotated}
+bases = {run: open_checkpoint(base) for run, base in bases.items()}
+tuned = {run: open_checkpoint(out / run) for run in bases}
 
 
 def moved(run: str, name: str):
-    tuned, _ = trained_policy(out / run)
-    base = open_checkpoint(bases[run])[name].load()
-    mask = update_mask_bf16(base, open_checkpoint(tuned)[name].load())
+    base = bases[run][name].load()
+    mask = update_mask_bf16(base, tuned[run][name].load())
     return mask, overlap.chance_by_size(base, mask)
 
 

@@ -10,16 +10,28 @@ from conftest import POLICY
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from rlvr.checkpoints.runs import checkpoints, damage, newest_checkpoint, step_folder
+from rlvr.checkpoints.runs import (
+    checkpoints,
+    damage,
+    newest_checkpoint,
+    require_newest,
+    step_folder,
+    step_of,
+)
 from rlvr.cli import main as cli_main
-from rlvr.delta import apply, pack, revert
+from rlvr.delta import apply, pack, policy_folder, revert
 from rlvr.masks.mask import Mask
-from rlvr.run_dir import trained_policy
 from rlvr.schema import RecipeError
 from rlvr.train import main as train_main
 
 RANDOM = {"builder": "random", "density": 0.02}
 DELTA = {"checkpoint": "delta"}
+
+
+def trained_policy(run_dir):
+    """Return the newest masters of a run as a folder of whole weights, and their step."""
+    newest = require_newest(run_dir)
+    return policy_folder(newest), step_of(newest)
 
 
 def weights(folder) -> dict[str, torch.Tensor]:

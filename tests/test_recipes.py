@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hub_models import local_words
+from hub_models import cache_model
 
 from rlvr.cli import VERBS
 from rlvr.cli import main as cli_main
@@ -19,14 +19,14 @@ RECIPES = [path for path in FILES if path not in STUDIES]
 
 
 @pytest.fixture
-def stand_in(tmp_path, monkeypatch):
+def stand_in(monkeypatch):
     """Return a function from a model to the words that put its configuration in its place.
 
     A recipe of a model on the hub is written for the 8 GPUs of one machine.
     """
 
     def words(model: str) -> list[str]:
-        found = local_words(model, tmp_path)
+        found = cache_model(model)
         if found:
             monkeypatch.setenv("WORLD_SIZE", "8")
         return found

@@ -10,10 +10,9 @@ from conftest import moved_entries
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rlvr.checkpoints.runs import checkpoints
+from rlvr.checkpoints.runs import checkpoints, require_newest
 from rlvr.files import read_jsonl
 from rlvr.masks import load_mask
-from rlvr.run_dir import trained_policy
 from rlvr.train import main as train_main
 
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
@@ -190,7 +189,7 @@ def test_a_delta_and_bf16_masters_resume_in_the_same_bits(tune, write_sft):
     whole = tune("whole", trainer=trainer, **sections)
     stopped = tune("stopped", trainer={**trainer, "max_steps": 2}, **sections)
     assert train_main([str(write_sft("stopped", trainer=trainer, **sections)), "--resume"]) == 0
-    first, second = (weights(trained_policy(run)[0]) for run in (whole, stopped))
+    first, second = (weights(require_newest(run)) for run in (whole, stopped))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any(not torch.equal(first[name], base) for name, base in weights(POLICY).items())
 

@@ -19,6 +19,7 @@ from rlvr.adapters.attach import Adapter
 from rlvr.adapters.spec import module_names
 from rlvr.adapters.start import START, TRAINED, factor_names
 from rlvr.adapters.weights import base_weights, is_plain_lora, tuner_layers
+from rlvr.checkpoints.folders import ADAPTER, LORA
 from rlvr.engines import whole
 from rlvr.schema import RunError
 
@@ -43,13 +44,13 @@ def save_adapter(adapter: Adapter, folder: Path) -> None:
         eroded = {name: weight.cpu().clone() for name, weight in base_weights(model)}
     if not runtime.is_main():
         return
-    model.save_pretrained(folder / "adapter", state_dict=state, save_embedding_layers=False)
+    model.save_pretrained(folder / ADAPTER, state_dict=state, save_embedding_layers=False)
     if START in model.peft_config:
-        (folder / "adapter" / "README.md").write_text(ALONE, encoding="utf-8")
+        (folder / ADAPTER / "README.md").write_text(ALONE, encoding="utf-8")
     if adapter.is_control:
-        save_file(eroded, folder / "adapter" / ERODED)
+        save_file(eroded, folder / ADAPTER / ERODED)
     if all(map(is_plain_lora, tuner_layers(model).values())):
-        _save_lora(model, state, folder / "lora")
+        _save_lora(model, state, folder / LORA)
 
 
 def _save_lora(model: Any, state: dict[str, Tensor], folder: Path) -> None:
@@ -81,10 +82,10 @@ def load_adapter(adapter: Adapter, folder: Path) -> None:
     Raises:
         RunError: the file holds other tensors than the adapter.
     """
-    tensors = load_file(folder / "adapter" / WEIGHTS)
+    tensors = load_file(folder / ADAPTER / WEIGHTS)
     result: Any = set_peft_model_state_dict(adapter.model, tensors, TRAINED)
     if adapter.is_control:
-        eroded = load_file(folder / "adapter" / ERODED)
+        eroded = load_file(folder / ADAPTER / ERODED)
         for name, weight in base_weights(adapter.model):
             weight.copy_(eroded[name])
     if result.unexpected_keys:

@@ -19,11 +19,17 @@ from rlvr.checkpoints.delta_codec import Bits
 from rlvr.checkpoints.folders import INDEX, SAFETENSORS, weight_files
 from rlvr.schema import RecipeError
 
+# safetensors' words for a dtype, as torch's; any other keeps its own, in lower case.
+TORCH_WORDS = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "BOOL": "bool",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8",
+}  # fmt: skip
 CHUNK = 1 << 20  # entries; bounds memory to a few times 8 MiB, a delta records its own
 
 
 @dataclass(frozen=True)
-class Stored:
+class Place:
     """Where the bytes of one tensor lie; ``dtype`` is safetensors' word for it."""
 
     file: Path
@@ -46,7 +52,7 @@ class Stored:
         return f"{self.dtype} {list(self.shape)}"
 
 
-Layout = Mapping[str, Stored]
+Layout = Mapping[str, Place]
 
 
 def safetensors_files(folder: Path) -> list[Path]:
@@ -68,7 +74,7 @@ def safetensors_files(folder: Path) -> list[Path]:
     return files
 
 
-def read_header(file: Path) -> tuple[bytes, dict[str, Stored]]:
+def read_header(file: Path) -> tuple[bytes, dict[str, Place]]:
     """Return the bytes before the first tensor, and where each tensor lies, in file order."""
     try:
         # Checks that the tensors lie within the file, without gaps or overlaps.
@@ -84,13 +90,13 @@ def read_header(file: Path) -> tuple[bytes, dict[str, Stored]]:
         if name != "__metadata__":
             start, end = info["data_offsets"]
             place = len(header) + start
-            found[name] = Stored(file, info["dtype"], tuple(info["shape"]), place, end - start)
+            found[name] = Place(file, info["dtype"], tuple(info["shape"]), place, end - start)
     return header, dict(sorted(found.items(), key=lambda item: item[1].start))
 
 
 def read_layout(folder: Path) -> Layout:
     """Return where every tensor of a checkpoint lies, by name."""
-    layout: dict[str, Stored] = {}
+    layout: dict[str, Place] = {}
     for file in safetensors_files(folder):
         for name, stored in read_header(file)[1].items():
             if name in layout:
@@ -101,7 +107,7 @@ def read_layout(folder: Path) -> Layout:
     return layout
 
 
-def chunks(stored: Stored, handle: BufferedReader, chunk: int) -> Iterator[Bits]:
+def chunks(stored: Place, handle: BufferedReader, chunk: int) -> Iterator[Bits]:
     """Yield the entries of a tensor as unsigned integers, ``chunk`` at a time, writable."""
     step = chunk * stored.width
     for offset in range(0, stored.size, step):

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from rlvr import runtime
+from rlvr.checkpoints.folders import EXPORT
 from rlvr.files import file_digest, write_json
 from rlvr.schema import RecipeError
 
@@ -86,3 +87,23 @@ def newest_checkpoint(run_dir: Path) -> Path | None:
             f"{run_dir}: every checkpoint is damaged; remove checkpoints/ to start from the base"
         )
     return None
+
+
+def require_newest(run_dir: Path) -> Path:
+    """Return the newest undamaged checkpoint of a run.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    newest = newest_checkpoint(run_dir)
+    if newest is None:
+        raise RecipeError(f"{run_dir}: holds no complete checkpoint; train it first")
+    return newest
+
+
+def exported_step(run_dir: Path) -> int | None:
+    """Return the step of the policy in ``RUN/policy``; ``None`` where there is none."""
+    summary = run_dir / "summary.json"
+    if not (run_dir / EXPORT).is_dir() or not summary.is_file():
+        return None
+    return json.loads(summary.read_text(encoding="utf-8")).get("step")

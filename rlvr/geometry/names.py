@@ -8,6 +8,7 @@ from typing import Any
 
 from rlvr.checkpoints.names import canonical
 from rlvr.checkpoints.plain import Checkpoint, Stored
+from rlvr.checkpoints.reader import by_canonical, counterpart
 from rlvr.schema import RecipeError
 from rlvr.targets import matches
 
@@ -89,19 +90,6 @@ def _is_linear(name: str) -> bool:
     return inside and name.endswith(".weight") and not _EMBEDDING.search(kind_of(name))
 
 
-def _by_canonical(checkpoint: Checkpoint, path: Path) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name in checkpoint:
-        key = canonical(name)
-        if key in found:
-            raise RecipeError(
-                f"{path}: {found[key]!r} and {name!r} are one parameter but for wrappers; export "
-                "the plain policy first"
-            )
-        found[key] = name
-    return found
-
-
 def pair_up(
     base: Checkpoint, tuned: Checkpoint, paths: tuple[Path, Path], patterns: Sequence[str]
 ) -> list[Pair]:
@@ -114,10 +102,10 @@ def pair_up(
     """
     for path, checkpoint in zip(paths, (base, tuned), strict=True):
         _refuse_unmerged(path, checkpoint)
-    names = _by_canonical(tuned, paths[1])
+    names = by_canonical(tuned, paths[1])
     pairs = []
     for name in targets_of(base, patterns):
-        other = names.get(canonical(name)) or _tied(canonical(name), names)
+        other = counterpart(name, names)
         if other is None:
             raise _missing(name, base, names, paths, patterns)
         first, second = base[name], tuned[other]
@@ -137,12 +125,6 @@ def pair_up(
             "are they swapped, or of other architectures?"
         )
     return pairs
-
-
-def _tied(name: str, names: dict[str, str]) -> str | None:
-    if name != _HEAD:
-        return None
-    return next((names[key] for key in names if key.endswith("embed_tokens.weight")), None)
 
 
 def _missing(

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -141,9 +141,14 @@ def file(weight: Tensor, name: str, *, path: str) -> Tensor:
     return mask[name].to(weight.device)
 
 
-@lru_cache(maxsize=2)
 def read_mask(path: str) -> Mask:
     """Return the mask of a file, read once for its checks and all its matrices."""
+    file = Path(path)
+    return _load_once(path, file.stat().st_mtime_ns if file.is_file() else 0)
+
+
+@cache  # of any number of files, since each matrix of a union reads them all; build_mask clears it
+def _load_once(path: str, changed: int) -> Mask:
     return Mask.load(path)
 
 
@@ -162,7 +167,7 @@ def check_files(spec: MaskSpec, shapes: Mapping[str, Sequence[int]], where: str 
         check_files(nested, shapes, path)
 
 
-def check_base(spec: MaskSpec, base_weights: str, where: str = "mask") -> None:
+def check_built_from(spec: MaskSpec, base_weights: str, where: str = "mask") -> None:
     """Raise where a mask file that ``spec`` names was built from other base weights."""
     if spec.builder == "file":
         built_from = read_mask(spec.options["path"]).provenance.get("base_weights", base_weights)
@@ -172,7 +177,7 @@ def check_base(spec: MaskSpec, base_weights: str, where: str = "mask") -> None:
                 f"and this policy has {base_weights[:12]}; build it for these"
             )
     for nested, path in spec.nested(where):
-        check_base(nested, base_weights, path)
+        check_built_from(nested, base_weights, path)
 
 
 def _build(spec: MaskSpec, weight: Tensor, name: str) -> Tensor:
@@ -223,6 +228,7 @@ def build_mask(
         require_finite(weight, name)
         bits[name] = pack_bits(_build(spec, weight.detach(), name)).cpu()
         shapes[name] = tuple(weight.shape)
+    _load_once.cache_clear()
     if not any(count_bits(packed) for packed in bits.values()):
         raise RecipeError(f"mask {spec.to_dict()}: no entry of any matrix may move")
     return Mask(bits, shapes, {"spec": spec.to_dict(), **(provenance or {})})

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlvr.config import (
+    absolute_paths,
     apply_overrides,
     check_section,
     merge,
@@ -83,7 +84,8 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         RecipeError: a key, an arm or a value is not what it should be; the message names it.
     """
     try:
-        file = check_section(StudyFile, read_yaml(path), "study")
+        content = absolute_paths(read_yaml(path), path.parent)
+        file = check_section(StudyFile, content, "study")
         study = _study(file, path)
         for arm, change in file.arms.items():
             # Runs need the folder and the values of the study, so it is made first and filled here.
@@ -114,7 +116,7 @@ def _study(file: StudyFile, path: Path) -> Study:
     if not values or len({label(value) for value in values}) < len(values):
         raise RecipeError(f"sweep.{swept}: name at least one value, and each once")
     folder = Path(file.dir or f"runs/{path.resolve().parent.name}/{path.stem}")
-    launch = None if file.launch is None else _launch(file.launch, path)
+    launch = None if file.launch is None else _launch(file.launch)
     return Study(folder, [], list(file.arms), control, swept, values, file.geometry, launch)
 
 
@@ -194,8 +196,8 @@ def label(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _launch(stated: str, path: Path) -> Path:
-    file = path.parent / stated if stated.startswith(("./", "../")) else Path(stated)
+def _launch(stated: str) -> Path:
+    file = Path(stated)
     if not file.is_file():
         raise RecipeError(f"launch: {file} does not exist; name a file such as launch/fsdp2.yaml")
     # A process on another machine would outlive the study, which can only signal its own.

@@ -24,7 +24,7 @@ from rlvr.data import (
 )
 from rlvr.engines import engine_name, loading_whole
 from rlvr.files import write_json
-from rlvr.masks import Mask, build_mask, check_base
+from rlvr.masks import Mask, build_mask, check_built_from
 from rlvr.policy import choose_trainable, load_policy, load_tokenizer
 from rlvr.precision import Precision, precision_of
 from rlvr.rewards import check_columns
@@ -149,7 +149,7 @@ def _make_mask(
         return None
     spec, path = plan.mask, run_dir / "mask.safetensors"
     parameters = dict(policy.named_parameters())
-    check_base(spec, base_hash)
+    check_built_from(spec, base_hash)
 
     def build() -> Mask:
         provenance = {"spec": spec.to_dict(), "base_weights": base_hash}

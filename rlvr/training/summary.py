@@ -15,21 +15,21 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlvr import runtime
-from rlvr.checkpoints.reader import open_checkpoint
+from rlvr.checkpoints.folders import EXPORT, model_folder
+from rlvr.checkpoints.reader import open_checkpoint, select
 from rlvr.checkpoints.runs import checkpoints, newest_checkpoint, step_of
 from rlvr.config import EvalSection, Recipe
 from rlvr.data import load_prepared, parse_dataset, with_prefill
-from rlvr.delta import DELTA, discard_applied, policy_folder
+from rlvr.delta import DELTA, discard_applied
 from rlvr.eval import EvalResult, EvalSettings, evaluate, token_kl
 from rlvr.eval.gap import ROUNDING
 from rlvr.files import read_jsonl, write_json
 from rlvr.geometry import update_sparsity
 from rlvr.masks import Mask
-from rlvr.policy import checkpoint_folder, load_policy, load_tokenizer
+from rlvr.policy import load_policy, load_tokenizer
 from rlvr.precision import dtype_name
 from rlvr.rewards import check_columns, parse_reward
 from rlvr.training.export import (
-    POLICY,
     export_dtype,
     export_gap,
     export_policy,
@@ -48,7 +48,7 @@ def finish(plan: Plan, run_dir: Path) -> dict[str, Any]:
     summary: dict[str, Any] = {"step": step_of(checkpoint)}
     policy = export_policy(plan.recipe, run_dir, checkpoint)
     summary["policy"] = describe_export(plan, run_dir, policy, checkpoint)
-    masters = policy_folder(checkpoint) if plan.recipe.adapter is None else policy
+    masters = checkpoint if plan.recipe.adapter is None else policy
     summary |= compare_weights(plan, run_dir, masters)
     discard_applied(run_dir)
     summary["seconds_per_step"] = seconds_per_step(run_dir)
@@ -109,13 +109,15 @@ def compare_weights(plan: Plan, run_dir: Path, folder: Path) -> dict[str, Any]:
     Returns ``sparsity_bf16`` over the target matrices (arXiv 2511.08567, Def. 2.2), ``mask_leak``
     as a count of entries over all tensors (``None`` without a mask), and the mask's density.
     """
-    base_folder = checkpoint_folder(plan.recipe.model)
+    model = plan.recipe.model
+    base_folder = model_folder(model.path, model.revision)
     mask_file = run_dir / "mask.safetensors"
     mask = Mask.load(mask_file) if mask_file.is_file() else None
     unchanged, entries, leak = 0.0, 0, 0
     now = open_checkpoint(folder)
-    for name, stored in open_checkpoint(base_folder).items():
-        base, tuned = stored.load(), now[name].load()
+    before = select(open_checkpoint(base_folder), now, base_folder)
+    for name, stored in now.items():
+        base, tuned = before[name].load(), stored.load()
         if name in plan.targets:
             unchanged += update_sparsity(base, tuned) * tuned.numel()
             entries += tuned.numel()
@@ -227,7 +229,7 @@ def one_screen(run_dir: Path, summary: dict[str, Any]) -> str:
 
 def _policy_lines(run_dir: Path, export: dict[str, Any]) -> list[str]:
     """Return where the exported policy is and how far it is from the trained one."""
-    where = f"{run_dir / POLICY}"
+    where = f"{run_dir / EXPORT}"
     if export["folder"] is None:
         where = f"`rlvr delta apply BASE {run_dir} OUT` writes it"
     lines = [f"  policy           {where}; {export['dtype']} (trained: {export['trained']})"]

@@ -8,7 +8,7 @@ import argparse
 import csv
 import dataclasses
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from rlvr import runtime
 from rlvr.checkpoints.fingerprints import fingerprint_values
-from rlvr.checkpoints.reader import open_checkpoint, read_weights
+from rlvr.checkpoints.folders import model_folder
+from rlvr.checkpoints.reader import open_checkpoint, select, weights_of
 from rlvr.config import ModelSection, apply_overrides
 from rlvr.files import write_bytes, write_json
 from rlvr.masks import (
@@ -30,7 +31,7 @@ from rlvr.masks import (
     check_spec,
     parse_spec,
 )
-from rlvr.policy import checkpoint_folder, load_skeleton
+from rlvr.policy import load_skeleton
 from rlvr.registry import pop_plugins
 from rlvr.schema import RecipeError
 from rlvr.targets import resolve_targets
@@ -94,32 +95,28 @@ def _require_free(out: Path) -> None:
 
 def build(section: ModelSection, spec: MaskSpec, patterns: list[str]) -> Mask:
     """Build a mask from a checkpoint's files, one matrix in memory at a time."""
-    targets = resolve_targets(load_skeleton(section), patterns)
+    skeleton = load_skeleton(section)
+    targets = resolve_targets(skeleton, patterns)
     check_spec(spec, targets)
     check_files(spec, targets)
-    folder = _folder_with(section, targets)
-    provenance = {"model": section.path, "base_weights": fingerprint_values(read_weights(folder))}
-    bar = tqdm(_targets_of(folder, targets), total=len(targets), desc="mask", unit="matrix")
+    # Of the parameters as a run has them: a tied head may be stored too.
+    everything = _weights_of(section, [name for name, _ in skeleton.named_parameters()])
+    provenance = {"model": section.path, "base_weights": fingerprint_values(everything)}
+    weights = _weights_of(section, targets)
+    bar = tqdm(weights, total=len(targets), desc="mask", unit="matrix")
     return build_mask(spec, bar, provenance)
 
 
-def _folder_with(section: ModelSection, targets: Any) -> Path:
-    """Return the folder of a checkpoint that holds all ``targets``."""
-    folder = checkpoint_folder(section)
-    missing = set(targets) - open_checkpoint(folder).keys()
-    if missing:
-        raise RecipeError(f"{folder}: holds no weight {min(missing)!r} of its own model")
-    return folder
-
-
-def _targets_of(folder: Path, targets: Any) -> Iterator[tuple[str, Tensor]]:
-    return ((name, weight) for name, weight in read_weights(folder) if name in targets)
+def _weights_of(section: ModelSection, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the named parameters of a checkpoint, one in memory at a time."""
+    folder = model_folder(section.path, section.revision)
+    return weights_of(select(open_checkpoint(folder), names, folder))
 
 
 def measure_svd(mask: Mask, section: ModelSection) -> dict[str, float]:
     """Return the least and the mean IoU over the matrices with the mask of the exact SVD."""
     spec = parse_spec(_with_exact(mask.provenance["spec"]))
-    exact = build_mask(spec, _targets_of(checkpoint_folder(section), mask.shapes))
+    exact = build_mask(spec, _weights_of(section, mask.shapes))
     overlaps = [
         float((mask[name] & exact[name]).sum() / (mask[name] | exact[name]).sum()) for name in mask
     ]
@@ -164,11 +161,10 @@ def run_calibrate(options: argparse.Namespace) -> int:
     }
     targets = resolve_targets(load_skeleton(section), options.targets)
     check_spec(parse_spec({"builder": "safe", "rank": 1, **densities}), targets)
-    folder = _folder_with(section, targets)
     device = runtime.default_device()
 
     def weights() -> Iterator[tuple[str, Tensor]]:
-        found = ((name, weight.to(device)) for name, weight in _targets_of(folder, targets))
+        found = ((name, weight.to(device)) for name, weight in _weights_of(section, targets))
         return iter(tqdm(found, total=len(targets), desc="calibrate", unit="matrix"))
 
     most = min(min(shape) for shape in targets.values())
