@@ -171,6 +171,21 @@ def weight_files(folder: Path) -> list[Path]:
     return []
 
 
+def policy_bytes(checkpoint: Path) -> int:
+    """Return the bytes that make the base policy the one of a run's checkpoint.
+
+    They are those of its delta, else of its adapter, else of all weights.
+    """
+    if (checkpoint / DELTA).is_file():
+        files = [checkpoint / DELTA]
+    else:
+        # ``lora`` first: it is the adapter as one plain LoRA, where there is such a form.
+        adapters = [checkpoint / name for name in (LORA, ADAPTER) if (checkpoint / name).is_dir()]
+        factors = sorted(adapters[0].rglob("*.safetensors")) if adapters else []
+        files = factors or weight_files(checkpoint)
+    return sum(file.stat().st_size for file in files)
+
+
 def read_index(index: Path) -> Mapping[str, str]:
     """Return the file of each tensor of a sharded checkpoint, by the tensor's name."""
     try:

@@ -15,9 +15,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlvr import runtime
-from rlvr.checkpoints.folders import EXPORT, model_folder
+from rlvr.checkpoints.folders import EXPORT, model_folder, policy_bytes
 from rlvr.checkpoints.reader import open_checkpoint, select
-from rlvr.checkpoints.runs import checkpoint_bytes, checkpoints, newest_checkpoint, step_of
+from rlvr.checkpoints.runs import checkpoints, newest_checkpoint, step_of
 from rlvr.config import EvalSection, Recipe
 from rlvr.data import load_prepared, parse_dataset, with_prefill
 from rlvr.delta import discard_applied
@@ -54,7 +54,7 @@ def finish(plan: Plan, run_dir: Path) -> dict[str, Any]:
     summary["seconds_per_step"] = seconds_per_step(run_dir)
     provenance = json.loads((run_dir / "provenance.json").read_text(encoding="utf-8"))
     summary["optimizer_state_bytes"] = provenance.get("optimizer_state_bytes")
-    summary["checkpoint_bytes"] = checkpoint_bytes(checkpoint)
+    summary["checkpoint_bytes"] = policy_bytes(checkpoint)
     if plan.recipe.eval is not None:
         summary |= evaluate_run(plan.recipe, plan.recipe.eval, run_dir, policy)
     if plan.recipe.run.checkpoint == "delta" and store_as_delta(plan.recipe, run_dir):
