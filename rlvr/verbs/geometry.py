@@ -170,14 +170,14 @@ def _policies(run_dir: Path) -> list[tuple[int, Path]]:
     """Return the step and the folder of each checkpoint of a run that can be measured."""
     folders = []
     for folder in checkpoints(run_dir):
-        reason, policy = damage(folder), folder
+        step, reason = step_of(folder), damage(folder)
         if (folder / ADAPTER).is_dir() and not (folder / LORA).is_dir():
-            if exported_step(run_dir) == step_of(folder):
-                policy = run_dir / EXPORT
+            if step == exported_step(run_dir):
+                folder = run_dir / EXPORT
             else:
                 reason = "its adapter cannot be merged here"
         if reason is None:
-            folders.append((step_of(folder), policy))
+            folders.append((step, folder))
         else:
             runtime.say(f"{folder}: left out of steps.csv ({reason})")
     return folders
