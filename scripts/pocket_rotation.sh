@@ -21,9 +21,10 @@ import sys
 from pathlib import Path
 
 from rlvr.checkpoint import read_weight
-from rlvr.geometry import overlap, update_mask_bf16
+from rlvr.geometry import overlap
 from rlvr.geometry.compare import open_checkpoint
 from rlvr.geometry.names import kind_of, layer_of, targets_of
+from rlvr.geometry.sparsity import update_mask_bf16
 from rlvr.run_dir import trained_policy
 
 out, policy, rotated = map(Path, sys.argv[1:])

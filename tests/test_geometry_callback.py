@@ -9,7 +9,7 @@ import pytest
 
 from rlvr.checkpoint import read_jsonl, read_weight, read_weights
 from rlvr.cli import main as cli_main
-from rlvr.geometry import update_sparsity
+from rlvr.geometry.sparsity import update_sparsity
 
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
 

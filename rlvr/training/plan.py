@@ -15,7 +15,7 @@ from rlvr.rewards import RewardCall, parse_reward, parse_rewards
 from rlvr.schema import RecipeError
 from rlvr.targets import resolve_also_train, resolve_targets
 from rlvr.training.batch_sizes import BatchSizes
-from rlvr.training.resume import check_checkpoint
+from rlvr.training.names import check_names
 from rlvr.training.settings import check_trainer
 
 
@@ -60,6 +60,7 @@ class Plan:
 
 def check_recipe(recipe: Recipe) -> Plan:
     """Check every section against the registries and the model's shapes; load no weights."""
+    check_names(recipe)
     import_plugins(recipe.plugins)
     mask = None if recipe.mask is None else parse_spec(recipe.mask)
     rewards = parse_rewards(recipe.rewards)
@@ -81,7 +82,10 @@ def check_recipe(recipe: Recipe) -> Plan:
         refuse_head(model, recipe.model.targets)
     targets = resolve_targets(model, recipe.model.targets)
     also_train = resolve_also_train(model, recipe.model.also_train, targets)
-    check_checkpoint(recipe, model)
+    if recipe.run.checkpoint == "delta":
+        from rlvr.training.resume import check_checkpoint  # imports datasets, for a second
+
+        check_checkpoint(recipe, model)
     if mask is not None:
         check_spec(mask, targets)
         check_files(mask, targets)

@@ -70,7 +70,7 @@ def check_trainer(recipe: Recipe) -> BatchSizes | None:
         if key in reserved:
             raise RecipeError(f"trainer.{key}: not yours to set; use {reserved[key]}")
         if key not in fields:
-            _refuse_unknown(key, fields, recipe.supervised)
+            raise unknown_key(key, fields, "trainer")
         check_value(value, hints[key], f"trainer.{key}")
     values = {**fields, **settings}
     batch = None
@@ -90,15 +90,6 @@ def check_trainer(recipe: Recipe) -> BatchSizes | None:
     if runtime.launched_fsdp():
         _check_fsdp(recipe)
     return batch
-
-
-def _refuse_unknown(key: str, fields: Mapping[str, Any], supervised: bool) -> None:
-    if supervised and key in {field.name for field in dataclasses.fields(GRPOConfig)}:
-        raise RecipeError(
-            f"trainer.{key}: a setting of GRPO, and algorithm sft takes those of TRL's SFTConfig; "
-            "remove it, or give this recipe another base"
-        )
-    raise unknown_key(key, fields, "trainer")
 
 
 def _check_supervised(recipe: Recipe, values: Mapping[str, Any]) -> None:

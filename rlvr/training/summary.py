@@ -24,7 +24,7 @@ from rlvr.config import EvalSection, ModelSection
 from rlvr.data import load_prepared, parse_dataset, with_prefill
 from rlvr.delta import discard_applied
 from rlvr.eval import EvalResult, EvalSettings, evaluate, token_kl
-from rlvr.geometry import update_sparsity
+from rlvr.geometry.sparsity import update_sparsity
 from rlvr.masks import Mask
 from rlvr.policy import checkpoint_folder, load_policy, load_tokenizer
 from rlvr.rewards import check_columns, parse_reward
