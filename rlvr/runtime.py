@@ -6,6 +6,7 @@ that needs it imports it.
 
 import gc
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
@@ -14,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rlvr.schema import RecipeError
 
 if TYPE_CHECKING:
     import torch
@@ -63,6 +66,18 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+@contextmanager
+def without_launcher() -> Iterator[None]:
+    """Hide from the body which engine accelerate's launcher asks for."""
+    hidden = {k: v for k, v in os.environ.items() if k.startswith("ACCELERATE_USE_")}
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
 def launched_fsdp() -> bool:
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
@@ -73,10 +88,24 @@ def launcher_setting(name: str) -> str:
 
 
 def launched_zero_stage() -> int:
-    """Return the ZeRO stage that accelerate's launcher asks for; 0 without DeepSpeed."""
+    """Return the ZeRO stage that accelerate's launcher asks for; 0 without DeepSpeed.
+
+    Raises:
+        RecipeError: the launch file names a configuration of DeepSpeed's that cannot be read.
+    """
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
         return 0
-    return int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))
+    named = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
+    if named == "none":
+        return int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))
+    try:
+        content = json.loads(Path(named).read_text(encoding="utf-8"))
+        return int(content.get("zero_optimization", {}).get("stage", 0))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise RecipeError(
+            f"launch file: deepspeed_config_file {named} is no configuration of DeepSpeed's "
+            f"({error}); name another or remove it"
+        ) from error
 
 
 def is_main() -> bool:

@@ -15,6 +15,7 @@ from rlvr.rewards import RewardCall, parse_reward, parse_rewards
 from rlvr.schema import RecipeError
 from rlvr.targets import resolve_also_train, resolve_targets
 from rlvr.training.batch_sizes import BatchSizes
+from rlvr.training.library import check_library
 from rlvr.training.names import check_names
 from rlvr.training.settings import check_trainer
 
@@ -78,6 +79,7 @@ def check_recipe(recipe: Recipe) -> Plan:
     _check_optimizer(recipe)
     model = load_skeleton(recipe.model)
     count = sum(parameter.numel() for parameter in model.parameters())
+    check_library(recipe, model)
     if recipe.adapter is not None:
         refuse_head(model, recipe.model.targets)
     targets = resolve_targets(model, recipe.model.targets)
@@ -100,11 +102,6 @@ def check_recipe(recipe: Recipe) -> Plan:
 def _check_eval(recipe: Recipe, section: EvalSection) -> None:
     parse_dataset(section.data, "eval.data")
     parse_reward(section.verifier, "eval.verifier")
-    for key in ("samples", "max_new_tokens", "batch_size"):
-        if getattr(section, key) < 1:
-            raise RecipeError(f"eval.{key}: must be at least 1, got {getattr(section, key)}")
-    if section.temperature < 0:
-        raise RecipeError(f"eval.temperature: must be 0 or above, got {section.temperature}")
     if section.checkpoints == "every" and recipe.adapter is not None:
         if recipe.run.merged != "every":
             raise RecipeError(
