@@ -10,6 +10,11 @@ from pathlib import Path
 from rlvr.geometry.settings import ANGLE_RANK, Settings
 
 TARGETS = "patterns of matrices"
+DELTA_VERBS = {
+    "pack": ("the changed entries of two checkpoints into one file", ("base", "tuned")),
+    "apply": ("the tuned checkpoint, from its base and a delta", ("base", "delta")),
+    "revert": ("the base, from the tuned checkpoint and a delta", ("tuned", "delta")),
+}
 FIND = """Sweeps the rank of the principal part of the safe mask and prints the mask's density over
 all target matrices, from exact decompositions; the rank nearest to the target is the answer. Each
 pass over the model decomposes each matrix once, however many ranks it looks at: first 1, 2, 4, ...
@@ -29,8 +34,9 @@ def study(parser: ArgumentParser) -> None:
 
     Each run is a process of its own, through accelerate where the study names a launch file.
     Several go on at once where there are GPUs or cores for them. A finished run is kept, an
-    interrupted one resumed, a failed one reported beside the others. Writes ``report.html``,
-    ``table.md``, ``summary.csv`` (one row an arm), ``runs.csv`` (one row a run) and the figures.
+    interrupted one resumed, and a failed one reported without stopping the others. Writes
+    ``report.html``, ``table.md``, ``summary.csv`` (one row an arm), ``runs.csv`` (one row a run)
+    and the figures.
     """
     parser.add_argument("study", help="YAML study: base, arms, and what else a study may state")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
@@ -45,11 +51,7 @@ def study(parser: ArgumentParser) -> None:
 def delta(parser: ArgumentParser) -> None:
     """Store a tuned checkpoint as the entries that differ from its base, exact both ways."""
     sub_verbs = parser.add_subparsers(dest="sub_verb", required=True, metavar="SUB_VERB")
-    for name, summary, inputs in (
-        ("pack", "the changed entries of two checkpoints into one file", ("base", "tuned")),
-        ("apply", "the tuned checkpoint, from its base and a delta", ("base", "delta")),
-        ("revert", "the base, from the tuned checkpoint and a delta", ("tuned", "delta")),
-    ):
+    for name, (summary, inputs) in DELTA_VERBS.items():
         sub_parser = sub_verbs.add_parser(name, help=summary, description=summary)
         for word in (*inputs, "out"):
             sub_parser.add_argument(word, type=Path, metavar=word.upper())
@@ -78,7 +80,8 @@ def verify(parser: ArgumentParser) -> None:
 def mask(parser: ArgumentParser) -> None:
     """Build, show or calibrate a mask without training.
 
-    A recipe takes a mask file by ``mask: {builder: file, path: M.safetensors}``.
+    A recipe takes a mask file by ``mask: {builder: file, path: M.safetensors}``. The word
+    ``plugins=[my_module]`` brings a builder of one's own, as in a recipe.
     """
     verbs = parser.add_subparsers(dest="mask_verb", required=True, metavar="build|show|calibrate")
     build = verbs.add_parser("build", help="base weights into a mask file")
@@ -89,7 +92,12 @@ def mask(parser: ArgumentParser) -> None:
     build.add_argument(
         "--measure-svd", action="store_true", help="record the overlap with the exact SVD's mask"
     )
-    build.add_argument("overrides", nargs="*", metavar="key=value")
+    build.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="option of the builder, or plugins=[my_module]",
+    )
     show = verbs.add_parser("show", help="densities, provenance and fingerprint of a mask file")
     show.add_argument("file", type=Path)
     find = verbs.add_parser(
@@ -197,7 +205,7 @@ def data(parser: ArgumentParser) -> None:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="section.key=value of a recipe, or an option of the dataset",
+        help="section.key=value of a recipe, an option of the dataset, or plugins=[my_module]",
     )
     parser.add_argument("--validate", action="store_true", help="every gold must score itself")
     parser.add_argument("--out", type=Path, help="write the rows, one JSON object a line")

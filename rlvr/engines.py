@@ -77,12 +77,6 @@ def local_mask(mask: Mask, name: str, parameter: Tensor) -> tuple[Mask, int]:
     return Mask.from_bools({name: whole[rows]}), before
 
 
-def engine_dtype(args: Any) -> torch.dtype:
-    """Return the dtype in which the engine keeps weights that are loaded in float32."""
-    mixed = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
-    return torch.float32 if args.deepspeed_plugin is None else mixed
-
-
 @contextmanager
 def whole(parameter: Tensor) -> Iterator[Tensor]:
     """Yield all of ``parameter`` on every rank; every rank must ask, in the same order."""
@@ -169,6 +163,26 @@ def loading_whole(args: Any) -> Iterator[torch.device | None]:
         yield None
     finally:
         integration.set_hf_deepspeed_config(args.deepspeed_plugin.dschf)
+
+
+def require_exact_base(args: Any, weights: Iterable[tuple[str, Tensor]]) -> None:
+    """Refuse a base that DeepSpeed would round when it makes its own half-precision weights.
+
+    Its float32 masters start from the rounded values, so every entry would seem to have moved.
+
+    Raises:
+        RecipeError: names the first tensor with a value that the engine's dtype lacks.
+    """
+    dtype = engine_dtype(args)
+    if dtype == torch.float32:
+        return
+    for name, weight in weights:
+        if not torch.equal(weight, weight.to(dtype).to(weight.dtype)):
+            raise RecipeError(
+                f"model.path: {name!r} holds values that {dtype} lacks, to which DeepSpeed would "
+                "round the base before the first step; launch with DDP or FSDP2, or set "
+                "trainer.bf16 to false"
+            )
 
 
 def restrict_gradients(model: nn.Module, mask: Mask) -> None:

@@ -21,12 +21,13 @@ def run(options: argparse.Namespace) -> int:
     with runtime.importing():  # torch and TRL: only once the recipe reads well
         from rlvr.run_dir import locked, open_run
         from rlvr.training.describe import describe
-        from rlvr.training.plan import check_recipe
+        from rlvr.training.plan import check_recipe, require_machine
 
         plan = check_recipe(recipe)
     runtime.say(describe(plan))
     if options.check:
         return 0
+    require_machine(recipe)
     run_dir, checkpoint = open_run(recipe, resume=options.resume)
     from rlvr.training.session import train
     from rlvr.training.summary import finish

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from rlvr.adapters.methods import Method
 from rlvr.config import Recipe, pop_name
-from rlvr.registry import adapter
+from rlvr.registry import adapter, place, shown
 from rlvr.schema import RecipeError
 from rlvr.targets import matches
 
@@ -23,7 +23,13 @@ def parse_adapter(spec: dict[str, Any], where: str = "adapter") -> tuple[str, di
 def build_method(spec: dict[str, Any]) -> Method:
     """Return the method that a recipe's mapping describes, without targets."""
     name, options = parse_adapter(spec)
-    return adapter.functions[name](**options)
+    method = adapter.call(name, "", **options)
+    if not isinstance(method, Method):
+        raise RecipeError(
+            f"adapter {name!r}: {place(adapter.functions[name])}: returned {shown(method)}; return "
+            "a Method of rlvr.adapters.methods, such as Method(LoraConfig(r=8))"
+        )
+    return method
 
 
 def check_section(recipe: Recipe) -> None:
@@ -71,6 +77,7 @@ def check_adapter(
     """
     name, options = parse_adapter(spec)
     _check_ranges(options, shapes)
+    _require_linear(skeleton, shapes)
     method = build_method(spec)
     if method.subtracts_start and options.get("dropout", 0.0):
         raise RecipeError(
@@ -87,6 +94,17 @@ def check_adapter(
         for key, parameter in wrapped.named_parameters()
         if parameter.requires_grad and is_trained(method, key)
     )
+
+
+def _require_linear(skeleton: nn.Module, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Refuse families that store their matrices transposed, such as GPT-2's Conv1D."""
+    for name in module_names(shapes):
+        module = skeleton.get_submodule(name)
+        if not isinstance(module, nn.Linear):
+            raise RecipeError(
+                f"adapter: {name} is a {type(module).__name__} and no nn.Linear, and adapters are "
+                "for those; train this family with a mask, or choose other model.targets"
+            )
 
 
 def is_trained(method: Method, key: str) -> bool:

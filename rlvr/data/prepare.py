@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 from rlvr.config import pop_name
@@ -15,8 +16,8 @@ from rlvr.data.filters import (
     shuffled,
 )
 from rlvr.data.prompts import Message, check_template, generation_prompt, render
-from rlvr.data.rows import Loaded, Row, plain_columns
-from rlvr.registry import dataset
+from rlvr.data.rows import Loaded, Row, plain_columns, rows_of_plugin
+from rlvr.registry import dataset, place
 from rlvr.schema import RecipeError, check_options
 
 Unparsable = Callable[[list[Row]], list[bool]]
@@ -104,10 +105,31 @@ def parse_dataset(spec: dict[str, Any], where: str) -> DataSpec:
     return DataSpec(name, source, checked)
 
 
+def require_files(spec: DataSpec, where: str) -> None:
+    """Raise where a local file that ``spec`` reads does not exist; none is opened."""
+    named = {"pass_rates": spec.shared["pass_rates"]}
+    if spec.name in ("jsonl", "parquet"):
+        named["path"] = spec.source["path"]
+    for key, path in named.items():
+        if path is not None and not Path(path).is_file():
+            raise RecipeError(f"{where}.{key}: {path} does not exist; check the path")
+    nested = {"parts": spec.source.get("parts"), "decontaminate": spec.shared["decontaminate"]}
+    for key, sources in nested.items():
+        for index, source in enumerate(sources or []):
+            place = f"{where}.{key}[{index}]"
+            require_files(parse_dataset(source, place), place)
+
+
 def load_source(spec: DataSpec, where: str) -> Loaded:
-    """Return the rows of the source alone."""
-    found = dataset.functions[spec.name](**spec.source)
-    return found if isinstance(found, Loaded) else Loaded(list(found))
+    """Return the rows of the source alone.
+
+    Raises:
+        RecipeError: the source's function fails, or returns something else than rows.
+    """
+    returned = dataset.call(spec.name, f" of {where}", **spec.source)
+    if isinstance(returned, Loaded):
+        return returned
+    return rows_of_plugin(returned, spec.name, place(dataset.functions[spec.name]))
 
 
 def load_prepared(

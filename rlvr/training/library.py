@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, get_scheduler
+from transformers import AutoModelForCausalLM, PreTrainedModel, get_scheduler
 from transformers.training_args import OptimizerNames
 
 from rlvr import runtime
@@ -72,17 +72,31 @@ def check_library(recipe: Recipe, model: PreTrainedModel) -> None:
     kind = _Supervised if recipe.supervised else _Grpo
     with runtime.without_launcher(), _refused("trainer"):
         args: Any = kind(**trainer_settings(recipe, Path(str(recipe.run.dir))))
+    if recipe.model.attn_implementation is not None:
+        with _refused("model.attn_implementation"), torch.device("meta"):
+            AutoModelForCausalLM.from_config(
+                model.config, attn_implementation=recipe.model.attn_implementation
+            )
     parameter = nn.Parameter(torch.zeros(1))
     optimizer: Any = torch.optim.AdamW([parameter], lr=args.learning_rate)
     if recipe.mask is None and args.optim not in _TORCH_OPTIMIZERS:
         with _refused(f"trainer.optim: {args.optim.value}"):
             _check_optimizer(args, model)
-    where = f"trainer.lr_scheduler_type: {args.lr_scheduler_type.value}"
+    name = args.lr_scheduler_type.value
+    where = f"trainer.lr_scheduler_type: {name}"
+    # What these two would leave aside without a word.
+    if args.lr_scheduler_kwargs and name in ("constant", "constant_with_warmup"):
+        raise RecipeError(f"trainer.lr_scheduler_kwargs: {name} takes none; remove them")
+    if args.warmup_steps and name == "constant":
+        raise RecipeError(
+            "trainer.warmup_steps: the schedule constant has no warmup; set "
+            "trainer.lr_scheduler_type to constant_with_warmup"
+        )
     steps = args.max_steps if args.max_steps > 0 else _STEPS
     with _refused(where):
         warmup = args.get_warmup_steps(steps)
         options = args.lr_scheduler_kwargs
-        schedule = get_scheduler(args.lr_scheduler_type, optimizer, warmup, steps, options)
+        schedule: Any = get_scheduler(args.lr_scheduler_type, optimizer, warmup, steps, options)
         for factor in schedule.lr_lambdas:
             for step in (0, steps // 2, steps):
                 float(factor(step))

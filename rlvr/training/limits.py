@@ -27,7 +27,6 @@ BOUNDS: Mapping[str, Bounds] = {
     "num_generations": Bounds(2),
     "max_completion_length": _COUNT,
     "max_length": Bounds(2),
-    "temperature": _POSITIVE,
     "beta": _ANY,
     "epsilon": _ANY,
     "epsilon_high": _ANY,
@@ -84,6 +83,15 @@ CHOICES: Mapping[str, tuple[object, ...]] = {
 }
 GRPO_LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo")
 SFT_LOSSES = ("nll", "dft")
+# TRL reads text here as JSON, from a command line; a recipe has mappings.
+MAPPINGS = (
+    "lr_scheduler_kwargs",
+    "gradient_checkpointing_kwargs",
+    "generation_kwargs",
+    "chat_template_kwargs",
+    "liger_kernel_config",
+    "transformers_continuous_batching_config",
+)
 _CHECKPOINTING = ("use_reentrant", "preserve_rng_state", "determinism_check", "early_stop", "debug")
 
 
@@ -93,6 +101,9 @@ def check_limits(values: Mapping[str, Any], *, supervised: bool) -> None:
     Raises:
         RecipeError: the message names the key, the value and what is allowed.
     """
+    for key in MAPPINGS:
+        if isinstance(values.get(key), str):
+            raise RecipeError(f"trainer.{key}: expected a mapping, got {values[key]!r}")
     for key, bounds in BOUNDS.items():
         if values.get(key) is not None:
             bounds.check(values[key], f"trainer.{key}")

@@ -18,6 +18,7 @@ RESERVED = {
     "full_determinism": "run.deterministic",
     "use_cpu": "nothing: a GPU is used where there is one",
     "disable_tqdm": "nothing: the run shows one progress bar",
+    "logging_nan_inf_filter": "nothing: a loss that is NaN or infinite stops the run",
     "do_train": "the verb train",
     "logging_strategy": "logging_steps: every metric of a run is counted in steps",
     "label_names": "nothing: the run knows its labels",
@@ -85,14 +86,7 @@ GRPO_RESERVED = RESERVED | {
     "cast_lm_head_to_fp32": "model.dtype: one precision for the whole policy",
     "max_tool_calling_iterations": "nothing: a completion calls no tools",
     "log_completions_hub_repo": _HUB,
-    **dict.fromkeys(
-        (
-            "use_transformers_continuous_batching",
-            "transformers_continuous_batching_config",
-            "use_transformers_paged",
-        ),
-        "use_vllm",
-    ),
+    "use_transformers_paged": "use_transformers_continuous_batching",
     "vllm_importance_sampling_cap": "vllm_importance_sampling_clip_max",
 }
 # The run renders, tokenises and joins the rows, so that prompts are those of RLVR.

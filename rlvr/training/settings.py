@@ -13,14 +13,13 @@ from rlvr import runtime
 from rlvr.config import Recipe
 from rlvr.schema import RecipeError, check_value, unknown_key
 from rlvr.training.batch_sizes import BatchSizes, resolve_sizes
+from rlvr.training.distribution import check_sampling
 from rlvr.training.limits import check_limits
 from rlvr.training.reserved import GRPO_RESERVED, SFT_RESERVED
 
 # Other strategies draw the order of an epoch from state that no checkpoint saves.
 SAMPLING = ("random", "sequential")
 MASKED_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused")
-# TRL's importance ratio assumes that a completion was drawn from the whole distribution.
-FULL_DISTRIBUTION = {"top_p": (1.0,), "top_k": (0, -1, None), "min_p": (None, 0.0)}
 
 
 def check_trainer(recipe: Recipe) -> BatchSizes | None:
@@ -47,7 +46,7 @@ def check_trainer(recipe: Recipe) -> BatchSizes | None:
     if recipe.supervised:
         _check_supervised(recipe, values)
     else:
-        _check_sampling(values)
+        check_sampling(values)
         batch = resolve_sizes(values, runtime.world_size())
     _check_reporters(values["report_to"])
     if recipe.algorithm is not None and recipe.algorithm.dynamic_sampling and values["fp16"]:
@@ -74,17 +73,6 @@ def _check_supervised(recipe: Recipe, values: Mapping[str, Any]) -> None:
             "adapter.sync: merge_unmerge is what a push to the sampler does, and algorithm sft "
             "samples nothing; remove it"
         )
-
-
-def _check_sampling(values: Mapping[str, Any]) -> None:
-    generation = values.get("generation_kwargs") or {}
-    for key, allowed in FULL_DISTRIBUTION.items():
-        for where, value in ((key, values[key]), (f"generation_kwargs.{key}", generation.get(key))):
-            if value not in allowed and not (value is None and where != key):
-                raise RecipeError(
-                    f"trainer.{where}: {value} samples from a truncated distribution, which makes "
-                    f"TRL's importance ratio wrong; remove it or set it to {allowed[0]}"
-                )
 
 
 def _check_reporters(report_to: str | list[str] | None) -> None:

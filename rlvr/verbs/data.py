@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from rlvr import runtime
-from rlvr.checkpoint import replacing, write_json
 from rlvr.config import ModelSection, apply_overrides, load_recipe
 from rlvr.data import (
     DataSpec,
@@ -17,7 +16,8 @@ from rlvr.data import (
     parse_dataset,
     with_prefill,
 )
-from rlvr.registry import import_plugins
+from rlvr.files import replacing, write_json
+from rlvr.registry import import_plugins, pop_plugins
 from rlvr.rewards import RewardCall, check_columns, parse_reward, parse_rewards
 from rlvr.rewards.gold import gold_verdicts, is_verifier, unparsable_golds
 from rlvr.schema import RecipeError
@@ -30,7 +30,7 @@ def run(options: Namespace) -> int:
     runtime.prepare_environment()
     if Path(options.target).suffix in (".yaml", ".yml"):
         return _run_recipe(options)
-    spec = apply_overrides({"name": options.target}, options.overrides)
+    spec = pop_plugins(apply_overrides({"name": options.target}, options.overrides))
     data = parse_dataset(spec, "data")
     named = [parse_reward({"name": options.reward}, "--reward")] if options.validate else []
     calls = [call for call in named if is_verifier(call)]

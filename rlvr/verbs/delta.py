@@ -4,9 +4,10 @@ from argparse import Namespace
 from pathlib import Path
 
 from rlvr import runtime
+from rlvr.commands import DELTA_VERBS
 from rlvr.delta.exact import pack
 from rlvr.delta.publish import leftovers
-from rlvr.delta.restoring import apply, revert
+from rlvr.delta.restoring import apply, discard_applied, revert
 from rlvr.schema import RunError
 
 
@@ -26,6 +27,9 @@ def run(options: Namespace) -> int:
             runtime.say(f"{out}: the base checkpoint, checked bit for bit")
     except OSError as error:
         raise RunError(f"{error}; nothing was written as {out}") from error
+    finally:
+        for path in (getattr(options, word) for word in DELTA_VERBS[options.sub_verb][1]):
+            discard_applied(path)
     return 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rlvr import runtime
 from rlvr.config import resolve_recipe
+from rlvr.files import write_bytes
 from rlvr.schema import RecipeError
 from rlvr.studies.launch_file import as_launched
 from rlvr.studies.spec import Study, load_study
@@ -74,20 +75,22 @@ def naming(arm: str) -> Iterator[None]:
 def report(study: Study) -> str:
     """Write the tables, the figures and the page; return the tables as text."""
     # These import matplotlib and SciPy, which every verb's --help would wait for.
-    from rlvr.checkpoint import write_bytes
-    from rlvr.reports.study import build, figures, sentences
-    from rlvr.studies.results import cells_of, write_tables
+    from rlvr.reports.study import build, figures
+    from rlvr.studies.findings import sentences
+    from rlvr.studies.results import cells_of
+    from rlvr.studies.summary_files import write_tables
     from rlvr.studies.tables import markdown, tables
 
     cells = cells_of(study)
     if not cells:
         raise RecipeError(f"{study.folder}: no run is finished; run the study first")
     write_tables(study, cells)
-    found = tables(study, cells)
-    text = "\n\n".join(f"{title}:\n\n{markdown(rows)}" for title, rows in found.items())
-    write_bytes(study.folder / "table.md", f"{text}\n".encode())
+    shown = tables(study, cells)
+    text = "\n\n".join(f"{title}:\n\n{markdown(rows)}" for title, rows in shown.items())
+    lead = "\n".join(sentences(study, cells))
+    write_bytes(study.folder / "table.md", f"{lead}\n\n{text}\n".encode())
     images = figures(study, cells)
     for name, themes in images.items():
         write_bytes(study.folder / f"{name}.png", themes["light"])
-    write_bytes(study.folder / "report.html", build(study, cells, images, found).encode())
-    return f"\n{text}\n\n{sentences(study, cells)}\n{study.folder / 'report.html'}"
+    write_bytes(study.folder / "report.html", build(study, cells, images, shown).encode())
+    return f"\n{text}\n\n{lead}\n{study.folder / 'report.html'}"
