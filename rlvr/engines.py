@@ -165,6 +165,26 @@ def loading_whole(args: Any) -> Iterator[torch.device | None]:
         integration.set_hf_deepspeed_config(args.deepspeed_plugin.dschf)
 
 
+def require_exact_base(args: Any, weights: Iterable[tuple[str, Tensor]]) -> None:
+    """Refuse a base that DeepSpeed would round when it makes its own half-precision weights.
+
+    Its float32 masters start from the rounded values, so every entry would seem to have moved.
+
+    Raises:
+        RecipeError: names the first tensor with a value that the engine's dtype lacks.
+    """
+    dtype = engine_dtype(args)
+    if dtype == torch.float32:
+        return
+    for name, weight in weights:
+        if not torch.equal(weight, weight.to(dtype).to(weight.dtype)):
+            raise RecipeError(
+                f"model.path: {name!r} holds values that {dtype} lacks, to which DeepSpeed would "
+                "round the base before the first step; launch with DDP or FSDP2, or set "
+                "trainer.bf16 to false"
+            )
+
+
 def restrict_gradients(model: nn.Module, mask: Mask) -> None:
     """Restrict each gradient to its mask before an engine reduces it, with accumulation or not."""
     for name, parameter in model.named_parameters():

@@ -213,10 +213,11 @@ def load_tokenizer(section: ModelSection) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def check_tokenizer(section: ModelSection) -> None:
-    """Refuse what ``load_tokenizer`` would, where the policy's files are on this machine."""
+def local_tokenizer(section: ModelSection) -> PreTrainedTokenizerBase | None:
+    """Return the policy's tokenizer; ``None`` where its files are not on this machine yet."""
     if is_local(section.path) or weight_files(_source(section, download=False)):
-        load_tokenizer(section)
+        return load_tokenizer(section)
+    return None
 
 
 def _require_finite(model: nn.Module, section: ModelSection) -> None:

@@ -10,28 +10,24 @@ from pathlib import Path
 
 from rlvr import runtime
 from rlvr.config import load_recipe
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", help="YAML recipe")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
-    parser.add_argument("--check", action="store_true", help="check and explain, then exit")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+from rlvr.training.names import check_names
 
 
 def run(options: argparse.Namespace) -> int:
     """Train one recipe and return the exit code."""
-    from rlvr.run_dir import locked, open_run
-
     recipe = load_recipe(options.recipe, options.overrides)
+    check_names(recipe)
     runtime.prepare_environment(Path(str(recipe.run.dir)))
-    from rlvr.training.describe import describe
-    from rlvr.training.plan import check_recipe  # imports trl: only once the recipe reads well
+    with runtime.importing():  # torch and TRL: only once the recipe reads well
+        from rlvr.run_dir import locked, open_run
+        from rlvr.training.describe import describe
+        from rlvr.training.plan import check_recipe, require_machine
 
-    plan = check_recipe(recipe)
+        plan = check_recipe(recipe)
     runtime.say(describe(plan))
     if options.check:
         return 0
+    require_machine(recipe)
     run_dir, checkpoint = open_run(recipe, resume=options.resume)
     from rlvr.training.session import train
     from rlvr.training.summary import finish

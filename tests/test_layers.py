@@ -8,7 +8,7 @@ import rlvr
 
 PACKAGE = Path(rlvr.__file__).parent
 LAYERS = [
-    {"cli", "train", "verbs"},
+    {"cli", "commands", "train", "verbs"},
     {"training", "reports", "curvature"},
     {"plots"},
     {"policy", "adapters", "optim", "rewards", "eval", "data", "geometry", "rotation", "studies"},

@@ -22,7 +22,7 @@ from rlvr.data import (
     plain_columns,
     with_prefill,
 )
-from rlvr.engines import engine_name, loading_whole
+from rlvr.engines import engine_name, loading_whole, require_exact_base
 from rlvr.files import write_json
 from rlvr.masks import Mask, build_mask, check_built_from
 from rlvr.policy import choose_trainable, load_policy, load_tokenizer
@@ -37,6 +37,7 @@ from rlvr.training.inputs import training_arguments
 from rlvr.training.plan import Plan
 from rlvr.training.resume import check_checkpoint
 from rlvr.training.seam import Seam, Setup
+from rlvr.training.summary import load_problems
 from rlvr.training.supervised import SupervisedTrainer
 from rlvr.training.trainer import RLVRTrainer
 
@@ -72,10 +73,14 @@ def build_trainer(plan: Plan, run_dir: Path) -> Seam:
     data = parse_dataset(recipe.data, "data")
     tokenizer = with_prefill(load_tokenizer(recipe.model), data.shared["prefill"], "data")
     loaded, own = _load_rows(plan, data, tokenizer, args)
+    if recipe.eval is not None:
+        # Read now as well: what is wrong with these rows must not come out after training.
+        load_problems(recipe, recipe.eval)
     if runtime.is_main():
         claim_run(run_dir, recipe)
     with loading_whole(args) as device:
         policy = load_policy(recipe.model, device)
+    require_exact_base(args, policy.named_parameters())
     check_checkpoint(recipe, policy)
     # Under FSDP2 the other ranks may hold no values yet.
     base_hash = runtime.from_main(lambda: fingerprint_values(policy.named_parameters()))

@@ -12,23 +12,23 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlvr import runtime
 from rlvr.checkpoints.folders import EXPORT, model_folder, policy_bytes
 from rlvr.checkpoints.reader import open_checkpoint, select
 from rlvr.checkpoints.runs import checkpoints, newest_checkpoint, step_of
 from rlvr.config import EvalSection, Recipe
-from rlvr.data import load_prepared, parse_dataset, with_prefill
+from rlvr.data import DataSpec, Row, load_prepared, parse_dataset, with_prefill
 from rlvr.delta import discard_applied
 from rlvr.eval import EvalResult, EvalSettings, evaluate, token_kl
 from rlvr.eval.gap import ROUNDING
 from rlvr.files import read_jsonl, write_json
-from rlvr.geometry import update_sparsity
+from rlvr.geometry.sparsity import update_sparsity
 from rlvr.masks import Mask
 from rlvr.policy import load_policy, load_tokenizer
 from rlvr.precision import dtype_name
-from rlvr.rewards import check_columns, parse_reward
+from rlvr.rewards import RewardCall, check_columns, parse_reward
 from rlvr.training.export import (
     export_dtype,
     export_gap,
@@ -122,20 +122,28 @@ def compare_weights(plan: Plan, run_dir: Path, folder: Path) -> dict[str, Any]:
     }
 
 
+def load_problems(
+    recipe: Recipe, settings: EvalSection
+) -> tuple[DataSpec, PreTrainedTokenizerBase, list[Row], RewardCall]:
+    """Return the eval section's data, the tokenizer, the rows, and the verifier that reads them."""
+    data = parse_dataset(settings.data, "eval.data")
+    tokenizer = with_prefill(load_tokenizer(recipe.model), data.shared["prefill"], "eval.data")
+    rows = load_prepared(data, "eval.data", tokenizer=tokenizer).rows
+    call = parse_reward(settings.verifier, "eval.verifier")
+    check_columns([call], rows[0])
+    return data, tokenizer, rows, call
+
+
 def evaluate_run(
     recipe: Recipe, settings: EvalSection, run_dir: Path, folder: Path
 ) -> dict[str, Any]:
     """Evaluate base and exported policy on the same problems, and the KL between them."""
     section = recipe.model
-    data = parse_dataset(settings.data, "eval.data")
-    tokenizer = with_prefill(load_tokenizer(section), data.shared["prefill"], "eval.data")
-    rows = load_prepared(data, "eval.data", tokenizer=tokenizer).rows
-    call = parse_reward(settings.verifier, "eval.verifier")
+    data, tokenizer, rows, call = load_problems(recipe, settings)
     device = runtime.default_device()
     # The base in the dtype of the export: a KL between two precisions would count the rounding.
     dtype: Any = dtype_name(export_dtype(recipe, run_precision(run_dir)))
 
-    check_columns([call], rows[0])
     copies = settings.samples
     columns = {name: [row[name] for row in rows for _ in range(copies)] for name in rows[0]}
 
