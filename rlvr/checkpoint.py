@@ -9,57 +9,27 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
 from rlvr import runtime
+from rlvr.files import (  # noqa: F401
+    file_digest,
+    read_jsonl,
+    replacing,
+    sync_folder,
+    write_bytes,
+    write_json,
+)
 from rlvr.schema import RecipeError
 
 MANIFEST = "manifest.json"  # in each checkpoint: the SHA-256 of every file
+_DELETED = ".deleted"  # the name of a checkpoint while its files are deleted
 _MIX = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed integer: an odd multiplier
 _CHUNK = 1 << 24  # entries per pass of a checksum, which bounds its memory
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write a file at, which then takes the name ``path``.
-
-    ``path`` holds either the old or the new file, never half; on an error what was written is
-    deleted.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write ``content`` whole or not at all; folders on the way are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` as text whole or not at all; folders on the way are made."""
-    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Return the complete rows of ``path``; a last line cut short by a kill is left out."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
 
 
 def step_folder(run_dir: Path, step: int) -> Path:
@@ -85,6 +55,7 @@ def publish_checkpoint(temporary: Path, final: Path, keep: int | None) -> None:
     write_json(temporary / MANIFEST, manifest)
     hidden = [_hide(final)] if final.exists() else []
     os.replace(temporary, final)
+    sync_folder(final.parent)
     for folder in hidden:
         shutil.rmtree(folder)
     if keep is not None:
@@ -94,16 +65,28 @@ def publish_checkpoint(temporary: Path, final: Path, keep: int | None) -> None:
 
 def _hide(folder: Path) -> Path:
     """Take a checkpoint's name from ``folder``, at once: nothing half deleted may keep it."""
-    hidden = folder.with_name(".deleted")
+    hidden = folder.with_name(_DELETED)
     if hidden.exists():
         shutil.rmtree(hidden)
     os.replace(folder, hidden)
     return hidden
 
 
-def file_digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def recover_checkpoints(run_dir: Path) -> None:
+    """Finish what a killed process was doing to the checkpoints of a run.
+
+    A checkpoint that lacks its final name only is published; one that was being written or deleted
+    is deleted.
+    """
+    for temporary in (run_dir / "checkpoints").glob("checkpoint-[0-9]*"):
+        step = temporary.name.removeprefix("checkpoint-")
+        final = step_folder(run_dir, int(step)) if step.isdigit() else None
+        if final is not None and not final.exists() and damage(temporary) is None:
+            os.replace(temporary, final)
+        else:
+            shutil.rmtree(temporary)
+    if (run_dir / "checkpoints" / _DELETED).is_dir():
+        shutil.rmtree(run_dir / "checkpoints" / _DELETED)
 
 
 def damage(folder: Path) -> str | None:

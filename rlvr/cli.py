@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from rlvr import __version__, runtime
+from rlvr import __version__, failures, runtime
 from rlvr.schema import RecipeError, RunError
 
 VERBS = {
@@ -23,6 +23,7 @@ VERBS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
+    failures.steady_streams()
     parser = argparse.ArgumentParser(prog="rlvr", description=import_module("rlvr").__doc__)
     parser.add_argument("--version", action="version", version=f"rlvr {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -58,14 +59,14 @@ def guarded(verb: Callable[[argparse.Namespace], int], options: argparse.Namespa
     try:
         return verb(options)
     except RecipeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return failures.report(error, 2)
     except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return failures.report(error, 1)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return runtime.INTERRUPTED
+    except Exception as error:
+        return failures.report_crash(error)
 
 
 if __name__ == "__main__":

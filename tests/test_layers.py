@@ -13,9 +13,9 @@ LAYERS = [
     {"policy", "adapters", "optim", "rewards", "eval", "data", "geometry", "rotation", "studies"},
     {"engines"},
     {"masks", "run_dir"},
-    {"delta"},
+    {"delta", "provenance", "logs"},
     {"algorithms", "config", "registry", "runtime", "targets", "linalg", "intervals"}
-    | {"checkpoint", "schema"},
+    | {"checkpoint", "failures", "files", "launcher", "locks", "schema"},
 ]
 FENCES = {
     "trl": {"training"},

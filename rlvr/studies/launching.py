@@ -19,7 +19,7 @@ import yaml
 from rlvr import runtime
 from rlvr.checkpoint import write_bytes
 from rlvr.config import read_yaml
-from rlvr.run_dir import is_locked
+from rlvr.locks import is_locked
 from rlvr.schema import RecipeError
 from rlvr.studies.progress import geometry_is_due, state_of
 from rlvr.studies.spec import Run, Study

@@ -10,9 +10,11 @@ import torch
 from datasets import Dataset
 from trl import GRPOConfig, SFTConfig
 
+from rlvr import runtime
 from rlvr.config import Recipe
 from rlvr.data import Row, render
 from rlvr.rewards import RewardCall, Status, UnverifiedLimit, restarts
+from rlvr.schema import RecipeError
 
 
 class _OneCPU:
@@ -45,6 +47,21 @@ def training_arguments(recipe: Recipe, run_dir: Path) -> Any:
         # The rows come as token ids; TRL would cut them.
         return SupervisedArguments(**settings, dataset_kwargs={"skip_prepare_dataset": True})
     return Arguments(**settings)
+
+
+def join_processes(recipe: Recipe, run_dir: Path) -> Any:
+    """Join the processes of this launch, and return TRL's configuration for each of them.
+
+    Raises:
+        RecipeError: the launcher started processes that do not know of each other.
+    """
+    args = training_arguments(recipe, run_dir)
+    if args.world_size != runtime.world_size():
+        raise RecipeError(
+            f"the launcher started {runtime.world_size()} processes and accelerate sees "
+            f"{args.world_size}; start with one of the files in launch/"
+        )
+    return args
 
 
 def to_dataset(rows: list[Row]) -> Dataset:

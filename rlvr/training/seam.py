@@ -27,6 +27,7 @@ from rlvr.checkpoint import publish_checkpoint, step_folder
 from rlvr.config import ModelSection, OptimizerSection, RunSection
 from rlvr.delta import store_delta
 from rlvr.engines import FSDP2, engine_name, require_engine, restrict_gradients
+from rlvr.failures import DiskError, explained_writes
 from rlvr.masks import Mask
 from rlvr.optim import MaskedAdamW
 from rlvr.policy import BaseWeights, checkpoint_folder
@@ -151,6 +152,22 @@ class Seam(ExactResume):
         step = self.state.global_step
         self.guard.check(step)
         temporary = Path(self.args.output_dir) / f"checkpoint-{step}"
+        try:
+            with explained_writes(temporary, self._bytes_to_save):
+                self._write_checkpoint(model, trial, temporary)
+        except DiskError:
+            shutil.rmtree(temporary, ignore_errors=True)  # half a checkpoint fills the disk
+            raise
+
+    def _bytes_to_save(self) -> int:
+        """Return the bytes of the weights and of the optimizer's state, near to a checkpoint's."""
+        optimizer: Any = self.optimizer
+        states = (v for held in optimizer.state.values() for v in held.values())
+        tensors = [t for t in (*self.model.parameters(), *states) if isinstance(t, torch.Tensor)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def _write_checkpoint(self, model: Any, trial: Any, temporary: Path) -> None:
+        step = self.state.global_step
         if runtime.is_main() and temporary.exists():
             shutil.rmtree(temporary)  # what a killed run left of this step
         self.accelerator.wait_for_everyone()

@@ -18,12 +18,12 @@ from rlvr.checkpoint import (
     read_weight,
     read_weights,
     step_of,
-    write_json,
 )
 from rlvr.config import EvalSection, ModelSection
 from rlvr.data import load_prepared, parse_dataset, with_prefill
 from rlvr.delta import discard_applied
 from rlvr.eval import EvalResult, EvalSettings, evaluate, token_kl
+from rlvr.files import write_sealed
 from rlvr.geometry import update_sparsity
 from rlvr.masks import Mask
 from rlvr.policy import checkpoint_folder, load_policy, load_tokenizer
@@ -41,7 +41,7 @@ def finish(plan: Plan, run_dir: Path) -> dict[str, Any]:
     if plan.recipe.eval is not None:
         summary |= evaluate_run(plan.recipe.model, plan.recipe.eval, run_dir, folder)
     discard_applied(run_dir)
-    write_json(run_dir / "summary.json", summary)
+    write_sealed(run_dir / "summary.json", summary)
     runtime.say(one_screen(run_dir, summary))
     return summary
 

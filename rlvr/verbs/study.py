@@ -14,7 +14,7 @@ from pathlib import Path
 from rlvr import runtime
 from rlvr.checkpoint import write_bytes
 from rlvr.config import resolve_recipe
-from rlvr.run_dir import locked
+from rlvr.locks import locked
 from rlvr.schema import RecipeError
 from rlvr.studies import launching
 from rlvr.studies.progress import describe
