@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from rlvr.checkpoint import checkpoints, step_of
+from rlvr.checkpoints.runs import checkpoints, step_of
 from rlvr.files import (
     damaged,
     json_object,

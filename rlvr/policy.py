@@ -1,6 +1,8 @@
 """The policy: loading it, choosing what it may train, and its base weights as the reference."""
 
-from collections.abc import Iterator, Sequence
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,36 +13,44 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils.hub import cached_file
+from transformers.utils import CONFIG_NAME, logging
 
+from rlvr import runtime
+from rlvr.checkpoints.folders import hint, is_local, model_folder, weight_files
+from rlvr.checkpoints.names import canonical
+from rlvr.checkpoints.plain import open_plain, unreadable
 from rlvr.config import ModelSection
 from rlvr.engines import held, local, local_mask, reshard, total
 from rlvr.masks import Mask
 from rlvr.masks.bits import unpack_bits
 from rlvr.schema import RecipeError
 
-
-def _require_source(section: ModelSection) -> None:
-    path = Path(section.path)
-    local = path.is_absolute() or section.path.startswith(("./", "../", "~"))
-    if local and not (path / "config.json").is_file():
-        what = "holds no config.json" if path.is_dir() else "does not exist"
-        raise RecipeError(f"model.path: {section.path} {what}; name a checkpoint folder or hub id")
+_BLOCK = re.compile(r"\.\d+\.")  # a tensor outside the blocks may be a value head, left out
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
 
 
-def load_config(section: ModelSection) -> Any:
-    """Return the model's configuration; a missing path or hub id is an error with the fix."""
-    _require_source(section)
-    try:
-        config = AutoConfig.from_pretrained(section.path, revision=section.revision)
-    except (OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
+def load_config(section: ModelSection) -> PreTrainedConfig:
+    """Return the model's configuration.
+
+    Raises:
+        RecipeError: no such folder or hub id, no usable config.json, or a quantised model.
+    """
+    folder = _source(section, download=False)
+    if not (folder / CONFIG_NAME).is_file():
         raise RecipeError(
-            f"model.path: cannot load {section.path!r}, neither as a folder nor from the hub: "
-            f"{first_line}"
+            f"model.path: {section.path} holds no {CONFIG_NAME}; name a checkpoint folder or hub id"
+        )
+    _require_mapping(folder / CONFIG_NAME)
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except Exception as error:  # noqa: BLE001  (whatever a configuration class of transformers raises)
+        raise RecipeError(
+            f"model.path: {folder / CONFIG_NAME} is no configuration that transformers knows: "
+            f"{_reason(error)}; copy the file again, or upgrade transformers for a newer model"
         ) from error
     if getattr(config, "quantization_config", None) is not None:
         raise RecipeError(
@@ -49,39 +59,208 @@ def load_config(section: ModelSection) -> Any:
     return config
 
 
-def checkpoint_folder(section: ModelSection) -> Path:
-    """Return the folder of the checkpoint's files, downloaded before if it is on the hub."""
-    return Path(str(cached_file(section.path, "config.json", revision=section.revision))).parent
+def _require_mapping(file: Path) -> None:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecipeError(f"model.path: {file} is no JSON ({error}); copy it again") from error
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        raise RecipeError(f"model.path: {file} is a {kind}, no mapping; copy it again")
+
+
+def _source(section: ModelSection, *, download: bool = True) -> Path:
+    """Return the folder of the base policy; say what to name instead of what is none."""
+    try:
+        folder = model_folder(section.path, section.revision, download=download)
+    except RecipeError as error:
+        raise RecipeError(f"model.path: {error}") from error
+    if advice := hint(folder):
+        raise RecipeError(f"model.path: {section.path} {advice}")
+    return folder
+
+
+def _location(section: ModelSection) -> str:
+    """Return what transformers knows the policy by: a hub id stays one, as adapters record it."""
+    return str(_source(section)) if is_local(section.path) else section.path
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    # A validation error of a dataclass says what is wrong in its last line.
+    return (lines[-1] if lines and lines[0].endswith(":") else " ".join(lines[:1])) or repr(error)
 
 
 def load_skeleton(section: ModelSection) -> PreTrainedModel:
-    """Return the model on the meta device: names and shapes, no weights and no memory."""
+    """Return the model on the meta device: names and shapes, no weights and no memory.
+
+    Of weights that are on this machine the headers are compared with the model.
+
+    Raises:
+        RecipeError: the configuration is none of a language model, a weight file is damaged, or
+            the files do not hold the model's tensors.
+    """
     config = load_config(section)
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+    folder = _source(section, download=False)
+    try:
+        with torch.device("meta"):
+            skeleton = AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # noqa: BLE001  (whatever a model class of transformers raises)
+        raise RecipeError(
+            f"model.path: {folder / CONFIG_NAME} describes no language model that transformers can "
+            f"make: {_reason(error)}"
+        ) from error
+    if weight_files(folder):
+        open_plain(folder)
+        _from_pretrained(section, device_map="meta")
+    elif is_local(section.path):
+        raise unreadable(folder)
+    return skeleton
+
+
+def load_policy(section: ModelSection, device: torch.device | None = None) -> PreTrainedModel:
+    """Load the base weights in ``model.dtype`` to ``device``; every parameter frozen.
+
+    Raises:
+        RecipeError: the files are damaged, or do not hold the model's tensors.
+    """
+    open_plain(_source(section))  # a damaged file is named, of which transformers raises anything
+    model: Any = _from_pretrained(section, attn_implementation=section.attn_implementation)
+    if runtime.is_main():
+        _refuse_untied(section, model)
+    return model.to(device).requires_grad_(False)
+
+
+def _from_pretrained(section: ModelSection, **options: Any) -> PreTrainedModel:
+    """Load and compare: transformers itself would draw what is missing at random.
+
+    Raises:
+        RecipeError: a tensor is missing, of another shape, or part of no such model.
+    """
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # what it would report is raised below, in one line
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            _location(section),
+            revision=section.revision,
+            dtype=getattr(torch, section.dtype),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **options,
+        )
+    except (OSError, ValueError) as error:
+        raise RecipeError(
+            f"model.path: {section.path} cannot be loaded: {_reason(error)}"
+        ) from error
+    finally:
+        logging.set_verbosity(verbosity)
+    model, report = loaded
+    if runtime.is_main():  # another rank of FSDP2 may load nothing
+        _refuse_other_tensors(section, report)
+    return model
+
+
+def _refuse_other_tensors(section: ModelSection, report: Mapping[str, Any]) -> None:
+    # A head that is tied is missing because its embedding is, which comes first.
+    missing = sorted(report["missing_keys"], key=lambda name: (name.startswith("lm_head."), name))
+    surplus = sorted(report["unexpected_keys"])
+    where = f"model.path: the weights in {section.path}"
+    wrapped = {canonical(name): name for name in surplus}
+    for name in missing:
+        if canonical(name) in wrapped:
+            raise RecipeError(
+                f"{where} hold {wrapped[canonical(name)]!r} and no {name!r} ({len(missing)} such "
+                "tensors): a wrapper saved them under its own names; save the model inside it "
+                "(model.module, model._orig_mod, merge_and_unload) with save_pretrained"
+            )
+    if missing:
+        raise RecipeError(
+            f"{where} lack {missing[0]!r} ({len(missing)} such tensors), which would be drawn at "
+            "random; copy the checkpoint again, or take the config.json that belongs to it"
+        )
+    if report["mismatched_keys"]:
+        name, stored, wanted = min(report["mismatched_keys"])
+        raise RecipeError(
+            f"{where} hold {name!r} of shape {list(stored)}, and by config.json it is "
+            f"{list(wanted)}; take the config.json that belongs to the weights"
+        )
+    blocks = [name for name in surplus if _BLOCK.search(name)]
+    if blocks:
+        raise RecipeError(
+            f"{where} hold {blocks[0]!r} ({len(blocks)} such tensors), which is no part of the "
+            "model that config.json describes; take the config.json that belongs to the weights"
+        )
+
+
+def _refuse_untied(section: ModelSection, model: PreTrainedModel) -> None:
+    """Refuse a tied head of other values, which transformers unties and other engines overwrite."""
+    tied, head = model.config.get_text_config().tie_word_embeddings, model.get_output_embeddings()
+    if tied and head is not None and head.weight is not model.get_input_embeddings().weight:
+        raise RecipeError(
+            f"model.path: {section.path} stores an lm_head.weight that is not its embedding, and "
+            "its config.json says tie_word_embeddings: true; set it to false, or remove the tensor"
+        )
 
 
 def load_tokenizer(section: ModelSection) -> PreTrainedTokenizerBase:
-    tokenizer = AutoTokenizer.from_pretrained(
-        section.path, revision=section.revision, padding_side="left"
-    )
+    """Return the policy's tokenizer, which pads on the left.
+
+    Raises:
+        RecipeError: there is none, it has no chat template, or tokens that the policy lacks.
+    """
+    folder = _source(section, download=False)
+    # Without its files transformers makes an empty tokenizer of the model's kind, and says nothing.
+    if is_local(section.path) and not any(
+        path for kind in _TOKENIZER_FILES for path in folder.glob(kind)
+    ):
+        raise RecipeError(
+            f"model.path: {section.path} holds no tokenizer; save the policy's own into it with "
+            "tokenizer.save_pretrained"
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            _location(section),
+            revision=section.revision,
+            padding_side="left",
+        )
+    except Exception as error:  # noqa: BLE001  (whatever a tokenizer of transformers raises)
+        raise RecipeError(
+            f"model.path: the tokenizer of {section.path} cannot be read: {_reason(error)}; save "
+            "it there again with tokenizer.save_pretrained"
+        ) from error
     if tokenizer.chat_template is None:
         raise RecipeError(
             f"model.path: the tokenizer of {section.path} has no chat template; add one to it"
         )
+    _refuse_surplus_tokens(section, tokenizer)
     return tokenizer
 
 
-def load_policy(section: ModelSection, device: torch.device | None = None) -> PreTrainedModel:
-    """Load the base weights in ``model.dtype`` to ``device``; every parameter frozen."""
-    _require_source(section)
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        section.path,
-        revision=section.revision,
-        dtype=getattr(torch, section.dtype),
-        attn_implementation=section.attn_implementation,
-    )
-    return model.to(device).requires_grad_(False)
+def check_tokenizer(section: ModelSection) -> None:
+    """Refuse what ``load_tokenizer`` would, where the policy's files are on this machine."""
+    if is_local(section.path) or weight_files(_source(section, download=False)):
+        load_tokenizer(section)
+
+
+def _refuse_surplus_tokens(section: ModelSection, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse tokens without an embedding that a prompt can hold.
+
+    Some published tokenizers have a token more, such as that of images in the text models of a
+    family, which no text and no template gives.
+    """
+    size = load_config(section).get_text_config().vocab_size
+    beyond = {token: n for token, n in tokenizer.get_vocab().items() if n >= size}
+    named = (tokenizer.pad_token, tokenizer.eos_token, tokenizer.bos_token)
+    added = tokenizer.added_tokens_decoder
+    for token, number in sorted(beyond.items(), key=lambda item: item[1]):
+        is_special = number in added and added[number].special
+        if not is_special or token in named or token in str(tokenizer.chat_template):
+            raise RecipeError(
+                f"model.path: the tokenizer of {section.path} gives {token!r} the id {number}, and "
+                f"the policy has embeddings for 0 to {size - 1} ({len(beyond)} such tokens); take "
+                "the tokenizer that belongs to it, or add the embeddings with "
+                "resize_token_embeddings"
+            )
 
 
 def choose_trainable(model: nn.Module, names: Sequence[str]) -> None:

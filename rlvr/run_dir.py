@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rlvr import runtime
-from rlvr.checkpoint import checkpoints, newest_checkpoint, recover_checkpoints, step_of
+from rlvr.checkpoints.runs import checkpoints, newest_checkpoint, recover_checkpoints
 from rlvr.config import Recipe, resolve_recipe
-from rlvr.delta import policy_folder
 from rlvr.files import damaged, read_json, read_sealed, write_json
 from rlvr.locks import LOCK
 from rlvr.provenance import read_provenance, recipe_digest
@@ -23,7 +22,6 @@ EXTENSIBLE = {
     ("trainer", "save_steps"),
     ("trainer", "save_total_limit"),
     ("trainer", "report_to"),
-    ("run", "merged"),
     ("geometry", "every"),
     ("run", "dir"),
     ("run", "checkpoint"),
@@ -227,27 +225,6 @@ def require_writable(run_dir: Path, *, resume: bool) -> None:
         raise RecipeError(
             f"run.dir: {run_dir} cannot be written ({error.strerror}); {fix}"
         ) from error
-
-
-def trained_policy(run_dir: Path) -> tuple[Path, int]:
-    """Return the newest policy of a run as a folder of whole weights, and its step.
-
-    An adapter is merged, a delta is applied to its base.
-    """
-    newest = newest_checkpoint(run_dir)
-    if newest is None:
-        raise RecipeError(f"{run_dir}: holds no complete checkpoint; train it first")
-    return policy_of(newest), step_of(newest)
-
-
-def policy_of(checkpoint: Path) -> Path:
-    """Return the policy of a run's checkpoint as a folder of whole weights."""
-    if (checkpoint / "adapter").is_dir() and not (checkpoint / "merged").is_dir():
-        raise RecipeError(
-            f"{checkpoint}: holds an adapter without its dense weights; go on with the run to its "
-            "end, or resume it with run.merged=every"
-        )
-    return policy_folder(checkpoint)
 
 
 def claim_run(run_dir: Path, recipe: Recipe) -> None:

@@ -11,7 +11,7 @@ import yaml
 from conftest import SMALL
 from safetensors.torch import load_file
 
-from rlvr.checkpoint import checkpoints, publish_checkpoint, step_folder
+from rlvr.checkpoints.runs import checkpoints, publish_checkpoint, step_folder
 from rlvr.config import load_recipe
 from rlvr.files import read_jsonl, read_sealed, write_json, write_sealed
 from rlvr.logs import read_metrics, record_logs, restore_logs

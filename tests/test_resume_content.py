@@ -9,7 +9,7 @@ import yaml
 from conftest import POLICY, SMALL
 from safetensors.torch import load_file, save_file
 
-from rlvr.checkpoint import step_folder
+from rlvr.checkpoints.runs import step_folder
 from rlvr.config import load_recipe
 from rlvr.files import write_json
 from rlvr.provenance import Start, plugin_digests, read_provenance, rows_digest

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import zstandard
 
-from rlvr.checkpoint import MANIFEST
+from rlvr.checkpoints.runs import MANIFEST
 from rlvr.schema import RecipeError
 
 MAX_SIZE = 20 << 20  # bytes of one file that differs

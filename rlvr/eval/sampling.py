@@ -1,6 +1,6 @@
 """Completions of a policy by transformers' ``generate``, on whatever device the policy is on.
 
-What comes out depends on the arguments alone: the checkpoint's own generation settings (top-k,
+What comes out depends only on the arguments: the checkpoint's own generation settings (top-k,
 repetition penalty) are put aside, and the random state of the caller is neither read nor moved.
 """
 

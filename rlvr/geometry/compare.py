@@ -14,37 +14,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rlvr import runtime
-from rlvr.geometry.lora import CONFIG, open_adapter
+from rlvr.checkpoints.plain import Stored
 from rlvr.geometry.matrix import MASKS, Measured, Settings, measure
 from rlvr.geometry.names import Pair, place_of
-from rlvr.geometry.sources import Checkpoint, Stored, open_plain
 from rlvr.schema import RecipeError
 
 _BUDGET = 1.8 * 2**30  # bytes that all workers together may hold
 _COPIES = 65  # bytes per entry of the matrix that a worker holds at its peak, measured
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def open_checkpoint(path: Path, base: Checkpoint | None = None) -> Checkpoint:
-    """Return the tensors of ``path``; an adapter is merged into ``base``, which it needs.
-
-    Of a run's checkpoint with an adapter, the merged policy inside is taken, or else its LoRA.
-    """
-    if (path / "merged").is_dir():
-        return open_plain(path / "merged")
-    if (path / "lora").is_dir():
-        path = path / "lora"
-    elif (path / "adapter").is_dir():
-        raise RecipeError(
-            f"{path}: holds an adapter that is no plain LoRA, without its dense weights; the last "
-            "checkpoint of a run has them, and all of them with run.merged=every"
-        )
-    if not (path / CONFIG).is_file():
-        return open_plain(path)
-    if base is None:
-        raise RecipeError(f"{path}: is an adapter; BASE must be the whole policy it was made for")
-    return open_adapter(path, base)
 
 
 def read_pair(pair: Pair, paths: Sequence[Path]) -> tuple[Tensor, Tensor]:

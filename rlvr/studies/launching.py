@@ -17,8 +17,8 @@ import torch
 import yaml
 
 from rlvr import runtime
-from rlvr.checkpoint import write_bytes
 from rlvr.config import read_yaml
+from rlvr.files import write_bytes
 from rlvr.locks import is_locked
 from rlvr.schema import RecipeError
 from rlvr.studies.progress import geometry_is_due, state_of
@@ -31,7 +31,7 @@ _TAIL_LINES = 12
 
 @dataclass
 class Job:
-    """A run that is being worked on: its processes, one after the other, in one slot."""
+    """A run in progress: its commands run one after the other in one slot."""
 
     run: Run
     slot: dict[str, str]
@@ -45,7 +45,7 @@ def processes_per_run(study: Study) -> int:
 
 
 def slots(study: Study, jobs: int | None) -> list[dict[str, str]]:
-    """Return the environment of each run that may go on at once: its GPUs, or its CPU threads.
+    """Return one environment for each run that may run at once: its GPUs, or its CPU threads.
 
     Raises:
         RecipeError: one run needs more GPUs than there are.
@@ -54,8 +54,10 @@ def slots(study: Study, jobs: int | None) -> list[dict[str, str]]:
     if not torch.cuda.is_available():
         cores = runtime.cores()
         count = jobs or max(1, cores // processes)
+        # Without this every process takes all cores for its threads, and they slow each other.
         threads = max(1, cores // (count * processes))
         return [{"OMP_NUM_THREADS": str(threads)} for _ in range(count)]
+    # Devices are counted among the visible ones, but a child needs the machine's own names.
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [str(i) for i in range(torch.cuda.device_count())]
     names = visible.split(",") if visible else names
@@ -94,6 +96,7 @@ def _commands(study: Study, run: Run) -> list[list[str]]:
             start = [sys.executable, "-m", "accelerate.commands.launch"]
             start += ["--config_file", str(study.launch), "--main_process_port", str(_free_port())]
             start += ["-m", "rlvr.train"]
+        # A folder without a recipe was claimed by no run yet: --resume would be refused.
         resume = ["--resume"] if (run.folder / "recipe.json").is_file() else []
         commands.append([*start, str(write_recipe(study, run)), *resume])
     if study.geometry is not None and (commands or geometry_is_due(run, study.geometry)):
@@ -106,13 +109,14 @@ def _commands(study: Study, run: Run) -> list[list[str]]:
 
 
 def _free_port() -> int:
+    # Two launchers on one machine would meet at accelerate's default port.
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def _die_with_parent() -> None:
-    """Get SIGTERM when the study dies, however it dies: save a checkpoint and end."""
+    """Ask the kernel for SIGTERM when the study dies, even by SIGKILL: save and end."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
@@ -127,7 +131,7 @@ def _start(
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, **slot},
-            # Signals reach a run through the study alone, once.
+            # A session of its own: Ctrl-C reaches only the study, which passes it on once.
             start_new_session=True,
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
@@ -141,6 +145,7 @@ def run_study(study: Study, jobs: int | None) -> list[str]:
             command goes on from there.
     """
     free = slots(study, jobs)
+    # In the study's order, seed by seed: an interrupted study has whole seeds to compare.
     waiting = [run for run in study.runs if not _is_done(study, run)]
     done = len(study.runs) - len(waiting)
     if done:
@@ -164,12 +169,12 @@ def run_study(study: Study, jobs: int | None) -> list[str]:
 
 
 def _fill(study: Study, free: list[dict[str, str]], waiting: list[Run], active: list[Job]) -> None:
-    """Start waiting runs in free slots, but for those that a killed study's process still holds."""
+    """Start waiting runs in free slots, except those that a killed study's process still holds."""
     for run in list(waiting):
         if not free:
             return
         if is_locked(run.folder):
-            continue
+            continue  # it is saving its checkpoint; the next round asks again
         waiting.remove(run)
         commands = _commands(study, run)
         if commands:
@@ -179,7 +184,7 @@ def _fill(study: Study, free: list[dict[str, str]], waiting: list[Run], active: 
 
 
 def _goes_on(study: Study, job: Job) -> bool:
-    """Start the next command of a job whose process ended well; false where there is none."""
+    """Start a job's next command, if its process succeeded and there is one; return whether."""
     if job.process.returncode or not job.commands:
         return False
     job.process = _start(study, job.run, job.slot, job.commands.pop(0))
@@ -217,7 +222,7 @@ def _interruptible(active: list[Job]) -> Iterator[None]:
         while any(job.process.poll() is None for job in active):
             try:
                 time.sleep(_POLL_SECONDS)
-            except KeyboardInterrupt:
+            except KeyboardInterrupt:  # the second Ctrl-C: the last checkpoints have to do
                 _signal(active, signal.SIGKILL)
         runtime.say("interrupted; run the same command again to go on from here")
         raise
@@ -227,7 +232,8 @@ def _interruptible(active: list[Job]) -> Iterator[None]:
 
 
 def _signal(active: list[Job], signum: int) -> None:
-    # Not SIGINT: a shell's background job starts with that one ignored.
+    # SIGTERM and not SIGINT: a job in a shell's background starts with SIGINT ignored. To the whole
+    # group: a launcher's workers are processes of their own.
     for job in active:
         if job.process.poll() is None:
             os.killpg(job.process.pid, signum)

@@ -11,11 +11,13 @@ from typing import Any
 
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor
+from torch.optim import Optimizer
 from tqdm import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_utils import SaveStrategy
 
 from rlvr import runtime
+from rlvr.engines import local
 from rlvr.failures import explained_writes
 from rlvr.optim import MaskedAdamW
 from rlvr.training.guard import Guard
@@ -33,6 +35,19 @@ def _gradients(model: Any, optimizer: Any) -> Iterator[Tensor]:
     if masked is not None:
         return masked.gradients()
     return (p.grad for p in model.parameters() if p.grad is not None)
+
+
+def optimizer_bytes(optimizer: Optimizer) -> int:
+    """Return the bytes that this process holds for the optimizer beside weights and gradients.
+
+    These are its state tensors (moments, masters, step counts) and, of a masked optimizer, the
+    packed masks. Every engine's wrapper hands ``state`` through; sharded tensors count as held.
+    """
+    tensors = [local(t) for held in optimizer.state.values() for t in held.values()
+               if isinstance(t, Tensor)]  # fmt: skip
+    masked = _masked(optimizer)
+    packed = 0 if masked is None else masked.mask_bytes()
+    return packed + sum(t.numel() * t.element_size() for t in tensors)
 
 
 def _has_hidden_updates(optimizer: Any) -> bool:
@@ -126,6 +141,10 @@ class ProgressCallback(TrainerCallback):
         self.shown: dict[str, str] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        with suppress(OSError):  # the terminal or pipe is gone, and the run goes on
+            self._begin(state)
+
+    def _begin(self, state: Any) -> None:
         self.bar = tqdm(
             total=state.max_steps,
             initial=state.global_step,

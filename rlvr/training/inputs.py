@@ -72,10 +72,13 @@ def to_dataset(rows: list[Row]) -> Dataset:
 def reward_function(call: RewardCall, limit: UnverifiedLimit, ends: set[int]) -> Any:
     """Return TRL's kind of reward function for ``call``; its time is a metric of the run.
 
-    So are the shares of its verdicts by status, which ``limit`` records. A completion whose last
+    So are the shares of its verdicts by status, which ``limit`` records, and the share of the
+    completions on which it failed, where such are counted. A completion whose last
     token is none of ``ends`` was cut off. TRL awaits all such functions together, so that several
     rewards of a recipe take the time of the slowest.
     """
+
+    said: list[str] = []  # the first failure of the run
 
     async def judge(
         completions: list[Any],
@@ -91,6 +94,11 @@ def reward_function(call: RewardCall, limit: UnverifiedLimit, ends: set[int]) ->
         rewards = judgement.rewards
         log_metric(f"rewards/{call.name}/seconds", time.perf_counter() - start)
         log_metric(f"rewards/{call.name}/unjudged", sum(reward is None for reward in rewards))
+        if call.on_error == "count":
+            log_metric(f"rewards/{call.name}/failed", len(judgement.failures) / len(texts))
+            if judgement.failures and not said:
+                said.append(judgement.failures[0])
+                runtime.say(f"not judged, as all rows like it: {said[0]}")
         if judgement.statuses:
             for status in get_args(Status):
                 share = judgement.statuses[status] / len(texts)

@@ -22,16 +22,21 @@ import torch
 from transformers import PrinterCallback
 
 from rlvr import runtime
-from rlvr.adapters import Adapter, adapters_off, save_merged, set_rates
-from rlvr.checkpoint import publish_checkpoint, step_folder
+from rlvr.adapters import Adapter, adapters_off, set_rates
+from rlvr.checkpoints.folders import model_folder
+from rlvr.checkpoints.runs import publish_checkpoint, step_folder
 from rlvr.config import ModelSection, OptimizerSection, RunSection
 from rlvr.delta import store_delta
 from rlvr.engines import FSDP2, engine_name, require_engine, restrict_gradients
+from rlvr.eval.gap import ScoredTokens
+from rlvr.eval.sampling import evaluation_mode
 from rlvr.failures import DiskError, explained_writes
 from rlvr.masks import Mask
 from rlvr.optim import MaskedAdamW
-from rlvr.policy import BaseWeights, checkpoint_folder
-from rlvr.training.callbacks import GuardCallback
+from rlvr.policy import BaseWeights
+from rlvr.provenance import add_to_provenance
+from rlvr.training.callbacks import GuardCallback, optimizer_bytes
+from rlvr.training.export import TRAINED_LOGPS
 from rlvr.training.guard import Guard
 from rlvr.training.resume import ExactResume
 
@@ -148,6 +153,20 @@ class Seam(ExactResume):
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Leave out TRL's card: ``recipe.json`` and ``provenance.json`` say it all."""
 
+    def trained_logps(self) -> ScoredTokens | None:
+        """Score some of the latest completions with the policy as it is now; every rank must call.
+
+        ``None`` where nothing was generated or read yet.
+        """
+        raise NotImplementedError
+
+    def _save_trained_logps(self, folder: Path) -> None:
+        """Store what the trained policy computes on this engine, for the export to give again."""
+        with evaluation_mode(self.model):
+            scored = self.trained_logps()
+        if scored is not None and runtime.is_main():
+            scored.save(folder / TRAINED_LOGPS)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
         self.guard.check(step)
@@ -161,25 +180,26 @@ class Seam(ExactResume):
 
     def _bytes_to_save(self) -> int:
         """Return the bytes of the weights and of the optimizer's state, near to a checkpoint's."""
-        optimizer: Any = self.optimizer
-        states = (v for held in optimizer.state.values() for v in held.values())
-        tensors = [t for t in (*self.model.parameters(), *states) if isinstance(t, torch.Tensor)]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
+        return weights + optimizer_bytes(self.optimizer)
 
     def _write_checkpoint(self, model: Any, trial: Any, temporary: Path) -> None:
         step = self.state.global_step
         if runtime.is_main() and temporary.exists():
             shutil.rmtree(temporary)  # what a killed run left of this step
+        if runtime.is_main():
+            # Before the checkpoint has its name: a run killed right after it lacks nothing.
+            held = optimizer_bytes(self.optimizer)
+            add_to_provenance(self.run_dir, {"optimizer_state_bytes": held})
         self.accelerator.wait_for_everyone()
         super()._save_checkpoint(model, trial)
-        last = step >= self.state.max_steps
-        if self.adapter is not None and (last or self.run.merged == "every"):
-            save_merged(self.adapter, self._tokenizer, temporary)
+        if step >= self.state.max_steps:
+            self._save_trained_logps(temporary)
         self.accelerator.wait_for_everyone()
         if runtime.is_main():
             if self.run.checkpoint == "delta":
                 names = {"path": self.source.path, "revision": self.source.revision}
-                store_delta(temporary, checkpoint_folder(self.source), names)
+                store_delta(temporary, model_folder(**names), names)
             final = step_folder(self.run_dir, step)
             publish_checkpoint(temporary, final, self.args.save_total_limit)
         self.accelerator.wait_for_everyone()

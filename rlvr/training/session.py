@@ -9,7 +9,8 @@ from transformers import PreTrainedModel, set_seed
 
 from rlvr import __version__, runtime
 from rlvr.adapters import Adapter, attach_adapter, base_weights, describe
-from rlvr.checkpoint import fingerprint, step_of
+from rlvr.checkpoints.fingerprints import fingerprint_values
+from rlvr.checkpoints.runs import step_of
 from rlvr.data import (
     DataSpec,
     Loaded,
@@ -20,10 +21,11 @@ from rlvr.data import (
     plain_columns,
     with_prefill,
 )
-from rlvr.engines import engine_dtype, engine_name, loading_whole
+from rlvr.engines import engine_name, loading_whole
 from rlvr.logs import restore_logs
-from rlvr.masks import Mask, build_mask, check_base
+from rlvr.masks import Mask, build_mask, check_built_from
 from rlvr.policy import choose_trainable, load_policy, load_tokenizer
+from rlvr.precision import Precision, precision_of
 from rlvr.provenance import (
     Start,
     add_to_provenance,
@@ -82,11 +84,13 @@ def build_trainer(
     """Return the trainer of a checked plan, ready for its first step; claim ``run_dir`` for it."""
     recipe = plan.recipe
     args = join_processes(recipe, run_dir) if args is None else args
+    if runtime.is_main():
+        run_dir.mkdir(parents=True, exist_ok=True)
     start = Start(recipe, run_dir, None if checkpoint is None else step_of(checkpoint))
     start.require(
         processes=args.world_size,
         engine=engine_name(args),
-        precision=_precision(args),
+        precision=_precision(plan, args).to_dict(),
         plugins=plugin_digests(recipe.plugins),
     )
     set_seed(args.seed)
@@ -99,7 +103,7 @@ def build_trainer(
         policy = load_policy(recipe.model, device)
     check_checkpoint(recipe, policy)
     # Under FSDP2 the other ranks may hold no values yet.
-    base_hash = runtime.from_main(lambda: fingerprint(policy.named_parameters()))
+    base_hash = runtime.from_main(lambda: fingerprint_values(policy.named_parameters()))
     start.require(base_weights=base_hash)
     mask = _make_mask(plan, policy, base_hash, run_dir, args.device)
     start.require(mask=None if mask is None else mask.fingerprint())
@@ -166,7 +170,7 @@ def _make_mask(
         return None
     spec, path = plan.mask, run_dir / "mask.safetensors"
     parameters = dict(policy.named_parameters())
-    check_base(spec, base_hash)
+    check_built_from(spec, base_hash)
 
     def build() -> Mask:
         provenance = {"spec": spec.to_dict(), "base_weights": base_hash}
@@ -206,7 +210,7 @@ def _make_trainable(
         seed=args.seed,
         base_hash=base_hash,
         run_dir=run_dir,
-        dtype=engine_dtype(args),
+        precision=_precision(plan, args),
     )
     runtime.say(f"adapter at the start, initial factors {adapter.start['initial'][:12]}")
     runtime.say(describe(adapter.start["matrices"]))
@@ -219,12 +223,16 @@ def _compare_base(adapter: Adapter, run_dir: Path) -> None:
     Raises:
         RunError: they differ, so the adapter no longer belongs to the base policy.
     """
-    after = fingerprint(base_weights(adapter.model))
+    after = fingerprint_values(base_weights(adapter.model))
     if not runtime.is_main():
         return
     add_to_provenance(run_dir, {"base_weights_after": after})
     if after != read_provenance(run_dir)["base_weights"] and not adapter.is_control:
         raise RunError("the base weights changed during the run; its adapter cannot be used")
+
+
+def _precision(plan: Plan, args: Any) -> Precision:
+    return precision_of(args, getattr(torch, plan.recipe.model.dtype))
 
 
 def _weights(plan: Plan) -> str:
@@ -234,10 +242,6 @@ def _weights(plan: Plan) -> str:
         return dtype
     updates = {"master": "float32 masters", "stochastic": "stochastic rounding"}
     return f"{dtype}, {updates[plan.recipe.optimizer.bf16_update]}"
-
-
-def _precision(args: Any) -> str:
-    return "bf16 autocast" if args.bf16 else "fp16 autocast" if args.fp16 else "fp32"
 
 
 def _provenance(args: Any, adapter: Adapter | None) -> dict[str, Any]:

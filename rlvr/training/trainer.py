@@ -26,6 +26,7 @@ from rlvr.adapters import policy_weights
 from rlvr.algorithms import AlgorithmSection
 from rlvr.data import Row
 from rlvr.engines import FSDP2
+from rlvr.eval.gap import ScoredTokens
 from rlvr.failures import explained_writes
 from rlvr.rewards import RewardCall, UnverifiedLimit
 from rlvr.training.empty_steps import is_scored
@@ -33,6 +34,8 @@ from rlvr.training.inputs import reward_function, to_dataset
 from rlvr.training.sampling import DynamicSampling
 from rlvr.training.seam import Seam, Setup
 from rlvr.training.step_kl import StepKL
+
+SCORED_ROWS = 16  # completions of the last step whose log-probs the export must give again
 
 
 class RLVRTrainer(Seam, DynamicSampling):
@@ -60,6 +63,7 @@ class RLVRTrainer(Seam, DynamicSampling):
         beta = args.beta
         args.beta = 0.0 if setup.has_base(args) else beta
         args.reward_weights = [call.weight for call in rewards]
+        self._latest: dict[str, Tensor] | None = None
         limit = UnverifiedLimit(setup.run.max_unverified, [call.name for call in rewards])
         self.unverified = limit
         ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
@@ -89,7 +93,24 @@ class RLVRTrainer(Seam, DynamicSampling):
         inputs = super()._prepare_inputs(generation_batch)
         if not is_scored(generation_batch):
             self.step_kl.before(inputs)
+        if self.model.training:
+            self._latest = inputs
         return inputs
+
+    def trained_logps(self) -> ScoredTokens | None:
+        if self._latest is None:
+            return None
+        keys = ("prompt_ids", "completion_ids", "prompt_mask", "completion_mask")
+        rows = {key: self._latest[key][:SCORED_ROWS] for key in keys}
+        logps = self._completion_logps(rows, reference=False)
+        kept = rows["completion_mask"].bool()
+        return ScoredTokens(
+            ids=torch.cat([rows["prompt_ids"], rows["completion_ids"]], dim=1),
+            attention=torch.cat([rows["prompt_mask"], rows["completion_mask"]], dim=1),
+            kept=torch.cat([torch.zeros_like(rows["prompt_mask"]).bool(), kept], dim=1),
+            logps=logps[kept],
+            temperature=float(self.temperature),
+        )
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self.beta = 0.0 if self.swaps else self.reference_beta

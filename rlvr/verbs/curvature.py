@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from rlvr import __version__, runtime
-from rlvr.checkpoint import write_bytes, write_json
 from rlvr.config import ModelSection, Recipe, apply_overrides, resolve_recipe
 from rlvr.data import parse_dataset
+from rlvr.delta import exported_policy
+from rlvr.files import write_bytes, write_json
 from rlvr.geometry.curvature import COLUMNS, EMPTY
 from rlvr.geometry.matrix import Settings
 from rlvr.geometry.table import PLACE, write_table
 from rlvr.registry import import_plugins
-from rlvr.run_dir import trained_policy
 from rlvr.schema import RecipeError, RunError
 from rlvr.targets import resolve_targets
 
@@ -159,7 +159,7 @@ def find_sources(paths: Sequence[str], data: str | None, out: Path | None) -> So
     if (last / "recipe.json").is_file():
         recipe = _recipe_of(last)
         import_plugins(recipe.plugins)
-        content, tuned = recipe.data, ModelSection(str(trained_policy(last)[0]))
+        content, tuned = recipe.data, ModelSection(str(exported_policy(last)))
         base, out = (recipe.model if len(paths) == 1 else base), out or last / OUT
     if data is not None:
         content = apply_overrides({}, [f"data={data}"])["data"]

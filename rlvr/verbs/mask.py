@@ -1,13 +1,14 @@
 """``rlvr mask build``, ``rlvr mask show`` and ``rlvr mask calibrate``: masks without training.
 
-A recipe takes a mask file by ``mask: {builder: file, path: M.safetensors}``.
+A recipe takes a mask file by ``mask: {builder: file, path: M.safetensors}``. The word
+``plugins=[my_module]`` brings a builder of one's own, as in a recipe.
 """
 
 import argparse
 import csv
 import dataclasses
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rlvr import runtime
-from rlvr.checkpoint import fingerprint, read_weights, weight_names, write_bytes, write_json
+from rlvr.checkpoints.fingerprints import fingerprint_values
+from rlvr.checkpoints.folders import model_folder
+from rlvr.checkpoints.reader import open_checkpoint, select, weights_of
 from rlvr.config import ModelSection, apply_overrides
+from rlvr.files import write_bytes, write_json
 from rlvr.masks import (
     Calibration,
     Mask,
@@ -27,7 +31,8 @@ from rlvr.masks import (
     check_spec,
     parse_spec,
 )
-from rlvr.policy import checkpoint_folder, load_skeleton
+from rlvr.policy import load_skeleton
+from rlvr.registry import pop_plugins
 from rlvr.schema import RecipeError
 from rlvr.targets import resolve_targets
 
@@ -47,7 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument(
         "--measure-svd", action="store_true", help="record the overlap with the exact SVD's mask"
     )
-    build.add_argument("overrides", nargs="*", metavar="key=value")
+    build.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="option of the builder, or plugins=[my_module]",
+    )
     show = verbs.add_parser("show", help="densities, provenance and fingerprint of a mask file")
     show.add_argument("file", type=Path)
     find = verbs.add_parser(
@@ -69,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     if options.mask_verb == "calibrate":
         return run_calibrate(options)
     _require_free(options.out)
-    words = apply_overrides({"builder": options.builder}, options.overrides)
+    words = pop_plugins(apply_overrides({"builder": options.builder}, options.overrides))
     mask = build(ModelSection(options.model), parse_spec(words), options.targets)
     if options.measure_svd:
         mask.provenance["iou_with_exact_svd"] = measure_svd(mask, ModelSection(options.model))
@@ -85,32 +95,28 @@ def _require_free(out: Path) -> None:
 
 def build(section: ModelSection, spec: MaskSpec, patterns: list[str]) -> Mask:
     """Build a mask from a checkpoint's files, one matrix in memory at a time."""
-    targets = resolve_targets(load_skeleton(section), patterns)
+    skeleton = load_skeleton(section)
+    targets = resolve_targets(skeleton, patterns)
     check_spec(spec, targets)
     check_files(spec, targets)
-    folder = _folder_with(section, targets)
-    provenance = {"model": section.path, "base_weights": fingerprint(read_weights(folder))}
-    bar = tqdm(_targets_of(folder, targets), total=len(targets), desc="mask", unit="matrix")
+    # Of the parameters as a run has them: a tied head may be stored too.
+    everything = _weights_of(section, [name for name, _ in skeleton.named_parameters()])
+    provenance = {"model": section.path, "base_weights": fingerprint_values(everything)}
+    weights = _weights_of(section, targets)
+    bar = tqdm(weights, total=len(targets), desc="mask", unit="matrix")
     return build_mask(spec, bar, provenance)
 
 
-def _folder_with(section: ModelSection, targets: Any) -> Path:
-    """Return the folder of a checkpoint that holds all ``targets``."""
-    folder = checkpoint_folder(section)
-    missing = set(targets) - weight_names(folder)
-    if missing:
-        raise RecipeError(f"{folder}: holds no weight {min(missing)!r} of its own model")
-    return folder
-
-
-def _targets_of(folder: Path, targets: Any) -> Iterator[tuple[str, Tensor]]:
-    return ((name, weight) for name, weight in read_weights(folder) if name in targets)
+def _weights_of(section: ModelSection, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the named parameters of a checkpoint, one in memory at a time."""
+    folder = model_folder(section.path, section.revision)
+    return weights_of(select(open_checkpoint(folder), names, folder))
 
 
 def measure_svd(mask: Mask, section: ModelSection) -> dict[str, float]:
     """Return the least and the mean IoU over the matrices with the mask of the exact SVD."""
     spec = parse_spec(_with_exact(mask.provenance["spec"]))
-    exact = build_mask(spec, _targets_of(checkpoint_folder(section), mask.shapes))
+    exact = build_mask(spec, _weights_of(section, mask.shapes))
     overlaps = [
         float((mask[name] & exact[name]).sum() / (mask[name] | exact[name]).sum()) for name in mask
     ]
@@ -155,11 +161,10 @@ def run_calibrate(options: argparse.Namespace) -> int:
     }
     targets = resolve_targets(load_skeleton(section), options.targets)
     check_spec(parse_spec({"builder": "safe", "rank": 1, **densities}), targets)
-    folder = _folder_with(section, targets)
     device = runtime.default_device()
 
     def weights() -> Iterator[tuple[str, Tensor]]:
-        found = ((name, weight.to(device)) for name, weight in _targets_of(folder, targets))
+        found = ((name, weight.to(device)) for name, weight in _weights_of(section, targets))
         return iter(tqdm(found, total=len(targets), desc="calibrate", unit="matrix"))
 
     most = min(min(shape) for shape in targets.values())
