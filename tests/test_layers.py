@@ -16,7 +16,7 @@ LAYERS = [
     {"masks", "run_dir"},
     {"delta", "provenance", "logs"},
     {"algorithms", "config", "registry", "runtime", "targets", "linalg", "intervals"}
-    | {"checkpoints", "failures", "files", "launcher", "locks", "schema"},
+    | {"checkpoints", "failures", "files", "launcher", "locks", "precision", "schema"},
 ]
 FENCES = {
     "trl": {"training"},
