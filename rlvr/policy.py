@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -25,6 +26,7 @@ from rlvr.checkpoints.names import canonical
 from rlvr.checkpoints.plain import open_plain, unreadable
 from rlvr.config import ModelSection
 from rlvr.engines import held, local, local_mask, reshard, total
+from rlvr.generation import plain_generation
 from rlvr.masks import Mask
 from rlvr.masks.bits import unpack_bits
 from rlvr.schema import RecipeError
@@ -121,11 +123,20 @@ def load_skeleton(section: ModelSection) -> PreTrainedModel:
 def load_policy(section: ModelSection, device: torch.device | None = None) -> PreTrainedModel:
     """Load the base weights in ``model.dtype`` to ``device``; every parameter frozen.
 
+    Of the base's generation settings the policy has the token ids only (``generation.py``).
+
     Raises:
-        RecipeError: the files are damaged, or do not hold the model's tensors.
+        RecipeError: the files are damaged, do not hold the model's tensors, or a weight is NaN or
+            infinite.
     """
     open_plain(_source(section))  # a damaged file is named, of which transformers raises anything
-    model: Any = _from_pretrained(section, attn_implementation=section.attn_implementation)
+    model: Any = _from_pretrained(
+        section,
+        attn_implementation=section.attn_implementation,
+        generation_config=GenerationConfig(),  # transformers refuses some files that users have
+    )
+    model.generation_config = plain_generation(section, model.config)
+    _require_finite(model, section)
     if runtime.is_main():
         _refuse_untied(section, model)
     return model.to(device).requires_grad_(False)
@@ -206,7 +217,8 @@ def load_tokenizer(section: ModelSection) -> PreTrainedTokenizerBase:
     """Return the policy's tokenizer, which pads on the left.
 
     Raises:
-        RecipeError: there is none, it has no chat template, or tokens that the policy lacks.
+        RecipeError: there is none, it has no chat template, it has tokens that the policy lacks,
+            or nothing says which token ends a completion.
     """
     folder = _source(section, download=False)
     # Without its files transformers makes an empty tokenizer of the model's kind, and says nothing.
@@ -232,6 +244,15 @@ def load_tokenizer(section: ModelSection) -> PreTrainedTokenizerBase:
         raise RecipeError(
             f"model.path: the tokenizer of {section.path} has no chat template; add one to it"
         )
+    if tokenizer.eos_token is None:
+        # TRL reads the tokenizer's end token; some bases name theirs in the model's files only.
+        ends = plain_generation(section, load_config(section)).eos_token_id
+        if not ends:
+            raise RecipeError(
+                f"model.path: neither the tokenizer of {section.path} nor its config.json names an "
+                "end token, so that no completion could end; set eos_token in tokenizer_config.json"
+            )
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ends[0])
     _refuse_surplus_tokens(section, tokenizer)
     return tokenizer
 
@@ -261,6 +282,25 @@ def _refuse_surplus_tokens(section: ModelSection, tokenizer: PreTrainedTokenizer
                 "the tokenizer that belongs to it, or add the embeddings with "
                 "resize_token_embeddings"
             )
+
+
+def _require_finite(model: nn.Module, section: ModelSection) -> None:
+    bad = non_finite(model.named_parameters())
+    if bad is not None:
+        raise RecipeError(f"model.path: in {section.path} {bad}; use an undamaged checkpoint")
+
+
+def non_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
+    """Name the first tensor with NaN or infinite entries, and count them; else ``None``.
+
+    A rank looks at its own entries of a sharded tensor.
+    """
+    for name, tensor in tensors:
+        values = local(tensor.detach())
+        if not values.is_meta and not bool(values.isfinite().all()):
+            count = int((~values.isfinite()).sum())
+            return f"{count:,} of {values.numel():,} entries of {name!r} are NaN or infinite"
+    return None
 
 
 def choose_trainable(model: nn.Module, names: Sequence[str]) -> None:

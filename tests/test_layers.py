@@ -16,7 +16,16 @@ LAYERS = [
     {"masks", "run_dir"},
     {"delta", "provenance", "logs"},
     {"algorithms", "config", "registry", "runtime", "targets", "linalg", "intervals"}
-    | {"checkpoints", "failures", "files", "launcher", "locks", "precision", "schema"},
+    | {
+        "checkpoints",
+        "failures",
+        "files",
+        "generation",
+        "launcher",
+        "locks",
+        "precision",
+        "schema",
+    },
 ]
 FENCES = {
     "trl": {"training"},

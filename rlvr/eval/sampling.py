@@ -38,6 +38,19 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Measure in the body without a trace: no dropout, and the random state is as before after it.
+
+    The random states of the CPU and of the model's device are kept.
+    """
+    device = next(model.parameters()).device
+    accelerators = [] if device.type in ("cpu", "meta") else [device]
+    kind = device.type if accelerators else "cuda"
+    with evaluation_mode(model), torch.random.fork_rng(devices=accelerators, device_type=kind):
+        yield
+
+
+@contextlib.contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch in the body; the caller's random state is as before afterwards."""
     accelerators = [] if device.type == "cpu" else [device]

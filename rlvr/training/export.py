@@ -16,7 +16,6 @@ them again.
 """
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,21 +23,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from rlvr.adapters import attach_adapter, load_adapter, policy_weights
 from rlvr.checkpoints.folders import DELTA, EXPORT, model_folder
 from rlvr.config import ModelSection, Recipe
 from rlvr.delta import pack, policy_folder
-from rlvr.delta.companions import companions
 from rlvr.delta.publish import published
 from rlvr.eval.gap import LogProbGap, ScoredTokens
-from rlvr.files import write_json
 from rlvr.policy import load_policy
 from rlvr.precision import Precision, dtype_name
 from rlvr.provenance import read_provenance
 from rlvr.schema import RecipeError
 from rlvr.targets import resolve_targets
+from rlvr.training.checkpoint_files import restore_files
 
 TRAINED_LOGPS = "trained_logps.safetensors"
 
@@ -115,17 +113,9 @@ def write_policy(recipe: Recipe, run_dir: Path, checkpoint: Path, out: Path) -> 
     precision = run_precision(run_dir)
     dtype = export_dtype(recipe, precision)
     model, state = _trained(recipe, run_dir, checkpoint, precision, dtype)
-    # transformers refuses to save settings that it warns of when it loads them.
-    model.generation_config = GenerationConfig()
     model.save_pretrained(out, state_dict=state)
-    (out / "generation_config.json").unlink(missing_ok=True)
     base = model_folder(recipe.model.path, recipe.model.revision)
-    for name, file in companions(base).items():
-        if name not in ("config.json", "README.md"):
-            (out / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, out / name)
-    content = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    write_json(out / "config.json", _stored_as(content, dtype_name(dtype)))
+    restore_files(base, out, dtype_name(dtype))
 
 
 def _trained(
@@ -156,15 +146,3 @@ def _trained(
 def _section(section: ModelSection, folder: Path, dtype: torch.dtype) -> ModelSection:
     word: Any = dtype_name(dtype)
     return dataclasses.replace(section, path=str(folder), revision=None, dtype=word)
-
-
-def _stored_as(config: dict[str, Any], dtype: str) -> dict[str, Any]:
-    """Return a configuration, nested ones included, whose weights are stored as ``dtype``."""
-    changed = {
-        key: dtype if key in ("dtype", "torch_dtype") else value for key, value in config.items()
-    }
-    nested = {key: _stored_as(v, dtype) for key, v in changed.items() if isinstance(v, dict)}
-    changed |= nested
-    if "model_type" in changed and not {"dtype", "torch_dtype"} & changed.keys():
-        changed["dtype"] = dtype
-    return changed

@@ -42,6 +42,8 @@ def training_arguments(recipe: Recipe, run_dir: Path) -> Any:
         "output_dir": str(run_dir / "checkpoints"),
         "use_cpu": not torch.cuda.is_available(),
         "disable_tqdm": True,
+        # Trainer would log the mean of the steps before in place of a loss that is NaN.
+        "logging_nan_inf_filter": False,
     }
     if recipe.supervised:
         # The rows come as token ids; TRL would cut them.

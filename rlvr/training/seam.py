@@ -10,6 +10,9 @@ What ``RLVRTrainer`` and ``SupervisedTrainer`` share, and how both deviate from 
    may be replaced by their delta against the base.
 5. A run goes on from a checkpoint of any step as if it had never stopped (``resume.py``).
 6. Under FSDP2 the optimizer and the base policy are bound to the shards as soon as they exist.
+7. A loss or gradient norm that is NaN or infinite stops the run before it reaches the optimizer,
+   and no checkpoint holds such weights (``finite.py``).
+8. The files beside the weights of a checkpoint are the base's own (``checkpoint_files.py``).
 """
 
 import shutil
@@ -36,7 +39,9 @@ from rlvr.optim import MaskedAdamW
 from rlvr.policy import BaseWeights
 from rlvr.provenance import add_to_provenance
 from rlvr.training.callbacks import GuardCallback, optimizer_bytes
+from rlvr.training.checkpoint_files import restore_files
 from rlvr.training.export import TRAINED_LOGPS
+from rlvr.training.finite import FiniteSteps
 from rlvr.training.guard import Guard
 from rlvr.training.resume import ExactResume
 
@@ -60,7 +65,7 @@ class Setup:
         return self.adapter is not None or engine_name(args) != "DeepSpeed ZeRO-3"
 
 
-class Seam(ExactResume):
+class Seam(FiniteSteps, ExactResume):
     """A Trainer for a policy that may only move where its mask or adapter lets it.
 
     A mixin: the class after it is one of TRL's trainers.
@@ -144,7 +149,7 @@ class Seam(ExactResume):
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         if grad_norm is None and self.masked is not None and self.precision.free_gradients:
-            return self.masked.clip_grad_norm_(model.parameters(), float("inf"))
+            grad_norm = self.masked.clip_grad_norm_(model.parameters(), float("inf"))
         return super()._get_grad_norm(model, grad_norm)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -169,6 +174,7 @@ class Seam(ExactResume):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
+        self.require_finite_weights()
         self.guard.check(step)
         temporary = Path(self.args.output_dir) / f"checkpoint-{step}"
         try:
@@ -197,6 +203,7 @@ class Seam(ExactResume):
             self._save_trained_logps(temporary)
         self.accelerator.wait_for_everyone()
         if runtime.is_main():
+            restore_files(model_folder(self.source.path, self.source.revision), temporary)
             if self.run.checkpoint == "delta":
                 names = {"path": self.source.path, "revision": self.source.revision}
                 store_delta(temporary, model_folder(**names), names)

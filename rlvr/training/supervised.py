@@ -21,7 +21,7 @@ from trl import SFTTrainer
 
 from rlvr.eval.divergence import kl_per_position
 from rlvr.eval.gap import ScoredTokens, token_logps
-from rlvr.eval.sampling import evaluation_mode
+from rlvr.eval.sampling import undisturbed
 from rlvr.training.seam import Seam, Setup
 
 _LOGITS_AT_ONCE = 1 << 29  # of one forward pass: 1 GiB in bf16
@@ -108,7 +108,7 @@ class SupervisedTrainer(Seam, SFTTrainer):
             # The logits at a position predict the token after it.
             return output.logits[:, :-1][labels[rows, 1:] != -100]
 
-        with evaluation_mode(self.model):
+        with undisturbed(self.model):
             for start in range(0, len(ids), size):
                 rows = slice(start, start + size)
                 ours = logits(rows)
