@@ -11,7 +11,6 @@ In float32, on one device. Memory beside the policies: two copies of the target 
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from rlvr.geometry.curvature import COLUMNS, EMPTY
 from rlvr.geometry.matrix import Settings
 from rlvr.geometry.table import PLACE, write_table
 from rlvr.registry import import_plugins
+from rlvr.run_dir import recorded_recipe
 from rlvr.schema import RecipeError, RunError
 from rlvr.targets import resolve_targets
 
@@ -175,6 +175,6 @@ def find_sources(paths: Sequence[str], data: str | None, out: Path | None) -> So
 def _recipe_of(run_dir: Path) -> Recipe:
     file = run_dir / "recipe.json"
     try:
-        return resolve_recipe(json.loads(file.read_text(encoding="utf-8")), str(run_dir))
+        return resolve_recipe(recorded_recipe(run_dir), str(run_dir))
     except ValueError as error:
         raise RecipeError(f"{file}: is no recipe of a run: {error}") from error
