@@ -161,7 +161,7 @@ def test_base_data_and_plugin_are_compared_by_content(tmp_path, capsys, monkeypa
         "rewards": [{"name": "longer"}],
         "plugins": ["resumed_plugin"],
         "trainer": {**SMALL["trainer"], "max_steps": -1, "num_train_epochs": 0.3},
-        "run": {"dir": str(tmp_path / "run")},
+        "run": {"dir": str(tmp_path / "run"), "checkpoint": "delta"},
     }
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(content))
