@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from rlvr.schema import RecipeError, RunError
@@ -101,7 +101,6 @@ def report(error: Exception, code: int) -> int:
 
     Where every process has the error, the first one on this machine prints it.
     """
-    _close_bars()
     message = f"error: {error}"
     told = _tell_launcher(message)
     everywhere = isinstance(error, RecipeError) or getattr(error, SHARED, False)
@@ -109,14 +108,6 @@ def report(error: Exception, code: int) -> int:
         rank = os.environ.get("RANK", "0")
         print(message if rank == "0" else f"rank {rank}: {message}", file=sys.stderr, flush=True)
     return code
-
-
-def _close_bars() -> None:
-    """End the line of a progress bar that an error left open."""
-    bars = getattr(sys.modules.get("tqdm"), "tqdm", None)
-    for bar in tuple(getattr(bars, "_instances", ())):
-        with suppress(OSError):
-            bar.close()
 
 
 def _tell_launcher(message: str) -> bool:
@@ -142,7 +133,6 @@ def report_crash(error: Exception) -> int:
     by_text = isinstance(error, RuntimeError) and _LOST_PEER.search(str(error)) is not None
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and (by_name or by_text):
         return report(RunError("stopped, because another process did; its message says why"), 1)
-    _close_bars()
     _tell_launcher("".join(traceback.format_exception(error)))
     raise error
 

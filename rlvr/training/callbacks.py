@@ -176,9 +176,14 @@ class ProgressCallback(TrainerCallback):
             self.bar.set_postfix(self.shown, refresh=False)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the line of the bar; also after an error, whose message has its own line."""
         if self.bar is not None:
             with suppress(OSError):
                 self.bar.close()
+            self.bar = None
 
 
 class SaveAtEnd(TrainerCallback):

@@ -70,8 +70,13 @@ def train(plan: Plan, args: Any, run_dir: Path, checkpoint: Path | None) -> bool
     interrupt = Interrupt()
     trainer.add_callback(interrupt)
     if checkpoint is None or not trainer.ends_by(step_of(checkpoint)):
-        with interrupt.caught():
-            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        try:
+            with interrupt.caught():
+                trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        finally:
+            for callback in trainer.callback_handler.callbacks:
+                if isinstance(callback, ProgressCallback):
+                    callback.close()
     if trainer.adapter is not None:
         _compare_base(trainer.adapter, run_dir)
     runtime.leave_group()  # what remains is the main process's alone
