@@ -8,7 +8,6 @@ distribution: only then are their tokens labels drawn from the policy.
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,14 +83,7 @@ def load(section: ModelSection, like: Any = None) -> Any:
     # Forward-mode derivatives exist for attention that is written out, not for fused kernels.
     plain = ModelSection(section.path, section.revision, attn_implementation="eager")
     load_config(plain)
-    try:
-        policy = load_policy(plain, runtime.default_device()).eval()
-    except (OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RecipeError(f"{section.path}: cannot be loaded as a policy: {reason}") from error
-    for name, parameter in policy.named_parameters():
-        if not bool(parameter.isfinite().all()):
-            raise RecipeError(f"{section.path}: {name!r} holds NaN or infinity; take another one")
+    policy = load_policy(plain, runtime.default_device()).eval()
     if like is not None:
         _require_same(like, policy, section.path)
     return policy
@@ -108,16 +100,6 @@ def _require_same(base: Any, tuned: Any, path: str) -> None:
             )
 
 
-def _load_tokenizer(section: ModelSection) -> Any:
-    folder = Path(section.path)
-    # Without files transformers makes an empty tokenizer of the model's kind, and says nothing.
-    if folder.is_dir() and not any(
-        p for kind in ("tokenizer*", "vocab*") for p in folder.glob(kind)
-    ):
-        raise RecipeError(f"{folder}: holds no tokenizer; save the policy's own into it")
-    return load_tokenizer(section)
-
-
 def draw_prompts(
     section: ModelSection,
     policy: Any,
@@ -130,7 +112,7 @@ def draw_prompts(
 ) -> Prompts:
     """Draw at most ``prompts`` prompts of ``data``, and ``samples`` completions of each."""
     spec = parse_dataset(data, "data")
-    tokenizer = with_prefill(_load_tokenizer(section), spec.shared["prefill"], "data")
+    tokenizer = with_prefill(load_tokenizer(section), spec.shared["prefill"], "data")
     rows = load_prepared(spec, "data", tokenizer=tokenizer).rows
     if len(rows) < 2:
         raise RecipeError("data: has one row, and one prompt has no interval; name at least two")

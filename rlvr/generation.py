@@ -8,13 +8,11 @@ a user of the checkpoint has the base's defaults back.
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 from transformers import GenerationConfig
-from transformers.utils.hub import cached_file
 
-from rlvr.checkpoints.folders import is_local, model_folder
+from rlvr.checkpoints.folders import model_file
 from rlvr.config import ModelSection
 from rlvr.schema import RecipeError
 
@@ -36,14 +34,11 @@ def read_settings(section: ModelSection) -> dict[str, Any]:
     Raises:
         RecipeError: the file is no mapping, or a token id in it is no number.
     """
-    source = str(model_folder(section.path)) if is_local(section.path) else section.path
-    path = cached_file(
-        source, FILE, revision=section.revision, _raise_exceptions_for_missing_entries=False
-    )
+    path = model_file(section.path, FILE, section.revision)
     if path is None:
         return {}
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise RecipeError(f"model.path: {path} is no valid JSON: {error}; mend it") from error
     if not isinstance(content, dict):

@@ -1,8 +1,7 @@
 """The policy: loading it, choosing what it may train, and its base weights as the reference."""
 
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ from transformers.utils import CONFIG_NAME, logging
 
 from rlvr import runtime
 from rlvr.checkpoints.folders import hint, is_local, model_folder, weight_files
-from rlvr.checkpoints.names import canonical
 from rlvr.checkpoints.plain import open_plain, unreadable
+from rlvr.checkpoints.whole import refuse_other_tensors, refuse_surplus_tokens, refuse_untied
 from rlvr.config import ModelSection
 from rlvr.engines import held, local, local_mask, reshard, total
 from rlvr.generation import plain_generation
@@ -31,7 +30,6 @@ from rlvr.masks import Mask
 from rlvr.masks.bits import unpack_bits
 from rlvr.schema import RecipeError
 
-_BLOCK = re.compile(r"\.\d+\.")  # a tensor outside the blocks may be a value head, left out
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
 
 
@@ -138,7 +136,7 @@ def load_policy(section: ModelSection, device: torch.device | None = None) -> Pr
     model.generation_config = plain_generation(section, model.config)
     _require_finite(model, section)
     if runtime.is_main():
-        _refuse_untied(section, model)
+        refuse_untied(section.path, model)
     return model.to(device).requires_grad_(False)
 
 
@@ -167,50 +165,8 @@ def _from_pretrained(section: ModelSection, **options: Any) -> PreTrainedModel:
         logging.set_verbosity(verbosity)
     model, report = loaded
     if runtime.is_main():  # another rank of FSDP2 may load nothing
-        _refuse_other_tensors(section, report)
+        refuse_other_tensors(section.path, report)
     return model
-
-
-def _refuse_other_tensors(section: ModelSection, report: Mapping[str, Any]) -> None:
-    # A head that is tied is missing because its embedding is, which comes first.
-    missing = sorted(report["missing_keys"], key=lambda name: (name.startswith("lm_head."), name))
-    surplus = sorted(report["unexpected_keys"])
-    where = f"model.path: the weights in {section.path}"
-    wrapped = {canonical(name): name for name in surplus}
-    for name in missing:
-        if canonical(name) in wrapped:
-            raise RecipeError(
-                f"{where} hold {wrapped[canonical(name)]!r} and no {name!r} ({len(missing)} such "
-                "tensors): a wrapper saved them under its own names; save the model inside it "
-                "(model.module, model._orig_mod, merge_and_unload) with save_pretrained"
-            )
-    if missing:
-        raise RecipeError(
-            f"{where} lack {missing[0]!r} ({len(missing)} such tensors), which would be drawn at "
-            "random; copy the checkpoint again, or take the config.json that belongs to it"
-        )
-    if report["mismatched_keys"]:
-        name, stored, wanted = min(report["mismatched_keys"])
-        raise RecipeError(
-            f"{where} hold {name!r} of shape {list(stored)}, and by config.json it is "
-            f"{list(wanted)}; take the config.json that belongs to the weights"
-        )
-    blocks = [name for name in surplus if _BLOCK.search(name)]
-    if blocks:
-        raise RecipeError(
-            f"{where} hold {blocks[0]!r} ({len(blocks)} such tensors), which is no part of the "
-            "model that config.json describes; take the config.json that belongs to the weights"
-        )
-
-
-def _refuse_untied(section: ModelSection, model: PreTrainedModel) -> None:
-    """Refuse a tied head of other values, which transformers unties and other engines overwrite."""
-    tied, head = model.config.get_text_config().tie_word_embeddings, model.get_output_embeddings()
-    if tied and head is not None and head.weight is not model.get_input_embeddings().weight:
-        raise RecipeError(
-            f"model.path: {section.path} stores an lm_head.weight that is not its embedding, and "
-            "its config.json says tie_word_embeddings: true; set it to false, or remove the tensor"
-        )
 
 
 def load_tokenizer(section: ModelSection) -> PreTrainedTokenizerBase:
@@ -253,7 +209,7 @@ def load_tokenizer(section: ModelSection) -> PreTrainedTokenizerBase:
                 "end token, so that no completion could end; set eos_token in tokenizer_config.json"
             )
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ends[0])
-    _refuse_surplus_tokens(section, tokenizer)
+    refuse_surplus_tokens(section.path, load_config(section), tokenizer)
     return tokenizer
 
 
@@ -261,27 +217,6 @@ def check_tokenizer(section: ModelSection) -> None:
     """Refuse what ``load_tokenizer`` would, where the policy's files are on this machine."""
     if is_local(section.path) or weight_files(_source(section, download=False)):
         load_tokenizer(section)
-
-
-def _refuse_surplus_tokens(section: ModelSection, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse tokens without an embedding that a prompt can hold.
-
-    Some published tokenizers have a token more, such as that of images in the text models of a
-    family, which no text and no template gives.
-    """
-    size = load_config(section).get_text_config().vocab_size
-    beyond = {token: n for token, n in tokenizer.get_vocab().items() if n >= size}
-    named = (tokenizer.pad_token, tokenizer.eos_token, tokenizer.bos_token)
-    added = tokenizer.added_tokens_decoder
-    for token, number in sorted(beyond.items(), key=lambda item: item[1]):
-        is_special = number in added and added[number].special
-        if not is_special or token in named or token in str(tokenizer.chat_template):
-            raise RecipeError(
-                f"model.path: the tokenizer of {section.path} gives {token!r} the id {number}, and "
-                f"the policy has embeddings for 0 to {size - 1} ({len(beyond)} such tokens); take "
-                "the tokenizer that belongs to it, or add the embeddings with "
-                "resize_token_embeddings"
-            )
 
 
 def _require_finite(model: nn.Module, section: ModelSection) -> None:

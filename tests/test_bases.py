@@ -53,6 +53,11 @@ def more_blocks(base: Path) -> None:
     configure(base, num_hidden_layers=5, layer_types=["full_attention"] * 5)
 
 
+def fewer_embeddings(base: Path) -> None:
+    write(base, {n: w[:20].clone() if len(w) == 26 else w for n, w in WEIGHTS.items()})
+    configure(base, vocab_size=20)
+
+
 def wrap(prefix: str) -> Callable[[Path], None]:
     return lambda base: write(base, {prefix + name: weight for name, weight in WEIGHTS.items()})
 
@@ -154,6 +159,7 @@ BROKEN = {
         lambda base: configure(base, vocab_size=20),
         ["embed_tokens", "shape [26, 128]", "[20, 128]"],
     ),
+    "a smaller vocabulary all through": (fewer_embeddings, ["tokenizer", "the id 20", "0 to 19"]),
     "fewer blocks": (fewer_blocks, ["model.layers.3.", "no part of the model"]),
     "more blocks": (more_blocks, ["lack 'model.layers.4."]),
     "a config that is no JSON": (put("config.json", b"{"), ["config.json", "is no JSON"]),

@@ -100,6 +100,7 @@ def test_a_run_whose_checkpoints_are_deltas_is_the_run_whose_are_whole(train, tm
         ("revert", sparse, newest, "reverted"),
     ):
         assert cli_main(["delta", *map(str, words[:-1]), str(tmp_path / words[-1])]) == 0
+        assert not (sparse / ".applied").exists()
     assert_same_weights(weights(tmp_path / "applied"), expected)
     assert_same_weights(weights(tmp_path / "again"), expected)
     reverted = (tmp_path / "reverted" / "model.safetensors").read_bytes()

@@ -28,8 +28,8 @@ from rlvr.schema import RecipeError
 def open_delta(file: Path, base: Path | None = None) -> Checkpoint:
     """Return the tuned checkpoint of a delta.
 
-    ``base`` is the folder of its base where ``checked_base`` found it before; it takes minutes for
-    a large one, since every byte is hashed.
+    ``base`` is the folder of its base where that was checked before; to hash each of its bytes
+    takes minutes for a large model.
 
     Raises:
         RecipeError: the delta is damaged, or its base is not here or no longer the same.

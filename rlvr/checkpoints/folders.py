@@ -66,6 +66,20 @@ def model_folder(path: str, revision: str | None = None, *, download: bool = Tru
     return folder
 
 
+def model_file(path: str, name: str, revision: str | None = None) -> Path | None:
+    """Return one file of a policy, fetched from the hub where need be; ``None`` if it has none."""
+    if is_local(path):
+        file = model_folder(path) / name
+        return file if file.is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(path, name, revision=revision))
+    except EntryNotFoundError:
+        return None
+
+
 def _is_whole(folder: Path) -> bool:
     try:
         return bool(weight_files(folder))
@@ -75,7 +89,8 @@ def _is_whole(folder: Path) -> bool:
 
 def is_run(path: Path) -> bool:
     """Whether ``path`` is a run directory."""
-    return (path / "recipe.json").is_file() or (path / "checkpoints").is_dir()
+    has_checkpoints = (path / "checkpoints").is_dir() and not (path / "config.json").is_file()
+    return has_checkpoints or (path / "recipe.json").is_file()
 
 
 def base_of_run(run_dir: Path) -> Path:
@@ -154,6 +169,21 @@ def weight_files(folder: Path) -> list[Path]:
                     )
             return [folder / shard for shard in shards]
     return []
+
+
+def policy_bytes(checkpoint: Path) -> int:
+    """Return the bytes that make the base policy the one of a run's checkpoint.
+
+    They are those of its delta, else of its adapter, else of all weights.
+    """
+    if (checkpoint / DELTA).is_file():
+        files = [checkpoint / DELTA]
+    else:
+        # ``lora`` first: it is the adapter as one plain LoRA, where there is such a form.
+        adapters = [checkpoint / name for name in (LORA, ADAPTER) if (checkpoint / name).is_dir()]
+        factors = sorted(adapters[0].rglob("*.safetensors")) if adapters else []
+        files = factors or weight_files(checkpoint)
+    return sum(file.stat().st_size for file in files)
 
 
 def read_index(index: Path) -> Mapping[str, str]:

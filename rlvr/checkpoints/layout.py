@@ -85,13 +85,13 @@ def read_header(file: Path) -> tuple[bytes, dict[str, Place]]:
     with open(file, "rb") as handle:
         length = handle.read(8)
         header = length + handle.read(int.from_bytes(length, "little"))
-    found = {}
+    places = {}
     for name, info in json.loads(header[8:]).items():
         if name != "__metadata__":
             start, end = info["data_offsets"]
             place = len(header) + start
-            found[name] = Place(file, info["dtype"], tuple(info["shape"]), place, end - start)
-    return header, dict(sorted(found.items(), key=lambda item: item[1].start))
+            places[name] = Place(file, info["dtype"], tuple(info["shape"]), place, end - start)
+    return header, dict(sorted(places.items(), key=lambda item: item[1].start))
 
 
 def read_layout(folder: Path) -> Layout:

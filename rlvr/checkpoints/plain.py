@@ -112,7 +112,7 @@ def _open_file(file: Path) -> Checkpoint:
 
 
 def _open_safetensors(file: Path) -> Checkpoint:
-    found: Checkpoint = {}
+    tensors: Checkpoint = {}
     try:
         with safe_open(file, framework="pt") as reader:
             for name in reader.keys():  # noqa: SIM118  (a reader is no mapping)
@@ -120,10 +120,10 @@ def _open_safetensors(file: Path) -> Checkpoint:
                 word = str(part.get_dtype())
                 dtype = TORCH_WORDS.get(word, word.lower())
                 load = _safetensors_loader(file, name)
-                found[name] = Stored(tuple(part.get_shape()), dtype, load, file.name)
+                tensors[name] = Stored(tuple(part.get_shape()), dtype, load, file.name)
     except (SafetensorError, OSError) as error:
         raise damaged(file, error) from error
-    return found
+    return tensors
 
 
 def _safetensors_loader(file: Path, name: str) -> Callable[[], Tensor]:
@@ -165,12 +165,12 @@ def _open_torch(file: Path) -> Checkpoint:
         content = _read_torch(file)
     except _TORCH_ERRORS as error:
         raise damaged(file, error) from error
-    found = {}
+    tensors = {}
     for name, value in content.items():
         if isinstance(value, Tensor):
             dtype = str(value.dtype).removeprefix("torch.")
-            found[name] = Stored(tuple(value.shape), dtype, _torch_loader(file, name), file.name)
-    return found
+            tensors[name] = Stored(tuple(value.shape), dtype, _torch_loader(file, name), file.name)
+    return tensors
 
 
 def _torch_loader(file: Path, name: str) -> Callable[[], Tensor]:
@@ -185,31 +185,31 @@ def _torch_loader(file: Path, name: str) -> Callable[[], Tensor]:
 
 def _open_whole(folder: Path, files: list[Path]) -> Checkpoint:
     """Open what transformers would load, and compare it with the index that names its tensors."""
-    found = _merge(folder, [_open_file(file) for file in files])
+    tensors = _merge(folder, [_open_file(file) for file in files])
     index = folder / (INDEX if files[0].suffix == ".safetensors" else f"{BIN}.index.json")
     if len(files) == 1 and files[0].name in (SAFETENSORS, BIN):
-        return found
+        return tensors
     places = read_index(index)
-    missing = sorted(set(places) - set(found))
+    missing = sorted(set(places) - set(tensors))
     if missing:
         raise RecipeError(
             f"{folder}: {index.name} names {missing[0]!r} in {places[missing[0]]}, which does not "
             f"hold it ({len(missing)} such tensors); copy the checkpoint again"
         )
-    return found
+    return tensors
 
 
 def _merge(folder: Path, parts: list[Checkpoint]) -> Checkpoint:
-    found: Checkpoint = {}
+    tensors: Checkpoint = {}
     for part in parts:
         for name, stored in part.items():
-            if name in found:
+            if name in tensors:
                 raise RecipeError(
-                    f"{folder}: {name!r} is in {found[name].where} and in {stored.where}; name "
+                    f"{folder}: {name!r} is in {tensors[name].where} and in {stored.where}; name "
                     "one file, or remove what is not part of the checkpoint"
                 )
-            found[name] = stored
-    return found
+            tensors[name] = stored
+    return tensors
 
 
 def _open_distributed(folder: Path) -> Checkpoint:
@@ -232,10 +232,10 @@ def _open_distributed(folder: Path) -> Checkpoint:
         metadata = FileSystemReader(folder).read_metadata()
     except _TORCH_ERRORS as error:
         raise damaged(folder / ".metadata", error) from error
-    found = {}
+    tensors = {}
     for name, info in metadata.state_dict_metadata.items():
         if isinstance(info, TensorStorageMetadata):
             shape, dtype = tuple(info.size), info.properties.dtype
             word = str(dtype).removeprefix("torch.")
-            found[name] = Stored(shape, word, loader(name, shape, dtype), folder.name)
-    return found
+            tensors[name] = Stored(shape, word, loader(name, shape, dtype), folder.name)
+    return tensors

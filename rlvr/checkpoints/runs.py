@@ -1,4 +1,4 @@
-"""The checkpoints of a run: published whole or not at all, checked for damage, found again.
+"""The checkpoints of a run: published whole or not at all, checked for damage, listed by step.
 
 A checkpoint is written under a temporary name and renamed when it is complete, so whatever stands
 under ``checkpoints/step-NNNNNN`` can be loaded, at whatever moment the process was killed.
@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from rlvr import runtime
-from rlvr.checkpoints.folders import EXPORT
+from rlvr.checkpoints.folders import ADAPTER, DELTA, EXPORT, LORA, weight_files
 from rlvr.files import file_digest, read_sealed, sync_folder, write_json
 from rlvr.schema import RecipeError
 
@@ -95,13 +95,13 @@ def newest_checkpoint(run_dir: Path) -> Path | None:
     Raises:
         RecipeError: there are checkpoints and every one is damaged.
     """
-    found = checkpoints(run_dir)
-    for folder in reversed(found):
+    folders = checkpoints(run_dir)
+    for folder in reversed(folders):
         wrong = damage(folder)
         if wrong is None:
             return folder
         runtime.say(f"{folder} is damaged ({wrong}); trying the one before")
-    if found:
+    if folders:
         raise RecipeError(
             f"{run_dir}: every checkpoint is damaged; remove checkpoints/ to start from the base"
         )
@@ -126,3 +126,18 @@ def exported_step(run_dir: Path) -> int | None:
     if not (run_dir / EXPORT).is_dir() or not summary.is_file():
         return None
     return read_sealed(summary, "resume the run, which writes it again").get("step")
+
+
+def checkpoint_bytes(checkpoint: Path) -> int:
+    """Return the bytes of the files that make the base policy the trained one.
+
+    That is a delta, else an adapter, else the whole weights.
+    """
+    if (checkpoint / DELTA).is_file():
+        files = [checkpoint / DELTA]
+    else:
+        folder = next((checkpoint / f for f in (LORA, ADAPTER) if (checkpoint / f).is_dir()), None)
+        files = weight_files(checkpoint) if folder is None else list(folder.rglob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"{checkpoint}: holds neither a delta, an adapter nor weights")
+    return sum(file.stat().st_size for file in files)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rlvr import __version__
+from rlvr.checkpoints.companions import pack_companions
 from rlvr.checkpoints.delta_codec import Coded, encode
 from rlvr.checkpoints.delta_file import FILES, VERSION, tensor_key, write_delta
 from rlvr.checkpoints.folders import DELTA, INDEX
@@ -21,7 +22,6 @@ from rlvr.checkpoints.layout import (
     safetensors_files,
 )
 from rlvr.checkpoints.widening import WIDENED, is_widened, widen
-from rlvr.delta.companions import pack_companions
 from rlvr.delta.publish import published, require_absent
 from rlvr.delta.restoring import checkpoint_folder
 from rlvr.schema import RecipeError

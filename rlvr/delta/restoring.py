@@ -1,12 +1,13 @@
 """Apply and revert: the XOR is its own inverse, so one file goes both ways.
 
-A run directory stands for its newest policy. Its checkpoints may hold that as a delta against the
-run's base (``run.checkpoint: delta``); then it is made whole here for whoever reads it.
+A run directory stands for its newest masters. Its checkpoints may hold them as a delta against the
+run's base (``run.checkpoint: delta``); who needs a folder of whole weights gets it made here.
 """
 
 import shutil
 from pathlib import Path
 
+from rlvr.checkpoints.companions import restore_companions
 from rlvr.checkpoints.delta import base_of
 from rlvr.checkpoints.delta_file import FILES, Delta, read_delta
 from rlvr.checkpoints.folders import ADAPTER, DELTA, EXPORT, INDEX, is_run
@@ -17,7 +18,6 @@ from rlvr.checkpoints.layout import (
     safetensors_files,
 )
 from rlvr.checkpoints.runs import require_newest
-from rlvr.delta.companions import restore_companions
 from rlvr.delta.publish import published, require_absent
 from rlvr.delta.turning import turn_file, turned_layout, write_index
 from rlvr.schema import RecipeError, RunError
@@ -69,17 +69,17 @@ def _turn(source: Path, delta_path: Path, out: Path, given: str, wanted: str) ->
         restore_companions(folder, temporary, rows, delta.read(FILES), to_tuned)
 
 
-def _require_source(delta: Delta, folder: Path, found: str, given: str, wanted: str) -> None:
-    if found == delta.header[given]:
+def _require_source(delta: Delta, folder: Path, held: str, given: str, wanted: str) -> None:
+    if held == delta.header[given]:
         return
-    if found == delta.header[wanted]:
+    if held == delta.header[wanted]:
         verb = "revert" if wanted == "tuned" else "apply"
         raise RecipeError(
             f"{folder}: already the {wanted} checkpoint of {delta.path}; "
             f"`rlvr delta {verb}` goes the other way"
         )
     raise RecipeError(
-        f"{folder}: not the {given} checkpoint of {delta.path} (weights {found[:12]}, expected "
+        f"{folder}: not the {given} checkpoint of {delta.path} (weights {held[:12]}, expected "
         f"{delta.header[given][:12]}); it was packed from {delta.header['provenance'][given]}"
     )
 

@@ -98,9 +98,9 @@ def measure_pairs(
 
     def work(pair: Pair) -> Measured:
         base, tuned = read_pair(pair, paths)
-        found = measure(pair.name, base, tuned, settings, device)
+        measured = measure(pair.name, base, tuned, settings, device)
         place = place_of(pair.name, pair.base.shape) | {"dtype": pair.tuned.dtype}
-        return Measured(place | found.row, found.vectors)
+        return Measured(place | measured.row, measured.vectors)
 
     largest = max(pair.entries for pair in pairs)
     return stream(pairs, work, workers_for(largest, device), "matrix")
@@ -127,20 +127,20 @@ def _totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     null = [n * (1 - row["sparsity_null"]) for n, row in zip(entries, rows, strict=True)]
     energy = [row["update_norm"] ** 2 for row in rows]
     even = [1.0] * len(rows)
-    found: dict[str, Any] = {"matrices": len(rows), "entries": sum(entries)}
+    totals: dict[str, Any] = {"matrices": len(rows), "entries": sum(entries)}
     for key in ("sparsity_bf16", "sparsity_exact", "sparsity_atol", "below_half_ulp"):
-        found[key] = _mean(rows, key, entries)
+        totals[key] = _mean(rows, key, entries)
     for key in ("nss", "max_angle_left_deg", "max_angle_right_deg"):
-        found[f"mean_{key}"] = _mean(rows, key, even)
-        found[f"max_{key}"] = max(row[key] for row in rows)
+        totals[f"mean_{key}"] = _mean(rows, key, even)
+        totals[f"max_{key}"] = max(row[key] for row in rows)
     for key in ("energy_off_principal", "energy_off_principal_random"):
-        found[key] = _mean(rows, key, energy)
+        totals[key] = _mean(rows, key, energy)
     for mask in MASKS:
-        found[f"overlap_{mask}"] = _mean(rows, f"overlap_{mask}", moved)
-        found[f"overlap_{mask}_random"] = _mean(rows, f"density_{mask}", moved)
-        found[f"overlap_{mask}_null"] = _mean(rows, f"overlap_{mask}_null", null)
-        found[f"density_{mask}"] = _mean(rows, f"density_{mask}", entries)
-    return found
+        totals[f"overlap_{mask}"] = _mean(rows, f"overlap_{mask}", moved)
+        totals[f"overlap_{mask}_random"] = _mean(rows, f"density_{mask}", moved)
+        totals[f"overlap_{mask}_null"] = _mean(rows, f"overlap_{mask}_null", null)
+        totals[f"density_{mask}"] = _mean(rows, f"density_{mask}", entries)
+    return totals
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], key: str, weights: Sequence[float]) -> float | None:

@@ -68,13 +68,13 @@ def targets_of(checkpoint: Checkpoint, patterns: Sequence[str]) -> list[str]:
     """
     chosen: set[str] = set()
     for pattern in patterns:
-        found = _selected(checkpoint, pattern)
-        if not found:
+        selected = _selected(checkpoint, pattern)
+        if not selected:
             kinds = sorted({kind_of(name) for name, s in checkpoint.items() if is_matrix(s)})
             raise RecipeError(
                 f"--targets: {pattern!r} matches no matrix; there are: {', '.join(kinds) or 'none'}"
             )
-        chosen.update(found)
+        chosen.update(selected)
     return sorted(chosen, key=natural)
 
 

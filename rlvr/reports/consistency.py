@@ -52,6 +52,7 @@ def verdict(total: Mapping[str, Any]) -> str:
     rounding = total["jaccard_rounding"]
     if jaccard is None:
         return "None of the runs moved a weight visibly in bf16, so there is nothing to agree on."
+    # Against chance first, then against rounding: the second null is the higher one.
     if jaccard < chance - _POINT:
         lead = "The runs avoid each other's weights"
     elif jaccard < chance + _POINT:

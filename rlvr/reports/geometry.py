@@ -11,7 +11,7 @@ from rlvr.reports import pages
 
 Summary = Mapping[str, Any]
 EXEMPLARS = ("q_proj", "o_proj", "down_proj")
-_POINT = 0.01  # a difference of overlaps that is worth a sentence
+_POINT = 0.01  # a difference of overlaps that is worth a sentence: one percentage point
 
 READING: dict[str, dict[str, str]] = {
     "overlap": {
@@ -146,6 +146,7 @@ def verdict(total: Mapping[str, Any]) -> str:
             "there is no update to describe."
         )
     words = [f"{percent(total['sparsity_bf16'])} of the weights did not change as bf16 numbers."]
+    # Principal and not small: the entries that the paper's safe mask freezes.
     overlap, null = total["overlap_principal_not_low"], total["overlap_principal_not_low_null"]
     chance = total["overlap_principal_not_low_random"]
     if overlap is None:
@@ -167,6 +168,7 @@ def verdict(total: Mapping[str, Any]) -> str:
             f"rounding would have {percent(null)} and random places {percent(chance)}."
         )
     angle = max(total["max_max_angle_left_deg"], total["max_max_angle_right_deg"])
+    # The published updates: RL stays below half a degree, fine-tuning turns by ten and more.
     calm = "barely turned" if angle < 1 else "turned a little" if angle < 10 else "turned far"
     words.append(f"The main directions {calm}: at most {angle:.2g}° in any matrix.")
     return " ".join(words)

@@ -146,6 +146,7 @@ def _by_arm(study: Study, cells: Sequence[Cell], dots: Callable) -> dict[str, li
 
 
 def _folders(study: Study, cell: Cell) -> list[Path]:
+    # Runs that are finished, and no others: a curve must not end early for half of its seeds.
     return [run.folder for run in study.runs_of(cell.arm, cell.value) if run.seed in cell.rows]
 
 
@@ -193,6 +194,7 @@ def build(
         parts += [pages.heading(TITLES[name]), pages.figure(image, TITLES[name], READING[name])]
     parts.append(pages.heading("Numbers"))
     for title, rows in tables.items():
+        # Rows leave out what their cell lacks; the table has the union of their columns.
         titles = list(dict.fromkeys(key for row in rows for key in row))
         lines = [[(row.get(t, "-"), None) for t in titles] for row in rows]
         parts += [pages.paragraph(f"{title[0].upper()}{title[1:]}."), pages.table(titles, lines)]

@@ -42,6 +42,7 @@ def curve_of(runs: Sequence[Mapping[int, float]]) -> Curve | None:
 
 def logged(rows: Sequence[Mapping[str, Any]], key: str) -> dict[int, float]:
     """Return ``key`` of the rows of a ``metrics.jsonl`` by step, where it is a finite number."""
+    # A metric that is measured every few steps is missing from the rows between.
     return {row["step"]: row[key] for row in rows if _is_number(row.get(key))}
 
 

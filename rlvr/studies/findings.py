@@ -58,6 +58,7 @@ def _price(cell: Cell, control: Cell, ratio: float) -> str:
         f"{subject} {cell.means['accuracy'].mean:.1f} % where {control.name} reaches "
         f"{control.means['accuracy'].mean:.1f} %, with 1/{ratio:.0f} of its optimizer state"
     )
+    # Below a factor of two the size is not worth the reader's memory.
     size, whole = (over_seeds(one, "checkpoint_bytes") for one in (cell, control))
     if size and whole and 2 * size <= whole:
         text += f" and a checkpoint of {100 * size / whole:.2g} % of its size"

@@ -66,6 +66,7 @@ def slots(study: Study, jobs: int | None) -> list[dict[str, str]]:
             f"launch: {study.launch} starts {processes} processes and {len(names)} GPUs are "
             "visible; lower num_processes"
         )
+    # Each run gets GPUs of its own: two runs on one would change each other's step times.
     count = min(jobs or len(names), len(names) // processes)
     groups = (names[i * processes : (i + 1) * processes] for i in range(count))
     return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups]
@@ -98,6 +99,7 @@ def _commands(study: Study, run: Run) -> list[list[str]]:
             start += ["-m", "rlvr.train"]
         # A folder without a recipe was claimed by no run yet: --resume would be refused.
         resume = ["--resume"] if (run.folder / "recipe.json").is_file() else []
+        # The recipe as it was resolved: the study's file may change while the runs go on.
         commands.append([*start, str(write_recipe(study, run)), *resume])
     if study.geometry is not None and (commands or geometry_is_due(run, study.geometry)):
         wanted = study.geometry
@@ -125,6 +127,7 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     log = log_path(study, run)
     log.parent.mkdir(parents=True, exist_ok=True)
+    # Appended: a resumed run's log goes on where the interrupted one ended.
     with open(log, "a", encoding="utf-8") as output:
         return subprocess.Popen(
             command,
@@ -155,6 +158,7 @@ def run_study(study: Study, jobs: int | None) -> list[str]:
     with _interruptible(active):
         while waiting or active:
             _fill(study, free, waiting, active)
+            # Polling and not waiting: wait() knows one process, and there are several.
             time.sleep(_POLL_SECONDS)
             for job in [job for job in active if job.process.poll() is not None]:
                 if _goes_on(study, job):
@@ -162,6 +166,7 @@ def run_study(study: Study, jobs: int | None) -> list[str]:
                 active.remove(job)
                 free.append(job.slot)
                 done += 1
+                # A failed run stops no other; the study tells of it at once and again at the end.
                 if job.process.returncode:
                     failed.append(job.run.name)
                 _tell(study, job, done)

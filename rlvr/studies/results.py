@@ -91,6 +91,7 @@ def row_of(run: Run) -> dict[str, Any] | None:
     if summary is None:
         return None
     row: dict[str, Any] = {"run": run.name, "arm": run.arm, "value": run.value, "seed": run.seed}
+    # Shares become per cent here, once, so that tables and figures need not know.
     row["sparsity"] = 100 * summary["sparsity_bf16"]
     for key in ("density", "mask_leak", "truncated", "seconds_per_step", *SIZES):
         row[key] = summary.get(key)
@@ -172,6 +173,7 @@ def compare(
         for key in METRICS:
             step = _resolution(cell.rows, key)
             between = difference(_by_seed(cell.rows, key), _by_seed(other.rows, key), step)
+            # A pair of arms without two seeds each makes no claim, and weighs on no other.
             if between is not None:
                 pairs.append((index, key, between))
     corrected = holm([between.p for _, _, between in pairs])
@@ -191,6 +193,7 @@ def _over_problems(folder: Path, cell: Cell, control: Cell) -> Estimate | None:
         lines = read_jsonl(folder / run / "eval" / "final.jsonl")
         shares.append({line["id"]: line["correct"] / len(line["completions"]) for line in lines})
     base, own = shares
+    # By the problem's id: another order of the rows is the same evaluation.
     if not own or base.keys() != own.keys():
         return None
     between = paired_bootstrap_difference([base[key] for key in own], list(own.values()))

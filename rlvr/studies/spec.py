@@ -88,6 +88,7 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         file = check_section(StudyFile, content, "study")
         study = _study(file, path)
         for arm, change in file.arms.items():
+            # Runs need the folder and the values of the study, so it is made first and filled here.
             study.runs.extend(_runs_of_arm(file, study, path, arm, dict(change), overrides))
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
@@ -111,6 +112,7 @@ def _study(file: StudyFile, path: Path) -> Study:
             "the others as arms"
         )
     swept, values = next(iter(file.sweep.items()), (None, [None]))
+    # Labels and not values: they name the folders of the runs.
     if not values or len({label(value) for value in values}) < len(values):
         raise RecipeError(f"sweep.{swept}: name at least one value, and each once")
     folder = Path(file.dir or f"runs/{path.resolve().parent.name}/{path.stem}")
@@ -146,10 +148,11 @@ def _runs_of_arm(
                 parts.append(f"{study.swept.rsplit('.', 1)[-1]}={label(value)}")
             if seed is not None:
                 parts.append(f"seed={seed}")
-            name = ", ".join(parts)
+            name = ", ".join(parts)  # also the folder, so that a finished run is found again
             folder = study.folder / name
             # Last, over any override: two runs must never share a folder.
             recipe["run"] = {**recipe.get("run", {}), "dir": str(folder)}
+            # Checked here and thrown away: every mistake is named before the first run starts.
             try:
                 resolve_recipe(recipe, "")
             except RecipeError as error:
@@ -197,6 +200,7 @@ def _launch(stated: str) -> Path:
     file = Path(stated)
     if not file.is_file():
         raise RecipeError(f"launch: {file} does not exist; name a file such as launch/fsdp2.yaml")
+    # A process on another machine would outlive the study, which can only signal its own.
     if read_yaml(file).get("num_machines", 1) != 1:
         raise RecipeError(
             f"launch: {file} is for several machines and a study runs on one; launch the recipes "

@@ -72,6 +72,7 @@ def difference(
     degrees of freedom; seeds that only one arm has are left out. No seed in common: Welch's t.
     """
     shared = [seed for seed in arm if seed in control]
+    # Pairing takes out what a seed does to every arm: order of the data, sampled completions.
     if len(shared) >= 2:
         d = np.array([arm[seed] - control[seed] for seed in shared])
         spread, n, freedom = max(float(d.std(ddof=1)), resolution), len(d), len(d) - 1.0

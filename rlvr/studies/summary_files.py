@@ -64,6 +64,7 @@ def _columns(cell: Cell) -> dict[str, tuple[Any, str]]:
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    # The union of all rows' keys, in the order of their first appearance.
     columns = list(dict.fromkeys(key for row in rows for key in row))
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=columns, restval="", lineterminator="\n")

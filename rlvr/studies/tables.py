@@ -60,6 +60,7 @@ def result_rows(study: Study, cells: Sequence[Cell]) -> list[dict[str, str]]:
 
 def _comparison(cell: Cell, is_control: bool) -> dict[str, str]:
     between = cell.differences.get("accuracy")
+    # A difference that is seen needs no more seeds.
     needed = None if between is None or between.is_seen else between.seeds_needed
     return {
         "minus control (points)": interval(between, 1, sign=True),

@@ -70,14 +70,9 @@ def store_as_delta(recipe: Recipe, run_dir: Path) -> bool:
     """
     file = run_dir / DELTA
     file.unlink(missing_ok=True)
-    model = {"path": recipe.model.path, "revision": recipe.model.revision}
+    model: dict[str, Any] = {"path": recipe.model.path, "revision": recipe.model.revision}
     try:
-        pack(
-            model_folder(recipe.model.path, recipe.model.revision),
-            run_dir / EXPORT,
-            file,
-            {"model": model},
-        )
+        pack(model_folder(**model), run_dir / EXPORT, file, {"model": model})
     except RecipeError:
         return False
     shutil.rmtree(run_dir / EXPORT)

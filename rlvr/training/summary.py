@@ -14,12 +14,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlvr import runtime
-from rlvr.checkpoints.folders import EXPORT, model_folder
+from rlvr.checkpoints.folders import EXPORT, model_folder, policy_bytes
 from rlvr.checkpoints.reader import open_checkpoint, select
 from rlvr.checkpoints.runs import checkpoints, newest_checkpoint, step_of
 from rlvr.config import EvalSection, Recipe
 from rlvr.data import load_prepared, parse_dataset, with_prefill
-from rlvr.delta import DELTA, discard_applied
+from rlvr.delta import discard_applied
 from rlvr.eval import EvalResult, EvalSettings, evaluate, token_kl
 from rlvr.eval.gap import ROUNDING
 from rlvr.files import read_jsonl, write_sealed
@@ -53,7 +53,7 @@ def finish(plan: Plan, run_dir: Path) -> dict[str, Any]:
     discard_applied(run_dir)
     summary["seconds_per_step"] = seconds_per_step(run_dir)
     summary["optimizer_state_bytes"] = read_provenance(run_dir).get("optimizer_state_bytes")
-    summary["checkpoint_bytes"] = checkpoint_bytes(checkpoint)
+    summary["checkpoint_bytes"] = policy_bytes(checkpoint)
     if plan.recipe.eval is not None:
         summary |= evaluate_run(plan.recipe, plan.recipe.eval, run_dir, policy)
     if plan.recipe.run.checkpoint == "delta" and store_as_delta(plan.recipe, run_dir):
@@ -83,18 +83,6 @@ def seconds_per_step(run_dir: Path) -> float | None:
     """Return the median step time; the first step warms up and is left out."""
     times = [row["step_time"] for row in read_jsonl(run_dir / "metrics.jsonl")[1:]]
     return float(torch.tensor(times).median()) if times else None
-
-
-def checkpoint_bytes(checkpoint: Path) -> int:
-    """Return the bytes of the files that make the base policy the trained one.
-
-    That is a delta, else an adapter, else the whole weights.
-    """
-    for pattern in (DELTA, "lora/*.safetensors", "adapter/**/*.safetensors", "model*.safetensors"):
-        files = list(checkpoint.glob(pattern))
-        if files:
-            return sum(file.stat().st_size for file in files)
-    raise FileNotFoundError(f"{checkpoint}: holds neither a delta, an adapter nor weights")
 
 
 def count_leaks(base: Tensor, tuned: Tensor, frozen: Tensor) -> int:

@@ -164,51 +164,51 @@ def run_calibrate(options: argparse.Namespace) -> int:
     device = runtime.default_device()
 
     def weights() -> Iterator[tuple[str, Tensor]]:
-        found = ((name, weight.to(device)) for name, weight in _weights_of(section, targets))
-        return iter(tqdm(found, total=len(targets), desc="calibrate", unit="matrix"))
+        matrices = ((name, weight.to(device)) for name, weight in _weights_of(section, targets))
+        return iter(tqdm(matrices, total=len(targets), desc="calibrate", unit="matrix"))
 
     most = min(min(shape) for shape in targets.values())
-    found = calibrate(weights, most, options.target, **densities)
-    spec = parse_spec({"builder": "safe", "rank": found.rank, **densities})
+    best = calibrate(weights, most, options.target, **densities)
+    spec = parse_spec({"builder": "safe", "rank": best.rank, **densities})
     by_default = build_mask(spec, weights()).density()
-    print(describe_calibration(found, len(targets), by_default))
+    print(describe_calibration(best, len(targets), by_default))
     if options.out is not None:
-        write_calibration(options.out, found, {"model": options.model, **densities}, by_default)
+        write_calibration(options.out, best, {"model": options.model, **densities}, by_default)
     return 0
 
 
-def describe_calibration(found: Calibration, matrices: int, by_default: float) -> str:
+def describe_calibration(best: Calibration, matrices: int, by_default: float) -> str:
     """Return the table of ranks and densities, and the rank that answers, as text."""
     lines = [f"{'rank':>6}{'density':>10}"]
-    for rank, density in found.densities.items():
-        lines.append(f"{rank:>6}{density:>10.2%}{'  <' if rank == found.rank else ''}")
+    for rank, density in best.densities.items():
+        lines.append(f"{rank:>6}{density:>10.2%}{'  <' if rank == best.rank else ''}")
     lines.append(
-        f"rank {found.rank}: density {found.densities[found.rank]:.4%}, {100 * found.error:+.4f} "
-        f"points from {found.target:.2%}, over {matrices} matrices, {found.entries:,} entries"
+        f"rank {best.rank}: density {best.densities[best.rank]:.4%}, {100 * best.error:+.4f} "
+        f"points from {best.target:.2%}, over {matrices} matrices, {best.entries:,} entries"
     )
     lines.append(f"with the recipe's default, svd: randomized, it is {by_default:.4%}")
-    if not found.reached:
-        low, high = min(found.densities.values()), max(found.densities.values())
+    if not best.reached:
+        low, high = min(best.densities.values()), max(best.densities.values())
         lines.append(
-            f"{found.target:.2%} is not reached: the densities go from {low:.2%} to {high:.2%}; "
+            f"{best.target:.2%} is not reached: the densities go from {low:.2%} to {high:.2%}; "
             "change --low-density or --principal-density, or leave small matrices out by --targets"
         )
-    elif len(found.brackets) > 1:
-        places = ", ".join(f"{low} and {high}" for low, high in found.brackets)
+    elif len(best.brackets) > 1:
+        places = ", ".join(f"{low} and {high}" for low, high in best.brackets)
         lines.append(f"the density crosses the target more than once, between the ranks {places}")
     return "\n".join(lines)
 
 
 def write_calibration(
-    out: Path, found: Calibration, about: dict[str, Any], by_default: float
+    out: Path, best: Calibration, about: dict[str, Any], by_default: float
 ) -> None:
     """Write the table as csv, or with all else as json."""
     if out.suffix == ".csv":
         text = io.StringIO(newline="")
         rows = csv.writer(text)
         rows.writerow(["rank", "density"])
-        rows.writerows(found.densities.items())
+        rows.writerows(best.densities.items())
         write_bytes(out, text.getvalue().encode())
         return
-    answer = {"rank": found.rank, "error": found.error, "density_randomized_svd": by_default}
-    write_json(out, {**about, **answer, **dataclasses.asdict(found)})
+    answer = {"rank": best.rank, "error": best.error, "density_randomized_svd": by_default}
+    write_json(out, {**about, **answer, **dataclasses.asdict(best)})

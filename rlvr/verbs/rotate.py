@@ -23,7 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rlvr import runtime
-from rlvr.checkpoints.folders import SAFETENSORS, model_folder
+from rlvr.checkpoints.companions import companions
+from rlvr.checkpoints.folders import INDEX, SAFETENSORS, model_folder
 from rlvr.checkpoints.names import canonical
 from rlvr.checkpoints.plain import open_plain
 from rlvr.config import ModelSection
@@ -34,7 +35,6 @@ from rlvr.schema import RecipeError, RunError
 
 MAX_GAP = 1e-10  # of logits in float64, relative to the largest
 _LENGTH, _PROMPTS = 32, 4
-_COMPANIONS = {".json", ".jinja", ".txt", ".model"}
 _DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
@@ -207,9 +207,12 @@ def _write(source: Path, out: Path, weights: dict[str, Tensor], dtype: str | Non
         files.setdefault(entry.where if safe else SAFETENSORS, {})[name] = tensor
     for file, tensors in files.items():
         save_file(tensors, out / file, metadata={"format": "pt"})
-    for path in source.iterdir():
-        if path.is_file() and path.suffix in _COMPANIONS and ".bin.index" not in path.name:
-            shutil.copyfile(path, out / path.name)
+    beside = companions(source)
+    if len(files) > 1:
+        beside[INDEX] = source / INDEX
+    for name, path in beside.items():
+        (out / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, out / name)
     if dtype is not None:
         config = json.loads((out / "config.json").read_text(encoding="utf-8"))
         config.pop("torch_dtype", None)
