@@ -17,10 +17,12 @@ def state_of(run: Run) -> str:
     Raises:
         RecipeError: the folder holds the run of another recipe.
     """
-    if not ((run.folder / "recipe.json").is_file() and has_steps(run.folder)):
+    if not (run.folder / "recipe.json").is_file():
         return "not started"
     recipe = resolve_recipe(run.recipe, "")
     changed = differences(run.folder, recipe)
+    if changed and not has_steps(run.folder):
+        return "not started"
     if changed:
         raise RecipeError(
             f"{run.folder} holds a run of another recipe (they differ in {', '.join(changed)}); "
