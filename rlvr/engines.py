@@ -21,6 +21,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from rlvr import runtime
 from rlvr.masks import Mask
 from rlvr.masks.bits import unpack_bits
+from rlvr.precision import precision_of
 from rlvr.schema import RecipeError
 
 FSDP2 = "FSDP2"
@@ -173,7 +174,7 @@ def require_exact_base(args: Any, weights: Iterable[tuple[str, Tensor]]) -> None
     Raises:
         RecipeError: names the first tensor with a value that the engine's dtype lacks.
     """
-    dtype = engine_dtype(args)
+    dtype = precision_of(args, torch.float32).weights
     if dtype == torch.float32:
         return
     for name, weight in weights:

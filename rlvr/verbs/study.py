@@ -24,7 +24,6 @@ def run(options: Namespace) -> int:
         with naming(arm):
             check_names(resolve_recipe(study.runs_of(arm, study.values[0])[0].recipe, ""))
     # These import torch: only once the study reads well.
-    from rlvr.run_dir import locked
     from rlvr.studies import launching
     from rlvr.studies.progress import describe
 
