@@ -9,6 +9,7 @@ from pathlib import Path
 from rlvr import runtime
 from rlvr.config import resolve_recipe
 from rlvr.files import write_bytes
+from rlvr.locks import locked
 from rlvr.schema import RecipeError
 from rlvr.studies.launch_file import as_launched
 from rlvr.studies.spec import Study, load_study
