@@ -1,5 +1,8 @@
 """Recipes: strict YAML with one level of inheritance and ``section.key=value`` overrides.
 
+A path that starts with ``./``, ``../`` or ``~/`` is seen from the folder of its own file, under
+whatever key; any other is a hub id, or seen from the working directory.
+
 A recipe is its difference from its base. Mappings are merged key by key, except one that states
 its ``builder`` or ``name``: it is another thing than the base's and replaces it whole.
 """
@@ -49,7 +52,7 @@ _Loader.add_implicit_resolver(
 class ModelSection:
     """The base policy and which of its parameters are trained.
 
-    ``path`` is a hub id or a folder; one that starts with ``./`` is relative to the recipe.
+    ``path`` is a hub id or a folder; ``./`` is the folder of the recipe.
     ``targets`` are patterns of target matrices, ``linear`` standing for every linear layer of the
     blocks. ``also_train`` adds whole parameters (embeddings, norms, biases), outside any mask.
     """
@@ -119,7 +122,6 @@ class RunSection:
     ``rollouts``: rollouts of each step that are written to ``rollouts.jsonl``.
     ``deterministic``: the same recipe on the same machine ends in the same bits.
     ``checkpoint``: a checkpoint holds the weights, or the entries that differ from the base policy.
-    ``merged``: which checkpoints of a run with an adapter hold its dense weights too.
     ``max_unverified``: share of the latest verdicts that may be time-outs or crashes; beyond it
     the run stops.
     """
@@ -129,7 +131,6 @@ class RunSection:
     rollouts: int = 8
     deterministic: bool = False
     checkpoint: Literal["full", "delta"] = "full"
-    merged: Literal["last", "every"] = "last"
     max_unverified: float = 0.2
 
 
@@ -206,26 +207,33 @@ def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> dict[s
             raise RecipeError(f"override {word!r}: {text!r} is not a YAML value") from error
         for key in reversed(keys):
             change = {key: change}
-        content = merge(content, change)
+        content = merge(content, absolute_paths(change, Path.cwd()))
     return content
 
 
-def _absolute_model_path(content: dict[str, Any], folder: Path) -> dict[str, Any]:
-    model = content.get("model")
-    if isinstance(model, dict) and str(model.get("path", "")).startswith(("./", "../")):
-        model = {**model, "path": str((folder / model["path"]).resolve())}
-        return {**content, "model": model}
+def absolute_paths(content: Any, folder: Path) -> Any:
+    """Return ``content`` with each text in it that starts with ./, ../ or ~/ as an absolute path.
+
+    ``folder`` is that of the file which states it, or the working directory for an override. A
+    recipe means the same files wherever it is started.
+    """
+    if isinstance(content, dict):
+        return {key: absolute_paths(value, folder) for key, value in content.items()}
+    if isinstance(content, list):
+        return [absolute_paths(item, folder) for item in content]
+    if isinstance(content, str) and content.startswith(("./", "../", "~/")):
+        return str((folder / Path(content).expanduser()).resolve())
     return content
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """Read a recipe file with its base, unchecked; model paths are made absolute."""
-    content = _absolute_model_path(read_yaml(path), path.parent)
+    """Read a recipe file with its base, unchecked; see ``absolute_paths`` for the paths in them."""
+    content = absolute_paths(read_yaml(path), path.parent)
     base_name = content.pop("base", None)
     if base_name is None:
         return content
     base_path = path.parent / str(base_name)
-    base = _absolute_model_path(read_yaml(base_path), base_path.parent)
+    base = absolute_paths(read_yaml(base_path), base_path.parent)
     if "base" in base:
         raise RecipeError(f"{base_path}: a base cannot have a base; inheritance is one level")
     return merge(base, content)

@@ -1,14 +1,13 @@
 """From two policies and prompts to curvature: what is sampled, measured and summed up.
 
-The definitions are in ``rlvr.geometry.fisher``, ``curvature`` and ``fisher_length``; here they meet
-a language model. Completions are of the base policy, at temperature 1 and from the whole
-distribution, because only then are their tokens labels drawn from the policy.
+The definitions are in ``rlvr.geometry.fisher``, ``curvature`` and ``fisher_length``; here they are
+applied to a language model. The base policy samples the completions at temperature 1 from the whole
+distribution: only then are their tokens labels drawn from the policy.
 """
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ _BATCH = 64  # completions that are sampled at a time
 class Prompts:
     """Prompts as token ids, and the completions that the base policy sampled, prompt by prompt.
 
-    ``truncated`` of them have no end token; what they hold are samples all the same.
+    ``truncated`` completions have no end token; their tokens are samples of the policy too.
     """
 
     heads: list[list[int]]
@@ -64,6 +63,7 @@ class Prompts:
 
 
 def _example(policy: Any, head: list[int], tokens: list[int]) -> Example:
+    # One completion at a time: squared gradients of a batch would mix its completions.
     ids = torch.tensor([head + tokens], device=next(policy.parameters()).device)
     span = slice(len(head) - 1, len(head) + len(tokens) - 1)  # each predicts the token after it
 
@@ -83,14 +83,7 @@ def load(section: ModelSection, like: Any = None) -> Any:
     # Forward-mode derivatives exist for attention that is written out, not for fused kernels.
     plain = ModelSection(section.path, section.revision, attn_implementation="eager")
     load_config(plain)
-    try:
-        policy = load_policy(plain, runtime.default_device()).eval()
-    except (OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RecipeError(f"{section.path}: cannot be loaded as a policy: {reason}") from error
-    for name, parameter in policy.named_parameters():
-        if not bool(parameter.isfinite().all()):
-            raise RecipeError(f"{section.path}: {name!r} holds NaN or infinity; take another one")
+    policy = load_policy(plain, runtime.default_device()).eval()
     if like is not None:
         _require_same(like, policy, section.path)
     return policy
@@ -99,22 +92,12 @@ def load(section: ModelSection, like: Any = None) -> Any:
 def _require_same(base: Any, tuned: Any, path: str) -> None:
     shapes = [{n: list(p.shape) for n, p in m.named_parameters()} for m in (base, tuned)]
     for name in sorted(shapes[0].keys() | shapes[1].keys()):
-        own, other = (found.get(name, "missing") for found in shapes)
+        own, other = (of.get(name, "missing") for of in shapes)
         if own != other:
             raise RecipeError(
                 f"{path}: {name!r} is {other}, and in the base policy {own}; the two must be of "
                 "one architecture"
             )
-
-
-def _load_tokenizer(section: ModelSection) -> Any:
-    folder = Path(section.path)
-    # Without files transformers makes an empty tokenizer of the model's kind, and says nothing.
-    if folder.is_dir() and not any(
-        p for kind in ("tokenizer*", "vocab*") for p in folder.glob(kind)
-    ):
-        raise RecipeError(f"{folder}: holds no tokenizer; save the policy's own into it")
-    return load_tokenizer(section)
 
 
 def draw_prompts(
@@ -129,10 +112,11 @@ def draw_prompts(
 ) -> Prompts:
     """Draw at most ``prompts`` prompts of ``data``, and ``samples`` completions of each."""
     spec = parse_dataset(data, "data")
-    tokenizer = with_prefill(_load_tokenizer(section), spec.shared["prefill"], "data")
+    tokenizer = with_prefill(load_tokenizer(section), spec.shared["prefill"], "data")
     rows = load_prepared(spec, "data", tokenizer=tokenizer).rows
     if len(rows) < 2:
         raise RecipeError("data: has one row, and one prompt has no interval; name at least two")
+    # Not the first rows: a file may be sorted by difficulty.
     rows = random.Random(seed).sample(rows, min(prompts, len(rows)))
     messages = [spec.render(row["problem"]) for row in rows]
     drawn = sample(
@@ -196,14 +180,14 @@ def measure_curvature(
         "masks": cv.summarise(table, rows),
     }
     generator = torch.Generator().manual_seed(seed)
-    batch = list(prompts.examples(policy))
+    batch = list(prompts.examples(policy))  # closures; logits are computed when they are called
 
     def product(vector: Weights) -> dict[str, Tensor]:
         return fisher.fisher_product(batch, weights, vector)
 
     if probes:
-        found = fisher.hutchinson(product, weights, probes, generator)
-        summary["hutchinson"] = _hutchinson(found, probes, cells, table.counts)
+        estimates = fisher.hutchinson(product, weights, probes, generator)
+        summary["hutchinson"] = _hutchinson(estimates, probes, cells, table.counts)
     if steps:
         summary["lanczos"] = _lanczos(product, weights, steps, generator, cells)
     return Curvature(rows, summary, cells)
@@ -214,6 +198,7 @@ def _table(
 ) -> cv.Table:
     names, owners = list(weights), prompts.owners
     place = {name: index for index, name in enumerate(names)}
+    # By prompt, because prompts are what the intervals draw again.
     sums = np.zeros((len(prompts.heads), len(names), cv.GROUPS, cv.BINS))
 
     def observe(index: int, name: str, square: Tensor) -> None:
@@ -228,12 +213,12 @@ def _table(
 
 
 def _hutchinson(
-    found: Iterator[dict[str, Tensor]],
+    estimates: Iterator[dict[str, Tensor]],
     probes: int,
     cells: Mapping[str, Tensor],
     counts: cv.Floats,
 ) -> dict[str, Any]:
-    bar = tqdm(found, "probes", probes, unit="probe")
+    bar = tqdm(estimates, "probes", probes, unit="probe")
     sums = np.stack(
         [np.stack([cv.sum_cells(probe[n], cells[n]).numpy() for n in cells]) for probe in bar]
     )
@@ -262,13 +247,13 @@ def _lanczos(
 
     with bar:
         ritz = fisher.lanczos(counted, weights, steps, TOP, generator)
-    found = []
+    pairs = []
     for value, error, vector in zip(ritz.values, ritz.errors, ritz.vectors, strict=True):
         energy = sum(cv.sum_cells(vector[n].double().square(), cells[n]) for n in cells)
         groups = torch.as_tensor(energy).sum(1)
         shares = {mask: float(groups[list(own)].sum()) for mask, own in cv.MASKS.items()}
-        found.append({"value": float(value), "error": float(error), "share_of_energy": shares})
-    return found
+        pairs.append({"value": float(value), "error": float(error), "share_of_energy": shares})
+    return pairs
 
 
 def measure_length(
@@ -277,6 +262,7 @@ def measure_length(
     """Return the Fisher length of the update of all parameters, its shares, and the exact KL."""
     after = dict(tuned.named_parameters())
     changes = {n: (after[n] - p).detach() for n, p in policy.named_parameters()}
+    # Parameters that did not move cost a pass each and add nothing.
     update = {n: change for n, change in changes.items() if bool(change.any())}
     weights = {n: p.detach() for n, p in policy.named_parameters() if n in update}
     pieces, at_random = fl.pieces_of(update, cells), fl.random_pieces_of(update, cells)
@@ -292,5 +278,5 @@ def measure_length(
         with torch.no_grad():
             kl[owner] += float(kl_per_position(example.logits({}), moved.logits({})).sum())
     energies = np.array([sum(float(d.double().square().sum()) for d in p.values()) for p in pieces])
-    found = fl.summarise_length(terms, cross, kl, prompts.tokens, energies)
-    return {"parameters_moved": len(update), **found}
+    summary = fl.summarise_length(terms, cross, kl, prompts.tokens, energies)
+    return {"parameters_moved": len(update), **summary}

@@ -77,12 +77,6 @@ def local_mask(mask: Mask, name: str, parameter: Tensor) -> tuple[Mask, int]:
     return Mask.from_bools({name: whole[rows]}), before
 
 
-def engine_dtype(args: Any) -> torch.dtype:
-    """Return the dtype in which the engine keeps weights that are loaded in float32."""
-    mixed = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
-    return torch.float32 if args.deepspeed_plugin is None else mixed
-
-
 @contextmanager
 def whole(parameter: Tensor) -> Iterator[Tensor]:
     """Yield all of ``parameter`` on every rank; every rank must ask, in the same order."""

@@ -1,8 +1,8 @@
 """Intervals of rates and means: the percentile bootstrap over units, and Wilson's.
 
-A unit is what was drawn independently: a problem, a prompt, a seed. A bootstrap over equal values
-has no width, however few they are; shares fall back to a bound that depends on the number of units,
-so that 0 of n is never certain.
+A unit is what was drawn independently: a problem or a prompt. The bootstrap is for many of them;
+over a handful of seeds it is far too narrow (``rlvr.studies.statistics``). Over equal values it has
+no width; shares then get a bound that depends on n, so that 0 of n is never certain.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _DRAWS_AT_ONCE = 1 << 22  # resampled entries in memory at a time
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its interval; ``n`` counts the problems, prompts or seeds that it rests on."""
+    """A mean with its interval over ``n`` problems, prompts or seeds."""
 
     mean: float
     low: float
@@ -99,14 +99,16 @@ def bootstrap_ratio(
 ) -> Estimate:
     r"""Return :math:`\sum_i x_i / \sum_i w_i` with the percentile bootstrap interval over i.
 
-    For means over units of unequal size, such as tokens within completions: the units that are
-    drawn again are the independent ones. Weights must be positive.
+    For means over units of unequal size, such as tokens within completions: whole units are drawn
+    again, because tokens of one completion are not independent. Weights must be positive.
     """
     x, w = _vector(numerators), _vector(denominators)
     if x.shape != w.shape or w.min() <= 0:
         raise ValueError(f"needs one positive denominator per numerator, got {x.size}, {w.size}")
+    # Its own generator: the same interval in every run, and no draw taken from the sampler's.
     generator = np.random.default_rng(seed)
     ratios = np.empty(resamples)
+    # Resampled in blocks: all draws of a large benchmark at once would take gigabytes.
     rows = max(1, _DRAWS_AT_ONCE // x.size)
     for start in range(0, resamples, rows):
         block = ratios[start : start + rows]

@@ -40,7 +40,7 @@ def top_singular(
 
 
 def exact_svd(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the thin U, sigma, V^T; of a long matrix through its QR, which is far cheaper."""
+    """Return the thin U, sigma, V^T; through the QR of a long matrix, which is far cheaper."""
     rows, columns = weight.shape
     if rows < columns:
         right, values, left_t = exact_svd(weight.T)

@@ -1,7 +1,7 @@
 r"""Rotations and head permutations of an attention layer that do not change the policy.
 
-The intervention of arXiv 2511.08567, section 4.3: the function stays, the coordinates do not, so
-that a preference for coordinates can be told from a preference for functions.
+The intervention of arXiv 2511.08567, section 4.3. The function stays and the coordinates change: a
+preference for coordinates can then be told from a preference for functions.
 
 With heads of dimension D in an ``nn.Linear`` (rows are outputs, head h owns rows hD .. hD + D):
 
@@ -38,12 +38,12 @@ class Heads:
 
 def attention_layers(model: nn.Module) -> dict[int, nn.Module]:
     """Return the attention of each block by its index."""
-    found = {}
+    layers = {}
     for name, module in model.named_modules():
         parts = name.split(".")
         if parts[-1] == "self_attn" and parts[-2].isdigit():
-            found[int(parts[-2])] = module
-    return found
+            layers[int(parts[-2])] = module
+    return layers
 
 
 def heads_of(attention: Any, config: Any, where: str) -> Heads:
@@ -71,20 +71,21 @@ def random_rotation(dimension: int, generator: torch.Generator) -> Tensor:
     """Return an orthogonal matrix of Haar measure, float64 (Mezzadri, Notices AMS 54, 2007)."""
     gauss = torch.randn(dimension, dimension, generator=generator, dtype=torch.float64)
     orthogonal, triangle = torch.linalg.qr(gauss)
+    # QR leaves the signs of the columns to the implementation; these make the measure Haar's.
     return orthogonal * triangle.diagonal().sign()
 
 
 def random_order(heads: Heads, generator: torch.Generator) -> Tensor:
-    """Return a random order of the key-value heads in which none keeps its place: one cycle.
+    """Return a random order of the key-value heads that is one cycle, so that none keeps its place.
 
     Raises:
-        RecipeError: there is one head alone.
+        RecipeError: there is only one head.
     """
     if heads.key_values < 2:
         raise RecipeError("--permute: a block with one key-value head has no other order")
     cycle = torch.randperm(heads.key_values, generator=generator)
     order = torch.empty_like(cycle)
-    order[cycle] = cycle.roll(1)
+    order[cycle] = cycle.roll(1)  # each head of the cycle takes the place of the next
     return order
 
 
@@ -93,6 +94,7 @@ def rotate(attention: Any, heads: Heads, rotation: Tensor) -> None:
     """Rotate the values of every head by ``rotation`` (D x D), in the weights' own dtype."""
     weight = attention.v_proj.weight
     blocks = weight.view(heads.key_values, heads.dimension, -1)
+    # R^T from the left on the rows of every value head, R from the right on o's columns below.
     weight.copy_((rotation.to(weight).T @ blocks).reshape(weight.shape))
     if attention.v_proj.bias is not None:
         bias = attention.v_proj.bias
@@ -106,6 +108,7 @@ def rotate(attention: Any, heads: Heads, rotation: Tensor) -> None:
 def permute(attention: Any, heads: Heads, order: Tensor) -> None:
     """Put key-value head ``order[i]``, with its queries, in place i."""
     group = heads.queries // heads.key_values
+    # The queries of key-value head h are the consecutive heads h group .. (h + 1) group.
     query_order = (order[:, None] * group + torch.arange(group)).reshape(-1)
     for linear, own in (
         (attention.q_proj, query_order),
@@ -113,6 +116,7 @@ def permute(attention: Any, heads: Heads, order: Tensor) -> None:
         (attention.v_proj, order),
     ):
         for parameter in linear.parameters():
+            # Rows are outputs: D rows a head, of the weight and (as one column) of the bias.
             blocks = parameter.view(len(own), heads.dimension, -1)
             parameter.copy_(blocks[own].reshape(parameter.shape))
     weight = attention.o_proj.weight

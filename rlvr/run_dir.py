@@ -8,9 +8,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rlvr.checkpoint import newest_checkpoint, step_of, write_json
+from rlvr.checkpoints.runs import newest_checkpoint
 from rlvr.config import Recipe, resolve_recipe
-from rlvr.delta import policy_folder
+from rlvr.files import write_json
 from rlvr.schema import RecipeError, RunError
 
 LOCK = ".lock"
@@ -22,7 +22,6 @@ EXTENSIBLE = {
     ("trainer", "save_steps"),
     ("trainer", "save_total_limit"),
     ("trainer", "report_to"),
-    ("run", "merged"),
     ("geometry", "every"),
     ("run", "dir"),
     ("run", "checkpoint"),
@@ -120,27 +119,6 @@ def open_run(recipe: Recipe, *, resume: bool) -> tuple[Path, Path | None]:
             "it, or choose another run.dir"
         )
     return run_dir, newest_checkpoint(run_dir)
-
-
-def trained_policy(run_dir: Path) -> tuple[Path, int]:
-    """Return the newest policy of a run as a folder of whole weights, and its step.
-
-    An adapter is merged, a delta is applied to its base.
-    """
-    newest = newest_checkpoint(run_dir)
-    if newest is None:
-        raise RecipeError(f"{run_dir}: holds no complete checkpoint; train it first")
-    return policy_of(newest), step_of(newest)
-
-
-def policy_of(checkpoint: Path) -> Path:
-    """Return the policy of a run's checkpoint as a folder of whole weights."""
-    if (checkpoint / "adapter").is_dir() and not (checkpoint / "merged").is_dir():
-        raise RecipeError(
-            f"{checkpoint}: holds an adapter without its dense weights; go on with the run to its "
-            "end, or resume it with run.merged=every"
-        )
-    return policy_folder(checkpoint)
 
 
 def claim_run(run_dir: Path, recipe: Recipe) -> None:

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from bench_step import WARM_UP, StepClock, Turns
 
-from rlvr.checkpoint import read_jsonl
 from rlvr.config import load_recipe
 from rlvr.data.datasets import pocket
+from rlvr.files import read_jsonl
 from rlvr.training.plan import check_recipe
 from rlvr.training.session import build_trainer
 
@@ -33,7 +33,7 @@ def write_problems(path: Path, count: int, hopeless: float) -> None:
     """Write pocket problems, the share ``hopeless`` of which no completion solves."""
     chance = random.Random(SEED)
     with open(path, "w", encoding="utf-8") as file:
-        for row in pocket(split="train", size=count):
+        for row in pocket(split="train", size=count).rows:
             answer = "123456" if chance.random() < hopeless else row["answer"]
             file.write(json.dumps({"problem": row["problem"], "answer": answer}) + "\n")
 

@@ -72,7 +72,7 @@ tokens, in fp32 on {device}. Intervals are 95 %, over problems.
 ### Spectra
 
 Share of the squared Frobenius norm in the largest singular value and in the {top} largest, mean
-over the {layers} layers, beside a random initialisation of the same shape (seed 0).
+over the {layers} layers, next to a random initialisation of the same shape (seed 0).
 
 | matrix | largest | random | {top} largest | random |
 |---|--:|--:|--:|--:|

@@ -20,20 +20,19 @@ python - "$out" "$policy" "$rotated" <<'PYTHON'
 import sys
 from pathlib import Path
 
-from rlvr.checkpoint import read_weight
+from rlvr.checkpoints.reader import open_checkpoint
 from rlvr.geometry import overlap, update_mask_bf16
-from rlvr.geometry.compare import open_checkpoint
 from rlvr.geometry.names import kind_of, layer_of, targets_of
-from rlvr.run_dir import trained_policy
 
 out, policy, rotated = map(Path, sys.argv[1:])
 bases = {"first": policy, "second": policy, "turned": rotated}
+bases = {run: open_checkpoint(base) for run, base in bases.items()}
+tuned = {run: open_checkpoint(out / run) for run in bases}
 
 
 def moved(run: str, name: str):
-    tuned, _ = trained_policy(out / run)
-    base = read_weight(bases[run], name)
-    mask = update_mask_bf16(base, read_weight(tuned, name))
+    base = bases[run][name].load()
+    mask = update_mask_bf16(base, tuned[run][name].load())
     return mask, overlap.chance_by_size(base, mask)
 
 

@@ -2,8 +2,13 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+# Read when huggingface_hub is imported: tests fill a cache of their own and never ask the hub.
+os.environ["HF_HUB_CACHE"] = tempfile.mkdtemp(prefix="hub")
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch

@@ -1,8 +1,11 @@
 """The published ``config.json`` of the models that recipes name: shapes, no hub and no weights."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
+
+from huggingface_hub import constants
 
 QWEN2 = {
     "architectures": ["Qwen2ForCausalLM"],
@@ -83,11 +86,25 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-def local_words(path: str, folder: Path) -> list[str]:
-    """Return the override that puts a folder with the model's configuration in a hub id's place."""
+def cache_model(path: str) -> list[str]:
+    """Put the configuration of a model into the hub's cache, if it is one of these.
+
+    Returns the override that names the model.
+    """
     if path not in CONFIGS:
         return []
-    place = folder / path
-    place.mkdir(parents=True, exist_ok=True)
-    (place / "config.json").write_text(json.dumps(CONFIGS[path]))
-    return [f"model.path={place}"]
+    cache_files(path, {"config.json": json.dumps(CONFIGS[path])})
+    return [f"model.path={path}"]
+
+
+def cache_files(path: str, files: dict[str, str], revision: str = "main") -> Path:
+    """Put files of a hub id into this process's cache, and return their folder."""
+    repository = Path(constants.HF_HUB_CACHE) / f"models--{path.replace('/', '--')}"
+    commit = hashlib.sha1(revision.encode()).hexdigest()
+    folder = repository / "snapshots" / commit
+    folder.mkdir(parents=True, exist_ok=True)
+    (repository / "refs").mkdir(exist_ok=True)
+    (repository / "refs" / revision).write_text(commit)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    return folder

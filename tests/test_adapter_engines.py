@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from test_engines import ENGINES, PLUGINS, TRAINER, train_with
 from transformers import AutoModelForCausalLM
 
-from rlvr.checkpoint import read_jsonl, step_folder
+from rlvr.checkpoints.runs import step_folder
+from rlvr.files import read_jsonl
 
 ROOT = Path(__file__).parent.parent
 POLICY = ROOT / "recipes" / "pocket" / "policy"
@@ -47,7 +48,7 @@ def test_an_adapter_starts_at_the_base_and_exports_its_policy(
     rows = read_jsonl(run_dir / "metrics.jsonl")
     assert abs(rows[0]["kl"]) <= 1e-6 and rows[1]["kl"] > 0
     folder = step_folder(run_dir, 2)
-    dense = AutoModelForCausalLM.from_pretrained(folder / "merged", dtype=torch.float32)
+    dense = AutoModelForCausalLM.from_pretrained(run_dir / "policy")
     base = AutoModelForCausalLM.from_pretrained(POLICY, dtype=torch.float32)
     before, wanted = logits(base), logits(dense)
     loaded = PeftModel.from_pretrained(base, folder / ("adapter" if builder == "dora" else "lora"))
@@ -66,8 +67,7 @@ def test_resuming_is_never_having_stopped(write_recipe, tmp_path, engine, builde
     train_with(engine, path, "trainer.max_steps=1")
     train_with(engine, path, "--resume")
     first, second = (
-        load_file(step_folder(tmp_path / name, 2) / "merged" / "model.safetensors")
-        for name in ("whole", "halved")
+        load_file(tmp_path / name / "policy" / "model.safetensors") for name in ("whole", "halved")
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -94,7 +94,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import fully_shard
 from rlvr.adapters import adapters_off, attach_adapter, base_weights, policy_weights
-from rlvr.checkpoint import fingerprint
+from rlvr.checkpoints.fingerprints import fingerprint_values
 from rlvr.config import ModelSection
 from rlvr.policy import load_policy
 from rlvr.targets import linear_weights
@@ -105,7 +105,7 @@ for builder in ("pissa", "dora"):
     policy = load_policy(ModelSection(sys.argv[1])).eval()
     with torch.no_grad():
         before = policy(input_ids=tokens).logits
-    clean = fingerprint(policy.named_parameters())
+    clean = fingerprint_values(policy.named_parameters())
     spec = {"builder": builder, "rank": 8}
     model = attach_adapter(policy, spec, list(linear_weights(policy))).model
     for block in policy.model.layers:
@@ -122,7 +122,7 @@ for builder in ("pissa", "dora"):
         with adapters_off(model):
             off = model(input_ids=tokens).logits
     assert (after - before).abs().max() > 1e-3 and torch.allclose(off, before, atol=1e-5)
-    assert fingerprint(base_weights(model)) == clean
+    assert fingerprint_values(base_weights(model)) == clean
     plain = load_policy(ModelSection(sys.argv[1])).eval()
     state = {name: weight.clone() for name, weight in policy_weights(model)}
     missing, unexpected = plain.load_state_dict(state, strict=False)

@@ -15,10 +15,13 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 from trl.generation.vllm_generation import VLLMGeneration
 
-from rlvr.adapters import save_merged
-from rlvr.checkpoint import file_digest, read_jsonl, step_folder
+from rlvr.adapters import policy_weights
+from rlvr.checkpoints.runs import step_folder
+from rlvr.config import resolve_recipe
+from rlvr.files import file_digest, read_jsonl
 from rlvr.registry import adapter as registry
 from rlvr.train import main as train_main
+from rlvr.training.export import write_policy
 from rlvr.training.session import build_trainer
 
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
@@ -40,12 +43,18 @@ def runs(tmp_path_factory) -> dict[str, Path]:
     for builder in LOW_RANK:
         recipe = {**SMALL, "adapter": {"builder": builder, "rank": 8, "alpha": 16.0}}
         recipe["trainer"] = {**SMALL["trainer"], "beta": 0.05, "save_steps": 1, "max_steps": 2}
-        recipe["run"] = {**SMALL["run"], "dir": str(folder / builder), "merged": "every"}
+        recipe["run"] = {**SMALL["run"], "dir": str(folder / builder)}
         path = folder / f"{builder}.yaml"
         path.write_text(yaml.safe_dump(recipe))
         assert train_main([str(path)]) == 0
         found[builder] = folder / builder
+        write(found[builder], 1, folder / f"{builder}-1")
     return found
+
+
+def write(run_dir: Path, step: int, out: Path) -> None:
+    recipe = resolve_recipe(json.loads((run_dir / "recipe.json").read_text()), "")
+    write_policy(recipe, run_dir, step_folder(run_dir, step), out)
 
 
 def base_policy():
@@ -61,8 +70,8 @@ def relative(first: Tensor, second: Tensor) -> float:
     return float((first - second).abs().max() / second.abs().max())
 
 
-def merged(run_dir: Path, step: int) -> Path:
-    return step_folder(run_dir, step) / "merged"
+def dense(run_dir: Path, step: int) -> Path:
+    return run_dir / "policy" if step == 2 else run_dir.with_name(f"{run_dir.name}-{step}")
 
 
 @pytest.mark.parametrize("builder", LOW_RANK)
@@ -92,11 +101,11 @@ def test_the_kl_at_the_first_step_is_0(train, builder, dtype, beta):
 
 
 def test_no_two_adapters_reach_the_same_weights(runs):
-    digests = {file_digest(merged(run, 2) / "model.safetensors") for run in runs.values()}
+    digests = {file_digest(dense(run, 2) / "model.safetensors") for run in runs.values()}
     digests.add(file_digest(POLICY / "model.safetensors"))
     assert len(digests) == len(LOW_RANK) + 1
     up = "model.layers.0.mlp.up_proj.weight"
-    weights = [load_file(merged(run, 2) / "model.safetensors")[up] for run in runs.values()]
+    weights = [load_file(dense(run, 2) / "model.safetensors")[up] for run in runs.values()]
     for index, weight in enumerate(weights):
         assert not any(torch.allclose(weight, other, atol=1e-6) for other in weights[:index])
 
@@ -105,8 +114,8 @@ def test_no_two_adapters_reach_the_same_weights(runs):
 @pytest.mark.parametrize("builder", LOW_RANK)
 def test_stock_peft_and_transformers_load_every_checkpoint(runs, builder, step):
     folder = step_folder(runs[builder], step)
-    dense = AutoModelForCausalLM.from_pretrained(folder / "merged", dtype=torch.float32).eval()
-    wanted = logits(dense)
+    policy = AutoModelForCausalLM.from_pretrained(dense(runs[builder], step)).eval()
+    wanted = logits(policy)
     assert relative(wanted, logits(base_policy())) > 1e-5
     if builder == "dora":
         assert not (folder / "lora").exists()
@@ -127,15 +136,6 @@ def test_stock_peft_and_transformers_load_every_checkpoint(runs, builder, step):
     assert relative(logits(as_trained.eval()), wanted) < 1e-5
 
 
-def test_only_the_last_checkpoint_holds_dense_weights_unless_asked(train, tmp_path):
-    run_dir = train(
-        adapter={"builder": "pissa", "rank": 4}, trainer={"save_steps": 1, "max_steps": 2}
-    )
-    folders = [step_folder(run_dir, step) for step in (1, 2)]
-    assert [(folder / "merged").is_dir() for folder in folders] == [False, True]
-    assert all((folder / "lora").is_dir() for folder in folders)
-
-
 @pytest.mark.parametrize(
     "builder",
     [
@@ -149,9 +149,9 @@ def test_resuming_is_never_having_stopped(runs, write_recipe, tmp_path, builder)
     path = write_recipe(adapter=adapter, trainer=trainer)
     assert train_main([str(path), "trainer.max_steps=1"]) == 0
     assert train_main([str(path), "--resume"]) == 0
-    for file in ("adapter/adapter_model.safetensors", "merged/model.safetensors"):
-        first = load_file(step_folder(runs[builder], 2) / file)
-        second = load_file(step_folder(tmp_path / "recipe", 2) / file)
+    adapter = f"{step_folder(Path(), 2)}/adapter/adapter_model.safetensors"
+    for file in (adapter, "policy/model.safetensors"):
+        first, second = (load_file(run / file) for run in (runs[builder], tmp_path / "recipe"))
         assert first.keys() == second.keys()
         assert all(torch.equal(first[name], second[name]) for name in first), file
 
@@ -172,7 +172,7 @@ def test_lora_plus_trains_b_at_its_own_rate(write_recipe, tmp_path):
     assert rates == {"lora_A": 1e-3, "lora_B": 8e-3}
 
 
-def test_trl_pushes_the_exported_weights_to_its_sampler(write_recipe, tmp_path):
+def test_trl_pushes_the_dense_weights_to_its_sampler(write_recipe, tmp_path):
     """TRL's own ``sync_weights`` with a stand-in for vLLM's engine, which only takes tensors."""
     from rlvr.config import load_recipe
     from rlvr.training.plan import check_recipe
@@ -202,8 +202,7 @@ def test_trl_pushes_the_exported_weights_to_its_sampler(write_recipe, tmp_path):
     after = trainer.model.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert trainer.adapter is not None
-    save_merged(trainer.adapter, trainer._tokenizer, tmp_path)
-    exported = load_file(tmp_path / "merged" / "model.safetensors")
+    exported = {name: w.clone() for name, w in policy_weights(trainer.adapter.model)}
     assert received.keys() == exported.keys()
     assert all(torch.equal(received[name], exported[name]) for name in exported)
 

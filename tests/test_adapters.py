@@ -18,7 +18,7 @@ from trl.generation.vllm_generation import VLLMGeneration
 from rlvr.adapters import Adapter, adapters_off, attach_adapter, base_weights, policy_weights
 from rlvr.adapters.factors import Matrix, geometry_factors, minor_factors, principal_factors
 from rlvr.adapters.spec import build_method
-from rlvr.checkpoint import fingerprint
+from rlvr.checkpoints.fingerprints import fingerprint_values
 from rlvr.config import ModelSection
 from rlvr.masks import build_mask, parse_spec
 from rlvr.policy import load_policy
@@ -97,7 +97,9 @@ def test_the_policy_starts_at_the_base_and_is_the_base_when_switched_off(
 def test_two_hundred_pushes_leave_a_bf16_base_bit_for_bit(builder):
     adapter = attach({"builder": builder, "rank": 32, "alpha": 64.0}, "bfloat16", "layers.1.")
     base = {name: weight.clone() for name, weight in base_weights(adapter.model)}
-    assert fingerprint(base.items()) == fingerprint(load("bfloat16").named_parameters())
+    assert fingerprint_values(base.items()) == fingerprint_values(
+        load("bfloat16").named_parameters()
+    )
     disturb(adapter.model)
     before = logits(adapter.model)
     first = {name: weight.clone() for name, weight in policy_weights(adapter.model)}
@@ -105,7 +107,7 @@ def test_two_hundred_pushes_leave_a_bf16_base_bit_for_bit(builder):
         for _ in policy_weights(adapter.model):
             pass
     last = dict(policy_weights(adapter.model))
-    assert fingerprint(base_weights(adapter.model)) == fingerprint(base.items())
+    assert fingerprint_values(base_weights(adapter.model)) == fingerprint_values(base.items())
     assert first.keys() == last.keys() == base.keys()
     assert all(torch.equal(first[name], last[name]) for name in first)
     assert all(first[name].dtype == torch.bfloat16 for name in first)

@@ -102,3 +102,33 @@ def test_mask_and_adapter_exclude_each_other(tmp_path):
 def test_a_missing_recipe_is_named(tmp_path):
     with pytest.raises(RecipeError, match="absent.yaml does not exist"):
         load_recipe(tmp_path / "absent.yaml")
+
+
+PATHS = """
+data: {name: mix, parts: [{name: jsonl, path: ./a.jsonl}, {name: hub, path: org/rows}]}
+eval: {data: {name: jsonl, path: ../b.jsonl}, verifier: {name: math}}
+mask: {builder: union, of: [{builder: file, path: ./m.safetensors}, {builder: dense}]}
+rewards: [{name: mine, corpus: ~/words.txt}, {name: math}]
+trainer: {deepspeed: ./zero.json}
+run: {dir: ../runs/x}
+"""
+
+
+def test_every_path_of_a_recipe_is_seen_from_its_own_file(tmp_path, monkeypatch):
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    write(tmp_path / "recipes", MINIMAL, "base.yaml")
+    path = write(tmp_path, f"base: ./recipes/base.yaml\n{PATHS}")
+    recipe = load_recipe(path, ["plugins=[./mine.py]"])
+    parts = recipe.data["parts"]
+    assert recipe.model.path == str(tmp_path / "recipes" / "policy")
+    assert parts[0]["path"] == str(tmp_path / "a.jsonl") and parts[1]["path"] == "org/rows"
+    assert recipe.eval is not None and recipe.mask is not None
+    assert recipe.eval.data["path"] == str(tmp_path.parent / "b.jsonl")
+    assert recipe.mask["of"][0]["path"] == str(tmp_path / "m.safetensors")
+    assert recipe.rewards[0]["corpus"] == str(tmp_path / "home" / "words.txt")
+    assert recipe.trainer["deepspeed"] == str(tmp_path / "zero.json")
+    assert recipe.run.dir == str(tmp_path.parent / "runs" / "x")
+    assert recipe.plugins == [str(tmp_path / "elsewhere" / "mine.py")]  # an override: from here

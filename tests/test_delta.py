@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from rlvr.checkpoint import read_weights
+from rlvr.checkpoints.reader import read_weights
 from rlvr.delta import apply, exact, pack, revert
 
 DTYPES = [

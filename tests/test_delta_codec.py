@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from rlvr.checkpoints.delta_codec import decode, encode
 from rlvr.delta import pack
-from rlvr.delta.codec import decode, encode
 
 DENSITIES = [0.001, 0.01, 0.2]
 ENTRIES = 1 << 22

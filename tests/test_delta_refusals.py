@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rlvr.checkpoint import publish_checkpoint, step_folder
+from rlvr.checkpoints.delta_file import read_delta, write_delta
+from rlvr.checkpoints.runs import publish_checkpoint, step_folder
 from rlvr.cli import main as cli_main
 from rlvr.delta import apply, pack, revert
-from rlvr.delta.container import read_delta, write_delta
 from rlvr.schema import RecipeError, RunError
 
 

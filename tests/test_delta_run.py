@@ -10,16 +10,28 @@ from conftest import POLICY
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from rlvr.checkpoint import checkpoints, damage, step_folder
+from rlvr.checkpoints.runs import (
+    checkpoints,
+    damage,
+    newest_checkpoint,
+    require_newest,
+    step_folder,
+    step_of,
+)
 from rlvr.cli import main as cli_main
-from rlvr.delta import apply, pack, revert
+from rlvr.delta import apply, pack, policy_folder, revert
 from rlvr.masks.mask import Mask
-from rlvr.run_dir import newest_checkpoint, trained_policy
 from rlvr.schema import RecipeError
 from rlvr.train import main as train_main
 
 RANDOM = {"builder": "random", "density": 0.02}
 DELTA = {"checkpoint": "delta"}
+
+
+def trained_policy(run_dir):
+    """Return the newest masters of a run as a folder of whole weights, and their step."""
+    newest = require_newest(run_dir)
+    return policy_folder(newest), step_of(newest)
 
 
 def weights(folder) -> dict[str, torch.Tensor]:
@@ -61,7 +73,9 @@ def test_a_run_whose_checkpoints_are_deltas_is_the_run_whose_are_whole(train, tm
     whole = train("whole", mask=RANDOM, trainer=trainer, eval=evaluation)
     sparse = train("sparse", mask=RANDOM, trainer=trainer, eval=evaluation, run=DELTA)
     first, second = (json.loads((run / "summary.json").read_text()) for run in (whole, sparse))
-    del first["seconds_per_step"], second["seconds_per_step"]
+    for summary in (first, second):
+        del summary["seconds_per_step"], summary["policy"]["folder"]
+    assert 10 * second.pop("checkpoint_bytes") < first.pop("checkpoint_bytes")
     assert first == second and second["mask_leak"] == 0
     assert not (sparse / "policy").exists()
     newest = checkpoints(sparse)[-1]
@@ -85,6 +99,7 @@ def test_a_run_whose_checkpoints_are_deltas_is_the_run_whose_are_whole(train, tm
         ("revert", sparse, newest, "reverted"),
     ):
         assert cli_main(["delta", *map(str, words[:-1]), str(tmp_path / words[-1])]) == 0
+        assert not (sparse / ".applied").exists()
     assert_same_weights(weights(tmp_path / "applied"), expected)
     assert_same_weights(weights(tmp_path / "again"), expected)
     reverted = (tmp_path / "reverted" / "model.safetensors").read_bytes()

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 from test_engines import train_with
 
-from rlvr.checkpoint import checkpoints, read_jsonl
+from rlvr.checkpoints.runs import checkpoints
 from rlvr.data.datasets import pocket
+from rlvr.files import read_jsonl
 from rlvr.train import main as train_main
 from rlvr.training.sampling import MAX_EMPTY
 from rlvr.training.trainer import RLVRTrainer
@@ -24,7 +25,7 @@ DAPO = {"name": "dapo", "max_rounds": 4}
 def problems(folder: Path, solvable: list[bool]) -> str:
     """Write pocket problems, the others with a gold answer that nobody gives; return a word."""
     path = folder / f"problems-{len(solvable)}.jsonl"
-    rows = pocket(split="train", size=len(solvable), seed=3)
+    rows = pocket(split="train", size=len(solvable), seed=3).rows
     with open(path, "w") as file:
         for row, is_solvable in zip(rows, solvable, strict=True):
             answer = row["answer"] if is_solvable else "123456"

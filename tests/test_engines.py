@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlvr.checkpoint import checkpoints, read_jsonl
+from rlvr.checkpoints.runs import checkpoints
+from rlvr.files import read_jsonl
 from rlvr.masks import load_mask
 from rlvr.train import main as train_main
 
@@ -66,12 +67,26 @@ def test_nothing_moves_outside_the_mask(write_recipe, tmp_path, name):
     run_dir = tmp_path / "recipe"
     provenance = json.loads((run_dir / "provenance.json").read_text())
     assert (provenance["processes"], provenance["engine"]) == (2, engine)
+    held = provenance["optimizer_state_bytes"] / whole_state(run_dir)
+    assert held == pytest.approx(1 if name == "ddp" else 0.5, rel=0.05)
     rows = read_jsonl(run_dir / "metrics.jsonl")
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert all(row["mask_leak"] == 0 and row["moved"] > 0.9 for row in rows)
     # The step's KL is that of one step on every engine, also where backward takes the step.
     assert all(0 < row["kl_step_completion"] < row["kl_step_bound"] for row in rows)
     require_no_leak(run_dir)
+
+
+def whole_state(run_dir: Path) -> int:
+    """Return the bytes of two float32 moments of all that may move (DeepSpeed: of all) and masks.
+
+    Shards are not quite equal, and step counts are left out: both are below 5 %.
+    """
+    masks = load_mask(run_dir / "mask.safetensors").values()
+    entries = sum(mask.numel() for mask in masks)
+    if "DeepSpeed" in json.loads((run_dir / "provenance.json").read_text())["engine"]:
+        return 8 * entries
+    return 8 * sum(int(mask.sum()) for mask in masks) + entries // 8
 
 
 def require_no_leak(run_dir: Path) -> None:

@@ -7,32 +7,40 @@ from pathlib import Path
 
 import pytest
 
-from rlvr.checkpoint import read_jsonl, read_weight, read_weights
+from rlvr.checkpoints.reader import open_checkpoint, read_weights
+from rlvr.checkpoints.runs import step_folder
 from rlvr.cli import main as cli_main
+from rlvr.config import resolve_recipe
+from rlvr.files import read_jsonl
 from rlvr.geometry import update_sparsity
+from rlvr.training.export import write_policy
 
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
 
 KEYS = ("geometry/sparsity_from_base", "geometry/sparsity_from_previous")
 
 
-def sparsity(before: Path, after: Path, names: list[str]) -> float:
+def sparsity(first: Path, second: Path, names: list[str]) -> float:
     """Return the share of unchanged entries of two checkpoints over the named matrices."""
-    pairs = [(read_weight(before, name), read_weight(after, name)) for name in names]
+    before, after = open_checkpoint(first), open_checkpoint(second)
+    pairs = [(before[name].load(), after[name].load()) for name in names]
     moved = sum((1 - update_sparsity(a, b)) * a.numel() for a, b in pairs)
     return 1 - moved / sum(a.numel() for a, _ in pairs)
 
 
 @pytest.mark.parametrize("change", [{}, {"adapter": {"builder": "pissa", "rank": 4}}])
-def test_logged_sparsities_are_those_of_the_checkpoints(change: dict, train: Callable[..., Path]):
+def test_logged_sparsities_are_those_of_the_policies(
+    change: dict, train: Callable[..., Path], tmp_path: Path
+):
     steps = {"max_steps": 4, "save_steps": 2, "learning_rate": 1e-4}
-    run = train("watched", geometry={"every": 2}, run={"merged": "every"}, trainer=steps, **change)
+    run = train("watched", geometry={"every": 2}, trainer=steps, **change)
     rows = {row["step"]: row for row in read_jsonl(run / "metrics.jsonl")}
     assert [step for step, row in rows.items() if KEYS[0] in row] == [2, 4]
     folders = [POLICY]
     for step in (2, 4):
-        folder = run / "checkpoints" / f"step-{step:06d}"
-        folders.append(folder / "merged" if (folder / "merged").is_dir() else folder)
+        folders.append(tmp_path / str(step))
+        recipe = resolve_recipe(json.loads((run / "recipe.json").read_text()), "")
+        write_policy(recipe, run, step_folder(run, step), folders[-1])
     names = [n for n, w in read_weights(POLICY) if w.ndim == 2 and "layers" in n]
     for step, folder, before in zip((2, 4), folders[1:], folders, strict=False):
         assert rows[step][KEYS[0]] == pytest.approx(sparsity(POLICY, folder, names), abs=1e-12)

@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlvr.checkpoint import checkpoints, read_jsonl
-from rlvr.run_dir import trained_policy
+from rlvr.checkpoints.runs import checkpoints, require_newest
+from rlvr.files import read_jsonl
 
 ROOT = Path(__file__).parent.parent
 SAFE = {"builder": "safe", "rank": 8, "principal_density": 0.5, "low_density": 0.5}
@@ -97,7 +97,7 @@ def test_five_kills_change_no_bit_of_a_run(write_recipe, tmp_path, command, run)
     kill_at_random(start_again, step, log, pause_s=1.0)
     run_to_the_end([*command, str(path), "--resume"], log)
     first = load_file(checkpoints(tmp_path / "whole")[-1] / "model.safetensors")
-    second = load_file(trained_policy(killed)[0] / "model.safetensors")
+    second = load_file(require_newest(killed) / "model.safetensors")
     assert checkpoints(killed)[-1].name == f"step-{STEPS:06d}"
     assert all(torch.equal(first[name], second[name]) for name in first)
 

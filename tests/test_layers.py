@@ -1,6 +1,7 @@
 """Imports point down only, and a heavy library is imported behind its fence alone."""
 
 import ast
+import re
 from pathlib import Path
 
 import rlvr
@@ -15,7 +16,7 @@ LAYERS = [
     {"masks", "run_dir"},
     {"delta"},
     {"algorithms", "config", "registry", "runtime", "targets", "linalg", "intervals"}
-    | {"checkpoint", "schema"},
+    | {"checkpoints", "files", "generation", "precision", "schema"},
 ]
 FENCES = {
     "trl": {"training"},
@@ -87,3 +88,28 @@ def test_heavy_libraries_stay_behind_their_fence():
         if module.split(".")[0] == library and source not in allowed
     }
     assert not leaks
+
+
+# What only rlvr/checkpoints may say: the names of weight files, and the folders of a run's policy.
+FILE_NAMES = re.compile(
+    r"(?<!\w)model\*?\.safetensors|pytorch_model|adapter_config\.json|weight_map|policy\.delta"
+    r"|\bglob\([^)]*(safetensors|\.bin)|/ ['\"](merged|lora|adapter|policy)['\"]"
+    r"|\b(snapshot_download|hf_hub_download|cached_file)\b"
+)
+
+
+def test_one_package_knows_what_a_checkpoint_folder_holds():
+    elsewhere = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if unit(path) != "checkpoints":
+            code = ast.unparse(without_docstrings(ast.parse(path.read_text())))
+            elsewhere += [f"{path.relative_to(PACKAGE)}: {m[0]}" for m in FILE_NAMES.finditer(code)]
+    assert not elsewhere
+
+
+def without_docstrings(tree: ast.AST) -> ast.AST:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            body[0] = ast.Pass()
+    return tree

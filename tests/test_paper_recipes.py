@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hub_models import local_words
+from hub_models import cache_model
 
 from rlvr.config import load_recipe, read_recipe
 from rlvr.masks import MaskSpec, density_bounds
@@ -71,7 +71,7 @@ def resolve(tmp_path_factory):
     @cache
     def resolve(path: Path):
         model = load_recipe(path).model.path
-        recipe = load_recipe(path, local_words(model, folder))
+        recipe = load_recipe(path, cache_model(model))
         with pytest.MonkeyPatch.context() as launched:
             for name, value in LAUNCHED.items():
                 launched.setenv(name, value)
@@ -197,7 +197,7 @@ def test_an_arm_moves_what_the_paper_lets_it_move(path, resolve):
     ],
 )
 def test_the_accumulation_that_a_comment_names_keeps_the_batch(
-    folder, gpus, accumulation, tmp_path, monkeypatch
+    folder, gpus, accumulation, monkeypatch
 ):
     path = RECIPES / folder / "full.yaml"
     text = " ".join((path.parent / "base.yaml").read_text().replace("\n#", " ").split())
@@ -207,7 +207,7 @@ def test_the_accumulation_that_a_comment_names_keeps_the_batch(
         or (f"{gpus} GPUs {accumulation}" in text or f"{accumulation} on one" in text)
     )
     monkeypatch.setenv("WORLD_SIZE", str(gpus))
-    words = local_words(load_recipe(path).model.path, tmp_path)
+    words = cache_model(load_recipe(path).model.path)
     words.append(f"trainer.gradient_accumulation_steps={accumulation}")
     paper = PUBLISHED[folder][1]
     batch = check_recipe(load_recipe(path, words)).batch

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rlvr.adapters import adapters_off, attach_adapter, policy_weights
-from rlvr.checkpoint import checksum
+from rlvr.checkpoints.fingerprints import checksum
 from rlvr.config import ModelSection
 from rlvr.masks import build_mask, parse_spec
 from rlvr.policy import BaseWeights, choose_trainable, load_policy

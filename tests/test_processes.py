@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlvr.checkpoint import checkpoints, read_jsonl
+from rlvr.checkpoints.runs import checkpoints
+from rlvr.files import read_jsonl
 
 ROOT = Path(__file__).parent.parent
 SAFE = {"builder": "safe", "rank": 8, "principal_density": 0.5, "low_density": 0.5}

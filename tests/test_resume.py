@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import load_file
 from trl.trainer.utils import RepeatSampler
 
-from rlvr.checkpoint import checkpoints, read_jsonl
+from rlvr.checkpoints.runs import checkpoints
+from rlvr.files import read_jsonl
 from rlvr.train import main as train_main
 from rlvr.training.generations import EpochOrder
 

@@ -8,9 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlvr.checkpoint import checkpoints, damage, publish_checkpoint, step_folder, write_json
+from rlvr.checkpoints.runs import (
+    checkpoints,
+    damage,
+    newest_checkpoint,
+    publish_checkpoint,
+    step_folder,
+)
 from rlvr.config import load_recipe
-from rlvr.run_dir import differences, is_locked, locked, newest_checkpoint
+from rlvr.files import write_json
+from rlvr.run_dir import differences, is_locked, locked
 from rlvr.schema import RecipeError, RunError
 from rlvr.train import main as train_main
 
@@ -21,9 +28,9 @@ SAFE = {"builder": "safe", "rank": 8, "principal_density": 0.5, "low_density": 0
 def run_dir(tmp_path) -> Path:
     for step in (1, 2):
         temporary = tmp_path / "checkpoints" / f"checkpoint-{step}"
-        (temporary / "merged").mkdir(parents=True)
+        (temporary / "adapter").mkdir(parents=True)
         (temporary / "model.safetensors").write_bytes(bytes(range(200)))
-        (temporary / "merged" / "config.json").write_text("{}")
+        (temporary / "adapter" / "config.json").write_text("{}")
         publish_checkpoint(temporary, step_folder(tmp_path, step), keep=None)
     return tmp_path
 
@@ -49,7 +56,7 @@ def test_a_harmed_file_is_damage_and_the_one_before_is_taken(run_dir, harm, caps
 
 
 def test_nested_files_and_the_manifest_count_too(run_dir):
-    cut(step_folder(run_dir, 2) / "merged" / "config.json")
+    cut(step_folder(run_dir, 2) / "adapter" / "config.json")
     (step_folder(run_dir, 1) / "manifest.json").unlink()
     with pytest.raises(RecipeError, match="every checkpoint is damaged"):
         newest_checkpoint(run_dir)
@@ -79,7 +86,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_and_ends_in_the_same_bits(
 def test_a_run_made_before_a_key_existed_is_the_same_recipes(write_recipe, tmp_path):
     recipe = load_recipe(write_recipe())
     recorded = recipe.to_dict()
-    del recorded["run"]["merged"]
+    del recorded["run"]["max_unverified"]
     write_json(tmp_path / "recipe.json", recorded)
     assert differences(tmp_path, recipe) == []
     recorded["optimizer"] = {"bf16_update": "stochastic"}

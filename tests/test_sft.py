@@ -10,9 +10,9 @@ from conftest import moved_entries
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rlvr.checkpoint import checkpoints, read_jsonl
+from rlvr.checkpoints.runs import checkpoints, require_newest
+from rlvr.files import read_jsonl
 from rlvr.masks import load_mask
-from rlvr.run_dir import trained_policy
 from rlvr.train import main as train_main
 
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
@@ -157,8 +157,7 @@ def test_a_resumed_run_ends_in_the_bits_of_one_that_never_stopped(
     stopped = tune("stopped", data=data, trainer={**trainer, "max_steps": 3}, **sections)
     path = write_sft("stopped", data=data, trainer=trainer, **sections)
     assert train_main([str(path), "--resume"]) == 0
-    merged = "merged" if "adapter" in sections else "."
-    first, second = (weights(checkpoints(run)[-1] / merged) for run in (whole, stopped))
+    first, second = (weights(run / "policy") for run in (whole, stopped))
     assert all(torch.equal(first[name], second[name]) for name in first)
     left_out = ("time", "moved")  # moved is measured at each start anew
     metrics = [
@@ -175,7 +174,7 @@ def test_a_resumed_run_ends_in_the_bits_of_one_that_never_stopped(
 def test_measuring_the_kl_changes_no_bit(tune):
     adapter = {"builder": "lora", "rank": 4, "dropout": 0.2}
     runs = [tune(f"{every}", adapter=adapter, run={"kl_every": every}) for every in (0, 1)]
-    first, second = (weights(checkpoints(run)[-1] / "merged") for run in runs)
+    first, second = (weights(run / "policy") for run in runs)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -190,7 +189,7 @@ def test_a_delta_and_bf16_masters_resume_in_the_same_bits(tune, write_sft):
     whole = tune("whole", trainer=trainer, **sections)
     stopped = tune("stopped", trainer={**trainer, "max_steps": 2}, **sections)
     assert train_main([str(write_sft("stopped", trainer=trainer, **sections)), "--resume"]) == 0
-    first, second = (weights(trained_policy(run)[0]) for run in (whole, stopped))
+    first, second = (weights(require_newest(run)) for run in (whole, stopped))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any(not torch.equal(first[name], base) for name, base in weights(POLICY).items())
 

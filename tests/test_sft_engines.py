@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_engines import ENGINES, PLUGINS, SAFE, require_no_leak, train_with, weights
 
-from rlvr.checkpoint import read_jsonl
+from rlvr.files import read_jsonl
 from rlvr.train import main as train_main
 
 pytestmark = pytest.mark.slow

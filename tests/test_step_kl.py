@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlvr.checkpoint import read_jsonl, read_weights, step_folder
+from rlvr.checkpoints.reader import read_weights
+from rlvr.checkpoints.runs import step_folder
+from rlvr.files import read_jsonl
 from rlvr.training.step_kl import clip_bound, step_sums
 
 KEYS = ("kl_step", "kl_step_completion", "kl_step_bound", "kl_step_outside")

@@ -1,6 +1,8 @@
 """A study end to end: runs as processes, kept when finished, resumed, reported when failed."""
 
 import csv
+import json
+import math
 import signal
 import subprocess
 import sys
@@ -10,9 +12,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from safetensors.torch import load_file
 
-from rlvr.checkpoint import checkpoints, read_jsonl
+from rlvr.checkpoints.runs import checkpoints
 from rlvr.cli import main as cli_main
+from rlvr.files import read_jsonl
+from rlvr.masks import Mask
 from rlvr.run_dir import read_summary
 
 EVAL = {
@@ -34,6 +39,24 @@ def write_study(write_recipe, tmp_path):
         return path
 
     return write
+
+
+def expected_sizes(run: Path) -> tuple[int, int]:
+    """Return the bytes of a run's optimizer state and of its trained weights, from its files.
+
+    Two float32 moments a moving entry, a float32 step count a tensor, an eighth of a byte for each
+    entry of a mask.
+    """
+    newest = checkpoints(run)[-1]
+    if (newest / "lora").is_dir():
+        factors = load_file(newest / "lora" / "adapter_model.safetensors").values()
+        size = (newest / "lora" / "adapter_model.safetensors").stat().st_size
+        return 8 * sum(f.numel() for f in factors) + 4 * len(factors), size
+    mask = Mask.load(run / "mask.safetensors")
+    moving = sum(int(mask[name].sum()) for name in mask.names)
+    packed = sum(-(-math.prod(shape) // 8) for shape in mask.shapes.values())
+    state = 8 * moving + 4 * len(mask.shapes) + packed
+    return state, (newest / "model.safetensors").stat().st_size
 
 
 def table(folder: Path, name: str) -> list[dict[str, str]]:
@@ -87,6 +110,13 @@ def test_a_study_runs_its_arms_reports_a_failed_one_and_keeps_the_finished(
         sum(accuracies[2:]) / 2 - sum(accuracies[:2]) / 2
     )
     assert float(runs[0]["nss"]) > 0
+    columns = json.loads((folder / "summary.columns.json").read_text())
+    assert list(columns) == list(arms[0]) and all(columns.values())
+    for row in runs:
+        sizes = int(row["optimizer_state_bytes"]), int(row["checkpoint_bytes"])
+        assert sizes == expected_sizes(folder / row["run"])
+    truncated = [float(row["truncated"]) for row in runs[:2]]
+    assert float(arms[0]["truncated"]) == sum(truncated) / 2
     summary = read_summary(folder / "half, seed=0")
     assert summary is not None and list(summary["accuracy_on_the_way"]) == ["1"]
     for name in ("curves.png", "accuracy.png", "geometry.png", "cost.png", "differences.png"):

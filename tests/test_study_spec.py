@@ -55,6 +55,29 @@ def test_a_random_mask_is_drawn_anew_for_each_seed_unless_it_states_one(write_st
     assert [run.recipe["mask"]["seed"] for run in study.runs_of("fixed")] == [7, 7]
 
 
+@pytest.mark.parametrize(
+    ("mask", "path"),
+    [
+        ({"builder": "complement", "of": RANDOM["mask"]}, ["of"]),
+        ({"builder": "union", "of": [RANDOM["mask"], {"builder": "dense"}]}, ["of", 0]),
+        (
+            {"builder": "intersection", "of": [{"builder": "complement", "of": RANDOM["mask"]}]},
+            ["of", 0, "of"],
+        ),
+    ],
+)
+def test_a_random_mask_inside_another_is_drawn_anew_too(write_study, mask, path):
+    study = load_study(write_study(arms={"half": {"mask": mask}}, seeds=[1, 2]))
+    seeds = []
+    for run in study.runs_of("half"):
+        inner = run.recipe["mask"]
+        for key in path:
+            inner = inner[key]
+        seeds.append(inner["seed"])
+        assert "seed" not in run.recipe["mask"]
+    assert seeds == [1, 2]
+
+
 def test_an_arm_may_have_its_own_base_and_seeds(write_study, write_recipe):
     write_recipe("other", trainer={"max_steps": 9})
     arms = {"dense": {}, "other": {"base": "other.yaml", "seeds": [8, 9]}}
@@ -93,7 +116,7 @@ def test_a_mistake_is_named_before_anything_runs(write_study, tmp_path, capsys, 
     ("odd", "word"),
     [
         ({"trainer": {"num_generations": 3}}, "num_generations"),
-        ({"adapter": {"builder": "lora", "rank": 4}, "eval": EVERY}, "run.merged"),
+        ({"eval": {**EVERY, "temperature": -1.0}}, "eval.temperature"),
     ],
 )
 def test_what_a_run_would_be_refused_for_is_refused_at_once(

@@ -9,9 +9,9 @@ from conftest import moved_entries
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rlvr.checkpoint import read_jsonl
+from rlvr.checkpoints.runs import require_newest
+from rlvr.files import read_jsonl
 from rlvr.masks import load_mask
-from rlvr.run_dir import trained_policy
 from rlvr.train import main as train_main
 
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
@@ -36,7 +36,7 @@ def base_weights() -> dict[str, torch.Tensor]:
 
 
 def trained_weights(run_dir: Path) -> dict[str, torch.Tensor]:
-    return load_file(trained_policy(run_dir)[0] / "model.safetensors")
+    return load_file(require_newest(run_dir) / "model.safetensors")
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlvr.checkpoint import checkpoints, read_jsonl
+from rlvr.checkpoints.runs import checkpoints
+from rlvr.files import read_jsonl
 from rlvr.masks import load_mask
 from rlvr.train import main as train_main
 

@@ -5,7 +5,8 @@ from typing import get_args
 
 import pytest
 
-from rlvr.checkpoint import checkpoints, read_jsonl
+from rlvr.checkpoints.runs import checkpoints
+from rlvr.files import read_jsonl
 from rlvr.rewards import Judgement, Status, UnverifiedLimit, parse_reward
 from rlvr.schema import RunError
 from rlvr.train import main as train_main
@@ -30,7 +31,7 @@ def test_a_cut_off_completion_is_truncated_unless_it_has_answered():
 
 
 def counts(**statuses: int) -> Judgement:
-    return Judgement([], Counter(statuses))
+    return Judgement([None] * sum(statuses.values()), Counter(statuses))
 
 
 def test_the_limit_counts_the_latest_verdicts_only():
@@ -40,7 +41,9 @@ def test_the_limit_counts_the_latest_verdicts_only():
         limit.record("other", counts(wrong=64))
         limit.check(limit.take())
     limit.record("math", counts(correct=44, timeout=12, crashed=8))
-    with pytest.raises(RunError, match="latest 256 .* 'math', 52 timed out and 8 crashed"):
+    with pytest.raises(
+        RunError, match="latest 256 completions, .math. timed out on 52 and crashed on 8"
+    ):
         limit.check(limit.take())
 
 
@@ -88,6 +91,6 @@ def test_a_run_that_cannot_be_verified_stops_and_keeps_its_checkpoints(write_rec
     path = write_recipe(**recipe, trainer=trainer)
     assert train_main([str(path)]) == 1
     message = capsys.readouterr().err
-    assert "8 timed out and 8 crashed" in message and "run.max_unverified" in message
+    assert "timed out on 8 and crashed on 8" in message and "run.max_unverified" in message
     assert [folder.name for folder in checkpoints(path.with_suffix(""))] == ["step-000001"]
     assert train_main([str(path), "--resume", "run.max_unverified=1"]) == 0

@@ -6,7 +6,7 @@ get, ``export.py`` the files.
 """
 
 from rlvr.adapters.attach import Adapter, attach_adapter, set_rates
-from rlvr.adapters.export import load_adapter, save_adapter, save_merged
+from rlvr.adapters.export import load_adapter, save_adapter
 from rlvr.adapters.methods import Method
 from rlvr.adapters.report import describe
 from rlvr.adapters.spec import check_adapter, check_section, parse_adapter, refuse_head
@@ -26,6 +26,5 @@ __all__ = [
     "policy_weights",
     "refuse_head",
     "save_adapter",
-    "save_merged",
     "set_rates",
 ]

@@ -1,13 +1,14 @@
 r"""Attaching an adapter so that the policy starts as the base policy (contract C2).
 
-The base weights are never written to. A method whose factors do not start at 0 gets two stock PEFT
-adapters, both active: the trained one, A and B, and a frozen one, A0 and -B0, so that
+The base weights are never written to. A method with factors that do not start at 0 gets two stock
+PEFT adapters: the trained one, A and B, and a frozen one, A0 and -B0, so that
 
-.. math:: W = W_0 + s (B A - B_0 A_0),
+.. math:: W = W_0 + s (B A - B_0 A_0).
 
-whose gradients with respect to A and B are those of the published method, which keeps
-:math:`W_0 - s B_0 A_0` in the base instead. The base policy, and so the reference, is then the
-policy with its adapters switched off, whatever the method.
+The gradients with respect to A and B are those of the published method, which keeps
+:math:`W_0 - s B_0 A_0` in the base instead. The base policy, and so the reference, is the policy
+with its adapters switched off, whatever the method. ``start.py`` computes the difference so that
+it is 0 at the start in bfloat16 too.
 """
 
 import copy
@@ -29,15 +30,18 @@ from rlvr.adapters.factors import Matrix
 from rlvr.adapters.methods import Method, scaling_of
 from rlvr.adapters.report import start_row, summarise
 from rlvr.adapters.spec import build_method, is_trained, module_names
+from rlvr.adapters.start import START, TRAINED, subtract_start
 from rlvr.adapters.weights import adapters_off, merged_layer, tuner_layers
-from rlvr.checkpoint import fingerprint, replacing
+from rlvr.checkpoints.fingerprints import fingerprint_values
+from rlvr.files import replacing
+from rlvr.precision import Precision
 from rlvr.schema import RecipeError, RunError
 
-TRAINED, START = "default", "start"
 ROWS = torch.contiguous_format
 INITIAL = "initial_adapter.safetensors"
-# The largest relative difference in logits at the start: rounding of the sums, in the dtype of W0.
-MAX_START_GAP = {torch.float32: 1e-5, torch.bfloat16: 5e-3}
+# The largest relative difference in logits at the start. Every builder of ours stays at 1e-6 and
+# below; methods of PEFT's that rotate the weights round them once more.
+MAX_START_GAP = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 5e-3}
 
 
 @dataclass(frozen=True)
@@ -62,13 +66,13 @@ def attach_adapter(
     seed: int = 0,
     base_hash: str = "",
     run_dir: Path | None = None,
-    dtype: torch.dtype = torch.float32,
+    precision: Precision | None = None,
 ) -> Adapter:
     """Wrap ``model``, whose parameters are frozen, in the adapter that ``spec`` describes.
 
     The factors are computed by the main process, sent to the others, and stored in ``run_dir``; a
-    resumed run starts from the stored ones. ``dtype`` is that in which an engine will keep them:
-    rounded beforehand, the trained and the frozen ones stay equal in it.
+    resumed run starts from the stored ones. Whether the policy starts at the base policy is checked
+    in the ``precision`` of the run, by default the one of the weights.
 
     Raises:
         RecipeError: the policy would not start at the base policy or would train nothing.
@@ -79,11 +83,12 @@ def attach_adapter(
     config: Any = method.config
     config.target_modules = module_names(targets)
     model.eval()
-    before = _probe(model)
+    precision = precision or Precision(next(model.parameters()).dtype)
+    before = _probe(model, precision)
     weights = {target: model.get_parameter(target) for target in targets}
     wrapped: Any = get_peft_model(model, config)
     wrapped.eval()
-    make = _maker(method, weights, wrapped, seed, dtype)
+    make = _maker(method, weights, wrapped, seed)
     provenance = {"adapter": spec, "seed": seed, "base_weights": base_hash}
     tensors, rows = runtime.from_main(lambda: _initial(make, provenance, run_dir))
     _fill(wrapped, method, tensors)
@@ -91,23 +96,24 @@ def attach_adapter(
         if not is_trained(method, key):
             parameter.requires_grad_(False)
     # Where rank 0 alone loads the weights (FSDP2), the other ranks have none to compare yet.
-    gap = runtime.from_main(lambda: _relative(_probe(wrapped), before))
-    start = {"builder": name, "initial": fingerprint(tensors.items()), "logit_gap": gap}
+    gap = runtime.from_main(lambda: _relative(_probe(wrapped, precision), before))
+    start = {"builder": name, "initial": fingerprint_values(tensors.items()), "logit_gap": gap}
     start["matrices"] = summarise(rows, _trained(wrapped))
     adapter = Adapter(wrapped, method, start)
     if adapter.is_control:
         start["control"] = "merges into the base weights and unmerges, as TRL does; not for use"
     else:
-        _require_base(adapter, before, name)
+        _require_base(adapter, before, name, precision)
     return adapter
 
 
 @torch.no_grad()
-def _probe(model: Any) -> Tensor:
+def _probe(model: Any, precision: Precision) -> Tensor:
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(model.config.vocab_size, (2, 16), generator=generator).to(device)
-    return model(input_ids=tokens).logits.float()
+    with precision.forward(device):
+        return model(input_ids=tokens).logits.float()
 
 
 def _relative(logits: Tensor, reference: Tensor) -> float:
@@ -127,9 +133,7 @@ def start_of(method: Method, matrix: Matrix, seed: int) -> tuple[Tensor, Tensor,
     return first, second, start_row(matrix, first, second, scaling_of(method.config))
 
 
-def _maker(
-    method: Method, weights: Mapping[str, Tensor], wrapped: Any, seed: int, dtype: torch.dtype
-) -> Make:
+def _maker(method: Method, weights: Mapping[str, Tensor], wrapped: Any, seed: int) -> Make:
     """Return a function that computes the initial tensors and, of factors, their report."""
 
     def from_peft() -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
@@ -141,9 +145,7 @@ def _maker(
             name = target.removesuffix(".weight")
             first, second, rows[name] = start_of(method, Matrix(weight, target), seed)
             for factor, value in (("A", first), ("B", second)):
-                tensors[f"{name}.{factor}"] = (
-                    value.to("cpu", dtype).float().clone(memory_format=ROWS)
-                )
+                tensors[f"{name}.{factor}"] = value.cpu().float().clone(memory_format=ROWS)
         return tensors, rows
 
     return from_peft if method.factors is None else from_factors
@@ -158,7 +160,7 @@ def _initial(
         return _stored(path, provenance)
     tensors, rows = make()
     if path is not None:
-        about = {**provenance, "report": rows, "sha256": fingerprint(tensors.items())}
+        about = {**provenance, "report": rows, "sha256": fingerprint_values(tensors.items())}
         metadata = {key: json.dumps(value, sort_keys=True) for key, value in about.items()}
         with replacing(path) as temporary:
             save_file(tensors, temporary, metadata=metadata)
@@ -174,7 +176,7 @@ def _stored(
             about = {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
     except Exception as error:  # noqa: BLE001  (safetensors' own error has no public name)
         raise RunError(f"{path} cannot be read: {error}; start the run again") from error
-    if about.get("sha256") != fingerprint(tensors.items()):
+    if about.get("sha256") != fingerprint_values(tensors.items()):
         raise RunError(f"{path} is not as it was written; start the run again")
     for key, value in provenance.items():
         if about.get(key) != value:
@@ -195,7 +197,6 @@ def _fill(wrapped: Any, method: Method, tensors: dict[str, Tensor]) -> None:
         return
     if method.subtracts_start:
         wrapped.add_adapter(START, copy.deepcopy(method.config))
-        wrapped.base_model.set_adapter([TRAINED, START])
     for name, layer in tuner_layers(wrapped).items():
         first, second = tensors[f"{name}.A"], tensors[f"{name}.B"]
         _set(layer, TRAINED, first, second)
@@ -203,6 +204,7 @@ def _fill(wrapped: Any, method: Method, tensors: dict[str, Tensor]) -> None:
             _set(layer, START, first, -second)
             for factor in ("lora_A", "lora_B"):
                 getattr(layer, factor)[START].requires_grad_(False)
+            subtract_start(layer)
         if getattr(method.config, "use_dora", False):
             _set_magnitude(layer)
 
@@ -228,7 +230,7 @@ def _trained(wrapped: Any) -> dict[str, int]:
     }
 
 
-def _require_base(adapter: Adapter, before: Tensor, name: str) -> None:
+def _require_base(adapter: Adapter, before: Tensor, name: str, precision: Precision) -> None:
     """Raise unless the policy starts at the base policy and the base weights are all frozen."""
     model, gap = adapter.model, adapter.start["logit_gap"]
     prefix = str(model.base_model.prefix)
@@ -241,8 +243,7 @@ def _require_base(adapter: Adapter, before: Tensor, name: str) -> None:
             f"adapter: {name!r} trains {outside[0]!r}, which is a base weight; the reference would "
             "move with it"
         )
-    dtype = next(iter(model.get_base_model().parameters())).dtype
-    allowed = MAX_START_GAP[dtype]
+    allowed = MAX_START_GAP[precision.computed]
     if not gap <= allowed:
         raise RecipeError(
             f"adapter: {name!r} starts {gap:.1e} (relative, in logits) away from the base policy, "
@@ -250,7 +251,7 @@ def _require_base(adapter: Adapter, before: Tensor, name: str) -> None:
             "{builder: lora} or {builder: pissa}"
         )
     with adapters_off(model):
-        if not runtime.from_main(lambda: torch.equal(_probe(model), before)):
+        if not runtime.from_main(lambda: torch.equal(_probe(model, precision), before)):
             raise RecipeError(
                 f"adapter: {name!r} writes to the base weights, so the base policy is lost as the "
                 "reference; choose a builder such as {builder: pissa}, which leaves them alone"

@@ -1,29 +1,30 @@
 """The files of an adapter in a checkpoint, each of which stock PEFT loads on the original base.
 
 ``lora/``: a plain LoRA adapter that computes the trained policy on the base weights as they are, of
-twice the rank where the start is subtracted: A' = [A; A0], B' = [B, -B0]. Not for DoRA and methods
-that are no LoRA, which save themselves. ``adapter/``: the adapter as trained; one whose start is
-subtracted needs ``adapter/start`` beside it, and is there to go on training. ``merged/``: the dense
-weights as a plain checkpoint.
+twice the rank where the start is subtracted: A' = [A; A0], B' = [B, -B0]. DoRA and methods that are
+no LoRA save themselves. ``adapter/``: the adapter as trained, to go on training; where the start is
+subtracted it needs ``adapter/start`` beside it.
 """
 
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, set_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
+from peft import LoraConfig, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlvr import runtime
-from rlvr.adapters.attach import START, TRAINED, Adapter
+from rlvr.adapters.attach import Adapter
 from rlvr.adapters.spec import module_names
-from rlvr.adapters.weights import policy_weights, tuner_layers
+from rlvr.adapters.start import START, TRAINED, factor_names
+from rlvr.adapters.weights import base_weights, is_plain_lora, tuner_layers
+from rlvr.checkpoints.folders import ADAPTER, LORA
 from rlvr.engines import whole
 from rlvr.schema import RunError
 
 WEIGHTS = "adapter_model.safetensors"
+ERODED = "eroded_base.safetensors"  # of the control that writes to the base weights
 ALONE = """The trained factors of an adapter that does not start at 0. Alone they are another
 policy: load `../lora` on the base instead, or this with `start` as a second adapter, both active.
 """
@@ -39,32 +40,26 @@ def save_adapter(adapter: Adapter, folder: Path) -> None:
                 state[name] = value.detach().cpu().clone()
     # Of some methods the projections are buffers.
     state |= {name: buffer.detach().cpu() for name, buffer in model.named_buffers()}
+    if adapter.is_control:
+        eroded = {name: weight.cpu().clone() for name, weight in base_weights(model)}
     if not runtime.is_main():
         return
-    model.save_pretrained(folder / "adapter", state_dict=state, save_embedding_layers=False)
+    model.save_pretrained(folder / ADAPTER, state_dict=state, save_embedding_layers=False)
     if START in model.peft_config:
-        (folder / "adapter" / "README.md").write_text(ALONE, encoding="utf-8")
-    if is_plain_lora(model):
-        _save_lora(model, state, folder / "lora")
-
-
-def is_plain_lora(model: PeftModel) -> bool:
-    """Tell whether the policy is W0 + dW with dW of low rank, for stock LoRA to load."""
-    layers = list(tuner_layers(model).values())
-    return all(
-        isinstance(layer, LoraLayer)
-        and not layer.lora_variant
-        and not any(layer.lora_bias.values())
-        for layer in layers
-    )
+        (folder / ADAPTER / "README.md").write_text(ALONE, encoding="utf-8")
+    if adapter.is_control:
+        save_file(eroded, folder / ADAPTER / ERODED)
+    if all(map(is_plain_lora, tuner_layers(model).values())):
+        _save_lora(model, state, folder / LORA)
 
 
 def _save_lora(model: Any, state: dict[str, Tensor], folder: Path) -> None:
     tensors, scaling, rank = {}, 1.0, 0
     for name, layer in tuner_layers(model).items():
         path = f"base_model.model.{name}"
-        firsts = [state[f"{path}.lora_A.{key}.weight"].float() for key in layer.active_adapters]
-        seconds = [state[f"{path}.lora_B.{key}.weight"].float() for key in layer.active_adapters]
+        names = factor_names(layer)  # pyright: ignore[reportArgumentType]
+        firsts = [state[f"{path}.lora_A.{key}.weight"].float() for key in names]
+        seconds = [state[f"{path}.lora_B.{key}.weight"].float() for key in names]
         tensors[f"{path}.lora_A.weight"] = torch.cat(firsts, dim=0)
         tensors[f"{path}.lora_B.weight"] = torch.cat(seconds, dim=1)
         rank, scaling = sum(map(len, firsts)), layer.scaling[TRAINED]  # pyright: ignore[reportAttributeAccessIssue]
@@ -87,19 +82,11 @@ def load_adapter(adapter: Adapter, folder: Path) -> None:
     Raises:
         RunError: the file holds other tensors than the adapter.
     """
-    tensors = load_file(folder / "adapter" / WEIGHTS)
+    tensors = load_file(folder / ADAPTER / WEIGHTS)
     result: Any = set_peft_model_state_dict(adapter.model, tensors, TRAINED)
+    if adapter.is_control:
+        eroded = load_file(folder / ADAPTER / ERODED)
+        for name, weight in base_weights(adapter.model):
+            weight.copy_(eroded[name])
     if result.unexpected_keys:
         raise RunError(f"{folder}/adapter: holds {result.unexpected_keys[0]!r}, unknown here")
-
-
-def save_merged(adapter: Adapter, tokenizer: Any, folder: Path) -> None:
-    """Write ``merged/``, the dense weights as a plain checkpoint; every rank must call this."""
-    state = {}
-    for name, weight in policy_weights(adapter.model):
-        if runtime.is_main():
-            state[name] = weight.cpu().clone()
-    if runtime.is_main():
-        plain: Any = adapter.model.get_base_model()
-        plain.save_pretrained(folder / "merged", state_dict=state)
-        tokenizer.save_pretrained(folder / "merged")

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from rlvr.adapters.methods import Method
 from rlvr.config import Recipe, pop_name
-from rlvr.registry import adapter
+from rlvr.registry import adapter, place, shown
 from rlvr.schema import RecipeError
 from rlvr.targets import matches
 
@@ -23,7 +23,13 @@ def parse_adapter(spec: dict[str, Any], where: str = "adapter") -> tuple[str, di
 def build_method(spec: dict[str, Any]) -> Method:
     """Return the method that a recipe's mapping describes, without targets."""
     name, options = parse_adapter(spec)
-    return adapter.functions[name](**options)
+    method = adapter.call(name, "", **options)
+    if not isinstance(method, Method):
+        raise RecipeError(
+            f"adapter {name!r}: {place(adapter.functions[name])}: returned {shown(method)}; return "
+            "a Method of rlvr.adapters.methods, such as Method(LoraConfig(r=8))"
+        )
+    return method
 
 
 def check_section(recipe: Recipe) -> None:

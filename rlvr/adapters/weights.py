@@ -1,8 +1,8 @@
 """The dense weights of a policy with an adapter, computed beside it: nothing is merged in place.
 
-Merging into a bf16 base and subtracting again rounds it twice each time, which erodes it; here each
-matrix is W0 + dW in float32 from the untouched W0, cast once. The same tensors go to the sampler
-and into the exported checkpoint.
+Merging into a bf16 base and subtracting again rounds it twice each time, which erodes it. Here each
+matrix is W0 + dW in float32 from the untouched W0, cast once: to the dtype of W0 for the sampler,
+not at all for the exported policy, in which an update far below the rounding of W0 must survive.
 """
 
 import copy
@@ -16,6 +16,7 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from rlvr.adapters.start import factor_names, subtracts_start
 from rlvr.engines import whole
 
 WRAPPED = ".base_layer"
@@ -55,11 +56,19 @@ def base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 @torch.no_grad()
-def policy_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield the dense weights of the trained policy, each in its dtype in the base policy.
+def policy_weights(
+    model: nn.Module, *, stored: torch.dtype | None = None, computed: torch.dtype = torch.float32
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the dense weights of the trained policy.
 
     A tensor is only good until the next one is asked for; every rank must ask for all. Memory: a
     few float32 copies of one matrix at a time.
+
+    Args:
+        model: with its adapter.
+        stored: the dtype of what is yielded; by default of each weight in the base policy.
+        computed: the dtype of the factors in the matrix products of the run, to which they are
+            rounded first. Under bfloat16 autocast a factor may have moved by less than that.
     """
     layers = tuner_layers(model)
     merged: dict[str, dict[str, Tensor]] = {}
@@ -67,11 +76,12 @@ def policy_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         module, separator, leaf = name.partition(WRAPPED)
         if separator:
             if module not in merged:
-                merged = {module: merged_layer(layers[module])}
-            yield module + leaf, merged[module][leaf.removeprefix(".")].to(parameter.dtype)
+                merged = {module: merged_layer(layers[module], computed)}
+            weight = merged[module][leaf.removeprefix(".")]
+            yield module + leaf, weight.to(stored or parameter.dtype)
         elif not _is_inside(name, layers):
             with whole(parameter) as weight:
-                yield name, weight.detach()
+                yield name, weight.detach().to(stored or parameter.dtype)
 
 
 def _is_inside(name: str, layers: dict[str, BaseTunerLayer]) -> bool:
@@ -80,18 +90,33 @@ def _is_inside(name: str, layers: dict[str, BaseTunerLayer]) -> bool:
 
 
 @torch.no_grad()
-def merged_layer(layer: Any) -> dict[str, Tensor]:
-    """Return weight and bias of one adapted module in float32; the module is left as it is."""
+def merged_layer(layer: Any, computed: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Return weight and bias of one adapted module in float32; the module is left as it is.
+
+    The factors of a LoRA are rounded to ``computed`` before their product.
+    """
     twin = _float_twin(layer)
     base = twin.get_base_layer()
-    names = [name for name in layer.active_adapters if not layer.disable_adapters]
-    plain = isinstance(layer, LoraLayer) and not layer.lora_variant
-    if plain and not any(layer.lora_bias.values()):
+    if isinstance(layer, LoraLayer):
+        for factor in (twin.lora_A, twin.lora_B):
+            for module in factor.values():
+                module.weight.copy_(module.weight.to(computed))
+    if is_plain_lora(layer):
+        names = [] if layer.disable_adapters else factor_names(layer)
         # Added up before W0: at the start B A - B0 A0 is exactly 0, and W0 + 0 exactly W0.
         delta = sum(twin.get_delta_weight(name) for name in names)
         return {**dict(base.named_parameters()), "weight": (base.weight + delta).detach()}
-    twin.merge(adapter_names=names)
+    twin.merge(adapter_names=[n for n in layer.active_adapters if not layer.disable_adapters])
     return {name: parameter.detach() for name, parameter in base.named_parameters()}
+
+
+def is_plain_lora(layer: nn.Module) -> bool:
+    """Tell whether a module computes W0 + dW with dW a product of its factors."""
+    return (
+        isinstance(layer, LoraLayer)
+        and (subtracts_start(layer) or not layer.lora_variant)
+        and not any(layer.lora_bias.values())
+    )
 
 
 def _float_twin(module: nn.Module) -> Any:

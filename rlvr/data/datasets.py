@@ -19,7 +19,7 @@ def pocket(
     size: int,
     seed: int = 0,
     solutions: Literal["expert"] | None = None,
-) -> list[Row]:
+) -> Loaded:
     """Distinct problems of the pocket task; the splits never share one (``rlvr.data.pocket``).
 
     ``solutions: expert`` adds the column ``solution``, right in every line.
@@ -34,7 +34,7 @@ def pocket(
         )
         more = {} if solutions is None else {"solution": pocket_task.expert(problem)}
         rows.append({**row, **more})
-    return rows
+    return Loaded(rows)
 
 
 @dataset
@@ -84,7 +84,7 @@ def hub(
 
 
 @dataset
-def reasoning_gym(*, task: str, size: int, seed: int = 0) -> list[Row]:
+def reasoning_gym(*, task: str, size: int, seed: int = 0) -> Loaded:
     """Problems of a task of the package reasoning-gym, for the reward of the same name."""
     try:
         import reasoning_gym as package
@@ -106,7 +106,7 @@ def reasoning_gym(*, task: str, size: int, seed: int = 0) -> list[Row]:
             source=f"reasoning_gym/{task}",
         )
         rows.append({**row, "metadata": metadata})
-    return rows
+    return Loaded(rows)
 
 
 def local_file(path: str) -> Path:

@@ -15,8 +15,8 @@ from rlvr.data.filters import (
     shuffled,
 )
 from rlvr.data.prompts import Message, check_template, generation_prompt, render
-from rlvr.data.rows import Loaded, Row, plain_columns
-from rlvr.registry import dataset
+from rlvr.data.rows import Loaded, Row, plain_columns, rows_of_plugin
+from rlvr.registry import dataset, place
 from rlvr.schema import RecipeError, check_options
 
 Unparsable = Callable[[list[Row]], list[bool]]
@@ -105,9 +105,15 @@ def parse_dataset(spec: dict[str, Any], where: str) -> DataSpec:
 
 
 def load_source(spec: DataSpec, where: str) -> Loaded:
-    """Return the rows of the source alone."""
-    found = dataset.functions[spec.name](**spec.source)
-    return found if isinstance(found, Loaded) else Loaded(list(found))
+    """Return the rows of the source alone.
+
+    Raises:
+        RecipeError: the source's function fails, or returns something else than rows.
+    """
+    returned = dataset.call(spec.name, f" of {where}", **spec.source)
+    if isinstance(returned, Loaded):
+        return returned
+    return rows_of_plugin(returned, spec.name, place(dataset.functions[spec.name]))
 
 
 def load_prepared(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
+from rlvr.registry import shown
 from rlvr.schema import RecipeError
 
 SCHEMA = ("id", "problem", "answer", "source")
@@ -35,7 +36,7 @@ class Rejected(ValueError):
 
 @dataclass(frozen=True)
 class Reading:
-    """Where the columns of a record are.
+    """Where the columns of a record are, and in ``fix`` what to do about one that is not there.
 
     ``columns`` maps the schema's names, ``solution`` and the columns that a reward reads to the
     record's, with a dot between the levels of nested ones. ``extract`` is how an answer is found in
@@ -46,6 +47,7 @@ class Reading:
     columns: Mapping[str, str] = field(default_factory=dict)
     extract: Extract = "auto"
     keep: Mapping[str, list[Any]] = field(default_factory=dict)
+    fix: str = "Name it in columns, such as columns: {problem: question, answer: solution}"
 
 
 @dataclass
@@ -71,11 +73,12 @@ def read_records(
     Raises:
         RecipeError: a record is no object, or lacks a column that the reading names.
     """
-    loaded = Loaded()
+    loaded, keep = Loaded(), reading.keep.items()
     for name, record in records:
         if not isinstance(record, Mapping):
-            raise RecipeError(f"{where}, {name}: expected an object, got {str(record)[:80]!r}")
-        if not all(_find(record, key, where, name) in v for key, v in reading.keep.items()):
+            raise RecipeError(f"{where}, {name}: expected an object, got {shown(record)}")
+        kept = (_find(record, key, reading, f"{where}, {name}") in v for key, v in keep)
+        if not all(kept):
             loaded.drop("not kept", str(record.get("id", name)))
             continue
         try:
@@ -88,24 +91,38 @@ def read_records(
     return loaded
 
 
-def _find(record: Mapping[str, Any], path: str, where: str, name: str) -> Any:
+def rows_of_plugin(returned: object, name: str, place: str) -> Loaded:
+    """Return what the function of dataset ``name`` at ``place`` returned as rows.
+
+    Raises:
+        RecipeError: they are no rows, or a row lacks its problem or its answer.
+    """
+    where = f"dataset {name!r}, {place}"
+    example = "[{'problem': '1+1', 'answer': '2'}]"
+    if isinstance(returned, str | bytes | Mapping) or not isinstance(returned, Iterable):
+        raise RecipeError(f"{where}: returned {shown(returned)}; return rows such as {example}")
+    reading = Reading(extract="text", fix=f"A row has both keys, such as {example}")
+    records = ((f"row {number}", record) for number, record in enumerate(returned))
+    return read_records(records, reading, name, None, where)
+
+
+def _find(record: Mapping[str, Any], path: str, reading: Reading, place: str) -> Any:
     """Return the value at ``path``, a column or a dotted path."""
     if path in record:
         return record[path]
     value: Any = record
     for key in path.split("."):
         if not isinstance(value, Mapping) or key not in value:
-            raise RecipeError(
-                f"{where}, {name}: no column {path!r}; it has {', '.join(map(str, record))}. Name "
-                "it in columns, such as columns: {problem: question, answer: solution}"
-            )
+            columns = ", ".join(map(str, record)) or "none"
+            raise RecipeError(f"{place}: no column {path!r}; it has {columns}. {reading.fix}")
         value = value[key]
     return value
 
 
 def _to_row(record: Mapping[str, Any], reading: Reading, source: str, where: str, name: str) -> Row:
     columns = {"problem": "problem", "answer": "answer", **reading.columns}
-    found = {ours: _find(record, theirs, where, name) for ours, theirs in columns.items()}
+    at = f"{where}, {name}"
+    found = {ours: _find(record, theirs, reading, at) for ours, theirs in columns.items()}
     problem = problem_text(found["problem"])
     answer = answer_text(found["answer"], reading.extract)
     used = set(columns.values())

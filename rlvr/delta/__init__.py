@@ -1,15 +1,16 @@
 """Sparse checkpoints: the entries that a tuned checkpoint changed in its base, exact both ways."""
 
-from rlvr.delta.container import DELTA
-from rlvr.delta.exact import Packed, check_base, pack, store_delta
-from rlvr.delta.restoring import apply, discard_applied, policy_folder, revert
+from rlvr.checkpoints.folders import DELTA
+from rlvr.delta.exact import Packed, check_delta_base, pack, store_delta
+from rlvr.delta.restoring import apply, discard_applied, exported_policy, policy_folder, revert
 
 __all__ = [
     "DELTA",
     "Packed",
     "apply",
-    "check_base",
+    "check_delta_base",
     "discard_applied",
+    "exported_policy",
     "pack",
     "policy_folder",
     "revert",

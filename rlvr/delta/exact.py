@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rlvr import __version__
-from rlvr.delta.codec import Coded, encode
-from rlvr.delta.companions import pack_companions
-from rlvr.delta.container import DELTA, FILES, VERSION, tensor_key, write_delta
-from rlvr.delta.publish import published, require_absent
-from rlvr.delta.restoring import checkpoint_folder
-from rlvr.delta.weights import (
+from rlvr.checkpoints.companions import pack_companions
+from rlvr.checkpoints.delta_codec import Coded, encode
+from rlvr.checkpoints.delta_file import FILES, VERSION, tensor_key, write_delta
+from rlvr.checkpoints.folders import DELTA, INDEX
+from rlvr.checkpoints.layout import (
     CHUNK,
     Layout,
-    Stored,
+    Place,
     chunks,
-    fingerprint,
+    fingerprint_bits,
     read_layout,
+    safetensors_files,
 )
-from rlvr.delta.widening import WIDENED, is_widened, widen
+from rlvr.checkpoints.widening import WIDENED, is_widened, widen
+from rlvr.delta.publish import published, require_absent
+from rlvr.delta.restoring import checkpoint_folder
 from rlvr.schema import RecipeError
 
 # A wider one of these holds every value of a narrower one.
@@ -104,7 +106,7 @@ def require_pair(base: Layout, tuned: Layout) -> None:
             raise RecipeError(f"{name!r}: {_dtype_fix(first, second)}")
 
 
-def _dtype_fix(base: Stored, tuned: Stored) -> str:
+def _dtype_fix(base: Place, tuned: Place) -> str:
     problem = (
         f"{base.dtype} in BASE, {tuned.dtype} in TUNED; a delta is between equal dtypes, or from a "
         "16-bit BASE to float32. "
@@ -131,11 +133,11 @@ def _pack_weights(
         if any(rows):
             stored = tuned[name]
             tensors[name] = {"dtype": stored.dtype, "shape": stored.shape, "chunks": rows}
-    return tensors, (fingerprint(base, digests[0]), fingerprint(tuned, digests[1]))
+    return tensors, (fingerprint_bits(base, digests[0]), fingerprint_bits(tuned, digests[1]))
 
 
 def _pack_tensor(
-    base: Stored, tuned: Stored, payload: BinaryIO
+    base: Place, tuned: Place, payload: BinaryIO
 ) -> tuple[list[list[Any] | None], tuple[str, str]]:
     digests = hashlib.sha256(), hashlib.sha256()
     rows = []
@@ -166,11 +168,11 @@ def store_delta(checkpoint: Path, base: Path, model: Mapping[str, str | None]) -
     ``model`` is how another machine finds the base: ``path`` (a folder or hub id), ``revision``.
     """
     pack(base, checkpoint, checkpoint / DELTA, {"model": dict(model)})
-    for file in checkpoint.glob("model*.safetensors*"):
-        file.unlink()
+    for file in (*safetensors_files(checkpoint), checkpoint / INDEX):
+        file.unlink(missing_ok=True)
 
 
-def check_base(folder: Path, names: Collection[str], dtype: str) -> None:
+def check_delta_base(folder: Path, names: Collection[str], dtype: str) -> None:
     """Refuse a base against which a run could not store its checkpoints.
 
     Args:

@@ -1,25 +1,28 @@
 """Apply and revert: the XOR is its own inverse, so one file goes both ways.
 
-A run directory stands for its newest policy. Its checkpoints may hold that as a delta against the
-run's base (``run.checkpoint: delta``); then it is made whole here for whoever reads it.
+A run directory stands for its newest masters. Its checkpoints may hold them as a delta against the
+run's base (``run.checkpoint: delta``); who needs a folder of whole weights gets it made here.
 """
 
 import shutil
 from pathlib import Path
-from typing import Any
 
-from huggingface_hub import snapshot_download
-
-from rlvr.checkpoint import newest_checkpoint
-from rlvr.delta.companions import restore_companions
-from rlvr.delta.container import DELTA, FILES, Delta, read_delta
+from rlvr.checkpoints.companions import restore_companions
+from rlvr.checkpoints.delta import base_of
+from rlvr.checkpoints.delta_file import FILES, Delta, read_delta
+from rlvr.checkpoints.folders import ADAPTER, DELTA, EXPORT, INDEX, is_run
+from rlvr.checkpoints.layout import (
+    fingerprint_bits,
+    fingerprint_folder,
+    read_layout,
+    safetensors_files,
+)
+from rlvr.checkpoints.runs import require_newest
 from rlvr.delta.publish import published, require_absent
 from rlvr.delta.turning import turn_file, turned_layout, write_index
-from rlvr.delta.weights import fingerprint, fingerprint_folder, read_layout, weight_files
 from rlvr.schema import RecipeError, RunError
 
-APPLIED = "policy"  # in a run: the newest policy made whole for a reader; it can always be deleted
-_READABLE = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
+APPLIED = ".applied"  # in a run: a delta made whole for a reader; it can always be deleted
 
 
 def apply(base: Path, delta: Path, out: Path) -> None:
@@ -52,76 +55,91 @@ def _turn(source: Path, delta_path: Path, out: Path, given: str, wanted: str) ->
     with published(out) as temporary:
         temporary.mkdir()
         digests = {}
-        for file in weight_files(folder):
+        for file in safetensors_files(folder):
             digests |= turn_file(file, delta, temporary / file.name, to_tuned=to_tuned)
         turned = turned_layout(layout, delta, to_tuned=to_tuned)
-        if fingerprint(turned, digests) != delta.header[wanted]:
+        if fingerprint_bits(turned, digests) != delta.header[wanted]:
             raise RunError(
                 f"{out}: the result is not the {wanted} checkpoint of {delta.path} bit for bit; "
                 "nothing was kept. Was a file changed meanwhile? Run it again"
             )
-        if not (folder / "model.safetensors").is_file():
+        if (folder / INDEX).is_file():
             write_index(folder, temporary, turned)
         rows = delta.header["files"]
         restore_companions(folder, temporary, rows, delta.read(FILES), to_tuned)
 
 
-def _require_source(delta: Delta, folder: Path, found: str, given: str, wanted: str) -> None:
-    if found == delta.header[given]:
+def _require_source(delta: Delta, folder: Path, held: str, given: str, wanted: str) -> None:
+    if held == delta.header[given]:
         return
-    if found == delta.header[wanted]:
+    if held == delta.header[wanted]:
         verb = "revert" if wanted == "tuned" else "apply"
         raise RecipeError(
             f"{folder}: already the {wanted} checkpoint of {delta.path}; "
             f"`rlvr delta {verb}` goes the other way"
         )
     raise RecipeError(
-        f"{folder}: not the {given} checkpoint of {delta.path} (weights {found[:12]}, expected "
+        f"{folder}: not the {given} checkpoint of {delta.path} (weights {held[:12]}, expected "
         f"{delta.header[given][:12]}); it was packed from {delta.header['provenance'][given]}"
     )
 
 
 def delta_file(path: Path) -> Path:
-    """Return ``path``, or the delta in it where it is a run directory or one of its checkpoints."""
-    checkpoint = _newest(path) if is_run(path) else path
+    """Return ``path``, or the delta in it where it is a run directory or one of its checkpoints.
+
+    The delta of a finished run is that of its exported policy.
+    """
+    if (path / DELTA).is_file():
+        return path / DELTA
+    checkpoint = require_newest(path) if is_run(path) else path
     return checkpoint / DELTA if (checkpoint / DELTA).is_file() else path
 
 
-def is_run(path: Path) -> bool:
-    return (path / "checkpoints").is_dir() and not any(path.glob("model*.safetensors*"))
-
-
 def checkpoint_folder(path: Path) -> Path:
-    """Return ``path``, or the newest policy where it is a run directory."""
-    return policy_folder(_newest(path)) if is_run(path) else path
+    """Return ``path``, or where it is a run directory its newest masters as a folder of weights.
+
+    Of a run with an adapter the exported policy is taken.
+    """
+    if not is_run(path):
+        return path
+    newest = require_newest(path)
+    return exported_policy(path) if (newest / ADAPTER).is_dir() else policy_folder(newest)
 
 
-def _newest(run_dir: Path) -> Path:
-    newest = newest_checkpoint(run_dir)
-    if newest is None:
-        raise RecipeError(f"{run_dir}: holds no complete checkpoint; train it first")
-    return newest
+def exported_policy(run_dir: Path) -> Path:
+    """Return the folder of the policy that a run exported at its end; a delta is applied.
+
+    Raises:
+        RecipeError: the run has not ended, or the base of its delta is not here.
+    """
+    if (run_dir / EXPORT).is_dir():
+        return run_dir / EXPORT
+    if (run_dir / DELTA).is_file():
+        return _applied(run_dir / DELTA, run_dir / APPLIED / EXPORT)
+    raise RecipeError(
+        f"{run_dir}: has no {EXPORT}, which a run writes at its end; go on with it by --resume"
+    )
 
 
 def policy_folder(checkpoint: Path) -> Path:
-    """Return a folder with the whole weights of a run's checkpoint, merged if it has an adapter.
+    """Return a folder with the whole weights of a run's checkpoint that has no adapter.
 
     A delta is applied to the run's base, and the result stands in the run directory until another
     takes its place or ``discard_applied`` deletes it.
 
     Raises:
-        RecipeError: the base cannot be had, or is not the one that the run started from.
+        RecipeError: the base is not here, or is not the one that the run started from.
     """
-    merged = checkpoint / "merged"
-    if merged.is_dir():
-        return merged
     if not (checkpoint / DELTA).is_file():
         return checkpoint
-    delta = read_delta(checkpoint / DELTA)
-    out = checkpoint.parent.parent / APPLIED / checkpoint.name
+    return _applied(checkpoint / DELTA, checkpoint.parent.parent / APPLIED / checkpoint.name)
+
+
+def _applied(file: Path, out: Path) -> Path:
+    delta = read_delta(file)
     if not _is_applied(out, delta):
         discard_applied(out.parent.parent)
-        apply(_base_of(delta), delta.path, out)
+        apply(base_of(delta), delta.path, out)
     return out
 
 
@@ -138,20 +156,3 @@ def _is_applied(folder: Path, delta: Delta) -> bool:
         return fingerprint_folder(read_layout(folder)) == delta.header["tuned"]
     except RecipeError:
         return False
-
-
-def _base_of(delta: Delta) -> Path:
-    """Return the folder of the base, by the path or hub id that the run was started with."""
-    provenance: dict[str, Any] = delta.header["provenance"]
-    model = provenance["model"]
-    if Path(model["path"]).is_dir():
-        return Path(model["path"])
-    try:
-        return Path(
-            snapshot_download(model["path"], revision=model["revision"], allow_patterns=_READABLE)
-        )
-    except (OSError, ValueError) as error:
-        raise RecipeError(
-            f"{delta.path}: a delta of {model['path']}, which is not here ({error}); with its base "
-            f"in a folder BASE, `rlvr delta apply BASE {delta.path} OUT` gives the policy"
-        ) from error

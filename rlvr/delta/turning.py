@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from rlvr.delta.codec import Bits, Coded, decode
-from rlvr.delta.container import Delta
-from rlvr.delta.weights import INDEX, Layout, Stored, chunks, read_header
-from rlvr.delta.widening import narrow, widen
+from rlvr.checkpoints.delta import turn_chunk
+from rlvr.checkpoints.delta_file import Delta
+from rlvr.checkpoints.folders import INDEX
+from rlvr.checkpoints.layout import Layout, Place, chunks, read_header
 
 
-def turned_layout(layout: Layout, delta: Delta, *, to_tuned: bool) -> dict[str, Stored]:
+def turned_layout(layout: Layout, delta: Delta, *, to_tuned: bool) -> dict[str, Place]:
     """Return the tensors of ``layout`` with the dtype and size that they have on the other side.
 
     Where a dtype changes they are ordered widest first, which aligns each; else as they are.
@@ -41,21 +41,11 @@ def turn_file(file: Path, delta: Delta, out: Path, *, to_tuned: bool) -> dict[st
             base_dtype = delta.dtypes[name][0] if name in delta.dtypes else None
             coded = delta.chunks(name)
             for chunk in chunks(tensors[name], source, delta.header["chunk"]):
-                bits = _turn_chunk(chunk, next(coded, None), base_dtype, to_tuned)
+                bits = turn_chunk(chunk, next(coded, None), base_dtype, to_tuned=to_tuned)
                 target.write(bits.data)
                 digest.update(bits.data)
             digests[name] = digest.hexdigest()
     return digests
-
-
-def _turn_chunk(bits: Bits, update: Coded | None, base_dtype: str | None, to_tuned: bool) -> Bits:
-    """Return the other side's bits; ``base_dtype`` is that of a base which is narrower."""
-    if base_dtype is not None and to_tuned:
-        bits = widen(bits, base_dtype)
-    if update is not None:
-        positions, values = decode(update, bits.size, bits.itemsize)
-        bits[positions] ^= values
-    return narrow(bits, base_dtype) if base_dtype is not None and not to_tuned else bits
 
 
 def _header(layout: Layout, metadata: Mapping[str, str] | None) -> bytes:

@@ -1,7 +1,7 @@
 """Evaluate a policy on problems with a verifier: sample, judge, count, and keep every completion.
 
-Correct means a reward above 0. A completion that the verifier could not judge counts as wrong and
-is counted beside, so that a failing verifier cannot raise a rate.
+Correct means a reward above 0. A completion that the verifier could not judge counts as wrong, and
+is also counted by itself, so that a failing verifier cannot raise a rate.
 """
 
 import dataclasses
@@ -16,10 +16,10 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from rlvr import runtime
-from rlvr.checkpoint import read_jsonl, write_json
 from rlvr.config import EvalSettings
 from rlvr.eval.metrics import pass_at_k
 from rlvr.eval.sampling import Completion, Message, sample
+from rlvr.files import read_jsonl, write_json
 from rlvr.intervals import Estimate, bootstrap_interval
 
 Render = Callable[[str], Sequence[Message]]

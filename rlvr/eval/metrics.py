@@ -33,7 +33,7 @@ def pass_at_k(n: int, c: ArrayLike, k: int) -> Floats:
     if counts.size and (counts.min() < 0 or counts.max() > n):
         raise ValueError(f"c must be in 0 .. n = {n}, got {counts.min()} .. {counts.max()}")
     i = np.arange(1, n + 1)
-    factors = np.maximum(0.0, 1 - k / i)
+    factors = np.maximum(0.0, 1 - k / i)  # negative for i < k, where the product is 0
     # Row c of this table is the product over i = n-c+1 .. n.
     products = np.concatenate(([1.0], np.cumprod(factors[::-1])))
     return 1 - products[counts.astype(np.int64)]

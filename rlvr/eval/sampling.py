@@ -1,6 +1,6 @@
 """Completions of a policy by transformers' ``generate``, on whatever device the policy is on.
 
-What comes out depends on the arguments alone: the checkpoint's own generation settings (top-k,
+What comes out depends only on the arguments: the checkpoint's own generation settings (top-k,
 repetition penalty) are put aside, and the random state of the caller is neither read nor moved.
 """
 
@@ -35,6 +35,19 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+@contextlib.contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Measure in the body without a trace: no dropout, and the random state is as before after it.
+
+    The random states of the CPU and of the model's device are kept.
+    """
+    device = next(model.parameters()).device
+    accelerators = [] if device.type in ("cpu", "meta") else [device]
+    kind = device.type if accelerators else "cuda"
+    with evaluation_mode(model), torch.random.fork_rng(devices=accelerators, device_type=kind):
+        yield
 
 
 @contextlib.contextmanager

@@ -14,37 +14,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rlvr import runtime
-from rlvr.geometry.lora import CONFIG, open_adapter
+from rlvr.checkpoints.plain import Stored
 from rlvr.geometry.matrix import MASKS, Measured, Settings, measure
 from rlvr.geometry.names import Pair, place_of
-from rlvr.geometry.sources import Checkpoint, Stored, open_plain
 from rlvr.schema import RecipeError
 
 _BUDGET = 1.8 * 2**30  # bytes that all workers together may hold
 _COPIES = 65  # bytes per entry of the matrix that a worker holds at its peak, measured
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def open_checkpoint(path: Path, base: Checkpoint | None = None) -> Checkpoint:
-    """Return the tensors of ``path``; an adapter is merged into ``base``, which it needs.
-
-    Of a run's checkpoint with an adapter, the merged policy inside is taken, or else its LoRA.
-    """
-    if (path / "merged").is_dir():
-        return open_plain(path / "merged")
-    if (path / "lora").is_dir():
-        path = path / "lora"
-    elif (path / "adapter").is_dir():
-        raise RecipeError(
-            f"{path}: holds an adapter that is no plain LoRA, without its dense weights; the last "
-            "checkpoint of a run has them, and all of them with run.merged=every"
-        )
-    if not (path / CONFIG).is_file():
-        return open_plain(path)
-    if base is None:
-        raise RecipeError(f"{path}: is an adapter; BASE must be the whole policy it was made for")
-    return open_adapter(path, base)
 
 
 def read_pair(pair: Pair, paths: Sequence[Path]) -> tuple[Tensor, Tensor]:
@@ -120,9 +98,9 @@ def measure_pairs(
 
     def work(pair: Pair) -> Measured:
         base, tuned = read_pair(pair, paths)
-        found = measure(pair.name, base, tuned, settings, device)
+        measured = measure(pair.name, base, tuned, settings, device)
         place = place_of(pair.name, pair.base.shape) | {"dtype": pair.tuned.dtype}
-        return Measured(place | found.row, found.vectors)
+        return Measured(place | measured.row, measured.vectors)
 
     largest = max(pair.entries for pair in pairs)
     return stream(pairs, work, workers_for(largest, device), "matrix")
@@ -149,20 +127,20 @@ def _totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     null = [n * (1 - row["sparsity_null"]) for n, row in zip(entries, rows, strict=True)]
     energy = [row["update_norm"] ** 2 for row in rows]
     even = [1.0] * len(rows)
-    found: dict[str, Any] = {"matrices": len(rows), "entries": sum(entries)}
+    totals: dict[str, Any] = {"matrices": len(rows), "entries": sum(entries)}
     for key in ("sparsity_bf16", "sparsity_exact", "sparsity_atol", "below_half_ulp"):
-        found[key] = _mean(rows, key, entries)
+        totals[key] = _mean(rows, key, entries)
     for key in ("nss", "max_angle_left_deg", "max_angle_right_deg"):
-        found[f"mean_{key}"] = _mean(rows, key, even)
-        found[f"max_{key}"] = max(row[key] for row in rows)
+        totals[f"mean_{key}"] = _mean(rows, key, even)
+        totals[f"max_{key}"] = max(row[key] for row in rows)
     for key in ("energy_off_principal", "energy_off_principal_random"):
-        found[key] = _mean(rows, key, energy)
+        totals[key] = _mean(rows, key, energy)
     for mask in MASKS:
-        found[f"overlap_{mask}"] = _mean(rows, f"overlap_{mask}", moved)
-        found[f"overlap_{mask}_random"] = _mean(rows, f"density_{mask}", moved)
-        found[f"overlap_{mask}_null"] = _mean(rows, f"overlap_{mask}_null", null)
-        found[f"density_{mask}"] = _mean(rows, f"density_{mask}", entries)
-    return found
+        totals[f"overlap_{mask}"] = _mean(rows, f"overlap_{mask}", moved)
+        totals[f"overlap_{mask}_random"] = _mean(rows, f"density_{mask}", moved)
+        totals[f"overlap_{mask}_null"] = _mean(rows, f"overlap_{mask}_null", null)
+        totals[f"density_{mask}"] = _mean(rows, f"density_{mask}", entries)
+    return totals
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], key: str, weights: Sequence[float]) -> float | None:

@@ -54,7 +54,7 @@ def agree(base: Tensor, masks: Sequence[Tensor]) -> tuple[dict[str, Any], dict[s
     ratio = ov.consensus(masks)
     rows, columns = ratio.shape
     profiles = {"row_profile": ratio.mean(1), "col_profile": ratio.mean(0)}
-    found = {
+    numbers = {
         "runs": len(masks),
         "moved_mean": sum(shares) / len(shares),
         "jaccard": jaccard,
@@ -65,12 +65,13 @@ def agree(base: Tensor, masks: Sequence[Tensor]) -> tuple[dict[str, Any], dict[s
         "moved_in_none": ov.density(ratio == 0),
         "moved_in_none_random": math.prod(1 - share for share in shares),
     }
+    # Variance of the consensus of one entry, were the runs independent.
     variance = sum(share * (1 - share) for share in shares) / len(shares) ** 2
     for axis, length in (("row", columns), ("col", rows)):
         spread = float(profiles[f"{axis}_profile"].std(correction=0))
         scale = math.sqrt(variance / length)
-        found[f"{axis}_spread"] = spread / scale if scale else math.nan
-    return found, profiles
+        numbers[f"{axis}_spread"] = spread / scale if scale else math.nan
+    return numbers, profiles
 
 
 def measure_runs(
@@ -83,9 +84,9 @@ def measure_runs(
         for pair, path in zip(own, tuned, strict=True):
             weight, second = (tensor.to(device) for tensor in read_pair(pair, (base, path)))
             masks.append(sparsity.update_mask_bf16(weight, second))
-        found, profiles = agree(weight, masks)
+        numbers, profiles = agree(weight, masks)
         pair = own[0]
-        row = place_of(pair.name, pair.base.shape) | found
+        row = place_of(pair.name, pair.base.shape) | numbers
         return Measured(row, {key: value.cpu() for key, value in profiles.items()})
 
     items = list(zip(*pairs, strict=True))
@@ -119,8 +120,8 @@ def summarise_runs(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    found: dict[str, float | None] = {"matrices": len(rows)}
-    for key in list(COLUMNS)[6:]:
+    means: dict[str, float | None] = {"matrices": len(rows)}
+    for key in list(COLUMNS)[6:]:  # after the five columns of the place, and the number of runs
         values = [row[key] for row in rows if not math.isnan(row[key])]
-        found[key] = sum(values) / len(values) if values else None
-    return found
+        means[key] = sum(values) / len(values) if values else None
+    return means

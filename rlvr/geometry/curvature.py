@@ -15,10 +15,10 @@ decide all:
 4. ``ratio_magnitude``: the ratio to random entries of the same magnitudes. A mask of large weights
    may be sharp only because large weights are.
 
-Prompts are the unit of resampling; entries are no sample of anything.
+Prompts are the unit of resampling; entries are not a sample of anything.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,11 +30,12 @@ from rlvr.geometry.matrix import Settings
 from rlvr.masks.builders import generator_for, low_magnitude, principal
 
 Floats = NDArray[np.float64]
+Expect = Callable[[Floats], Floats]  # from sums by cell to the mean sum on random masks
 BINS = 128  # of the magnitudes of one matrix, fewer where one would have few entries
 _FEW = 16
 GROUPS = 4  # principal + 2 low
 SHUFFLES = 100
-_ROUNDING = 1e-9  # of a sum over entries: a smaller deviation between masks is none
+_ROUNDING = 1e-9  # relative: a smaller deviation between the sums of two masks is rounding
 RESAMPLES = 1000
 # Which of the groups (neither, principal, low, both) each mask is made of.
 MASKS: dict[str, tuple[int, ...]] = {
@@ -57,8 +58,9 @@ def cells_of(name: str, weight: Tensor, settings: Settings) -> Tensor:
     order = weight.float().abs().reshape(-1).argsort(stable=True)
     bins = torch.empty_like(order)
     count = max(1, min(BINS, len(order) // _FEW))
+    # The rank of an entry among the magnitudes, scaled to bins of equal counts.
     bins[order] = torch.arange(len(order), device=order.device) * count // len(order)
-    groups = in_principal.long() + 2 * in_low.long()
+    groups = in_principal.long() + 2 * in_low.long()  # 0 .. 3, the numbers in MASKS
     return (groups * BINS + bins.view(weight.shape)).to(torch.int16)
 
 
@@ -71,6 +73,7 @@ def sum_cells(values: Tensor, cells: Tensor) -> Tensor:
 
 def shuffled_sums(name: str, diagonal: Tensor, cells: Tensor) -> Floats:
     """Return the sums by group under shuffled rows and columns, SHUFFLES x GROUPS."""
+    # Shuffling the diagonal under a fixed mask is shuffling the mask over a fixed diagonal.
     generator = generator_for(name, 0)
     sums = []
     for _ in range(SHUFFLES):
@@ -82,13 +85,14 @@ def shuffled_sums(name: str, diagonal: Tensor, cells: Tensor) -> Floats:
 
 def resample(prompts: int) -> Floats:
     """Return how often each prompt is drawn in each bootstrap sample, RESAMPLES x prompts."""
+    # Counts instead of indices: a resampled sum is then one matrix product.
     even = np.full(prompts, 1 / prompts)
     return np.random.default_rng(0).multinomial(prompts, even, RESAMPLES).astype(np.float64)
 
 
 def ratio_interval(above: Floats, below: Floats, draws: Floats) -> tuple[float, float, float]:
     """Return the ratio of two sums over prompts with its 95 % percentile bootstrap interval."""
-    drawn = draws @ below
+    drawn = draws @ below  # 0 where every prompt of a sample has none
     ratios = (draws @ above)[drawn > 0] / drawn[drawn > 0]
     low, high = np.quantile(ratios, (0.025, 0.975))
     return float(above.sum() / below.sum()), float(low), float(high)
@@ -124,6 +128,7 @@ class Table:
             "mean_curvature_all": everywhere,
         }
         squares, by_size = self.squares[chosen], _by_size(counts, groups)
+        # First against masks of the same size, then of the same size in every bin of magnitudes.
         deviation = np.sqrt(_variance(counts, total, squares, groups))
         row |= self._against("ratio", "z_random", chosen, groups, by_size, deviation)
         row["z_shuffled"] = self._z_shuffled(chosen, groups)
@@ -138,44 +143,45 @@ class Table:
         z_key: str,
         chosen: list[int],
         groups: list[int],
-        expect: Any,
-        deviation: Any,
+        expect: Expect,
+        deviation: float,
     ) -> dict[str, Any]:
         """Return the ratio to what ``expect`` says of random masks, its interval, and z."""
         total = self.total[chosen]
-        found, expected = total[:, groups].sum(), expect(total)
+        observed, expected = total[:, groups].sum(), expect(total)
         keys = (key, f"{key}_low", f"{key}_high")
         if not expected > 0 or deviation <= _ROUNDING * expected:
             return {**dict.fromkeys(keys), z_key: None}  # no random masks, or they cannot differ
         sums = self.sums[:, chosen]
         values = ratio_interval(sums[:, :, groups].sum((1, 2, 3)), expect(sums), self.draws)
         row: dict[str, Any] = dict(zip(keys, values, strict=True))
-        row[z_key] = float((found - expected) / deviation)
+        row[z_key] = float((observed - expected) / deviation)
         return row
 
     def _z_shuffled(self, chosen: list[int], groups: list[int]) -> float | None:
-        found = self.total[chosen][:, groups].sum()
+        observed = self.total[chosen][:, groups].sum()
         draws = self.shuffled[chosen][:, :, groups].sum((0, 2))
         mean, deviation = draws.mean(), draws.std(ddof=1)
-        return float((found - mean) / deviation) if deviation > _ROUNDING * mean else None
+        return float((observed - mean) / deviation) if deviation > _ROUNDING * mean else None
 
 
-def _by_size(counts: Floats, groups: list[int]) -> Any:
+def _by_size(counts: Floats, groups: list[int]) -> Expect:
     """Return the function from sums to what random masks of the same size hold on average."""
     density = counts[:, groups].sum((1, 2)) / counts.sum((1, 2))
     return lambda sums: (sums.sum((-2, -1)) * density).sum(-1)
 
 
-def _by_magnitude(counts: Floats, groups: list[int]) -> Any:
+def _by_magnitude(counts: Floats, groups: list[int]) -> Expect:
     """Return the same for random masks with the same size in every bin of magnitudes."""
     density = counts[:, groups].sum(1) / np.maximum(counts.sum(1), 1)
     return lambda sums: (sums.sum(-2) * density).sum((-2, -1))
 
 
 def _without_replacement(count: Floats, held: Floats, total: Floats, squares: Floats) -> Floats:
-    """Return the variance of the sum of ``held`` of ``count`` entries drawn at random."""
+    """Return the variance of the sum of ``held`` entries, drawn at random out of ``count``."""
     safe = np.maximum(count, 1)
     spread = np.maximum(squares / safe - (total / safe) ** 2, 0.0)
+    # held (count - held) / (count - 1) is the finite population correction times held.
     return spread * held * (count - held) / np.maximum(count - 1, 1)
 
 
@@ -215,28 +221,28 @@ EMPTY = (
 
 def summarise(table: Table, rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return each mask over all matrices, and in how many of them it is sharper than random."""
-    found = {}
+    by_mask = {}
     for mask in MASKS:
         own = [row for row in rows if row["mask"] == mask and row["ratio"] is not None]
-        found[mask] = table.row(mask, range(len(table.counts))) | {
+        by_mask[mask] = table.row(mask, range(len(table.counts))) | {
             "median_ratio": float(np.median([row["ratio"] for row in own])) if own else None,
             "matrices": len(own),
             "matrices_sharper": sum(row["ratio_low"] > 1 for row in own),
             "matrices_flatter": sum(row["ratio_high"] < 1 for row in own),
         }
-    return found
+    return by_mask
 
 
 def probe_ratios(sums: Floats, counts: Floats) -> dict[str, dict[str, float | None]]:
     r"""Return the ratio of each mask from Hutchinson probes, with its standard error over them.
 
-    The ratio of means over K probes, its error to first order (the delta method).
+    The ratio is of means over K probes; its error is to first order (the delta method).
 
     Args:
         sums: K x M x GROUPS x BINS, of :math:`v \circ F v`.
         counts: M x GROUPS x BINS.
     """
-    found: dict[str, dict[str, float | None]] = {}
+    ratios: dict[str, dict[str, float | None]] = {}
     for mask, chosen in MASKS.items():
         groups = list(chosen)
         held, expected = sums[:, :, groups].sum((1, 2, 3)), _by_size(counts, groups)(sums)
@@ -245,5 +251,5 @@ def probe_ratios(sums: Floats, counts: Floats) -> dict[str, dict[str, float | No
         if ratio is not None and len(sums) > 1:
             rest = (held - ratio * expected) / expected.mean()
             error = float(rest.std(ddof=1) / np.sqrt(len(sums)))
-        found[mask] = {"ratio": None if ratio is None else float(ratio), "standard_error": error}
-    return found
+        ratios[mask] = {"ratio": None if ratio is None else float(ratio), "standard_error": error}
+    return ratios

@@ -17,10 +17,10 @@ per token to a moved policy; times the mean length it is the Fisher information 
    the *empirical* Fisher, which is another quantity (arXiv 1905.12558). The squared gradient of a
    batch would be neither.
 2. ``fisher_product`` and ``fisher_form`` sum over the vocabulary exactly: no label is drawn.
-3. ``hutchinson`` and ``lanczos`` read the diagonal and the top eigenvalues off such products.
+3. ``hutchinson`` and ``lanczos`` estimate the diagonal and the top eigenvalues from such products.
 
-Logits are a function of named weights, T x V for one completion, so that a linear softmax model and
-a language model are alike. Forward-mode derivatives need attention written out (``eager``).
+Logits are a function of named weights, T x V for one completion: a linear softmax model and a
+language model are used alike. Forward-mode derivatives need attention written out (``eager``).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -53,7 +53,7 @@ def visit_gradient(
 ) -> None:
     r"""Call ``visit(name, gradient)`` with :math:`\nabla \log \pi(y|x)`, matrix by matrix.
 
-    A gradient is freed when its visit is over, so that the largest matrix bounds the memory.
+    Each gradient is freed after its visit: the memory is that of the largest matrix.
     """
     leaves = _leaves(weights)
 
@@ -98,7 +98,7 @@ def fisher_diagonal(
         visit_gradient(example, weights, visit)
         count += len(example.tokens)
     for total in totals.values():
-        total /= count
+        total /= count  # per token; the squares are of whole completions
     return totals
 
 
@@ -126,6 +126,7 @@ def fisher_form(logits: Tensor, first: Tensor, second: Tensor) -> Tensor:
         logits: T x V.
         first, second: changes of them, T x V.
     """
+    # In float64, because p (a - mean a) cancels; a few rows at a time, because V is large.
     parts = []
     for rows in zip(*(x.split(_ROWS) for x in (logits, first, second)), strict=True):
         p, a, b = rows[0].double().softmax(-1), rows[1].double(), rows[2].double()
@@ -146,12 +147,14 @@ def fisher_product(
     for example in examples:
         logits, change = logit_change(example, weights, vector)
         p = logits.softmax(-1)
+        # (diag(p) - p p^T) applied to the change, without the V x V matrix.
         pull = p * (change - (p * change).sum(-1, keepdim=True))
+        # A second forward pass: the dual numbers of the first one carry no graph for backward.
         leaves = _leaves(weights)
-        found = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             example.logits(leaves), list(leaves.values()), grad_outputs=pull, allow_unused=True
         )
-        for name, gradient in zip(leaves, found, strict=True):
+        for name, gradient in zip(leaves, gradients, strict=True):
             if gradient is not None:
                 totals[name] += gradient
         count += len(example.tokens)
@@ -201,29 +204,32 @@ def lanczos(
     first = {
         n: torch.randn(w.shape, generator=generator, dtype=w.dtype) for n, w in weights.items()
     }
+    # Drawn on the CPU and then moved, so that every device starts from the same vector.
     vector = _flat(first).to(next(iter(weights.values())).device)
-    basis, diagonal, beside = [vector / vector.norm()], [], []
+    basis, diagonal, off_diagonal = [vector / vector.norm()], [], []
     for _ in range(min(steps, vector.numel())):
         image = _flat(product(_shaped(basis[-1], weights)))
         diagonal.append(float(image.double() @ basis[-1].double()))
-        for _ in range(2):  # once leaves rounding of the size of what was removed
+        for _ in range(2):  # one pass leaves rounding errors as large as what it removed
             for other in basis:
                 image = image - (image @ other) * other
-        beside.append(float(image.norm()))
-        if beside[-1] <= torch.finfo(image.dtype).eps * max(map(abs, diagonal)) * len(basis):
+        off_diagonal.append(float(image.norm()))
+        # Nothing but rounding is left: the Krylov space is exhausted.
+        if off_diagonal[-1] <= torch.finfo(image.dtype).eps * max(map(abs, diagonal)) * len(basis):
             break
-        basis.append(image / beside[-1])
+        basis.append(image / off_diagonal[-1])
     size = len(diagonal)
-    inner = torch.tensor(beside[: size - 1], dtype=torch.float64)
+    # The last norm lies outside the tridiagonal matrix; it bounds the errors below.
+    inner = torch.tensor(off_diagonal[: size - 1], dtype=torch.float64)
     matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
     values, small = torch.linalg.eigh(matrix + torch.diag(inner, 1) + torch.diag(inner, -1))
-    best = list(range(size - 1, -1, -1))[:top]
+    best = list(range(size - 1, -1, -1))[:top]  # eigh sorts ascending
     vectors = []
     for index in best:
         ritz = sum(float(c) * q for c, q in zip(small[:, index], basis, strict=False))
         assert isinstance(ritz, Tensor)
         vectors.append(_shaped(ritz, weights))
-    return Ritz(values[best], beside[-1] * small[-1, best].abs(), vectors)
+    return Ritz(values[best], off_diagonal[-1] * small[-1, best].abs(), vectors)
 
 
 def _flat(weights: Weights) -> Tensor:

@@ -27,6 +27,7 @@ PIECES = GROUPS + 1  # the groups of the target matrices, then everything else t
 def pieces_of(update: Weights, cells: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
     """Return the update on each group of entries of the target matrices, and its rest."""
     pieces = []
+    # A cell is group BINS + bin, so that the division gives its group.
     for group in range(GROUPS):
         pieces.append({n: d * (cells[n] // BINS == group) for n, d in update.items() if n in cells})
     return [*pieces, {n: d for n, d in update.items() if n not in cells}]
@@ -49,17 +50,19 @@ def length_terms(
 ) -> tuple[Tensor, Tensor]:
     r"""Return sums over positions of :math:`u_a^\top (\mathrm{diag}(p) - p p^\top) u_b`.
 
-    Of all pairs of pieces (K x K), and of each random piece with the whole update. Float64, nats.
+    The first sums are over all pairs of pieces (K x K), the second over each random piece with the
+    whole update. Float64, nats.
     """
     changes, logits = [], None
     for piece in pieces:
         logits, change = logit_change(example, weights, piece)
         changes.append(change)
     assert logits is not None
-    whole = torch.stack(changes).sum(0)
+    whole = torch.stack(changes).sum(0)  # J is linear: the pieces' changes add up to the update's
     terms = torch.zeros(len(pieces), len(pieces), dtype=torch.float64)
     for i, first in enumerate(changes):
         for j, second in enumerate(changes[: i + 1]):
+            # The form is symmetric: half of the pairs are enough.
             terms[i, j] = terms[j, i] = fisher_form(logits, first, second).sum().item()
     cross = [
         fisher_form(logits, logit_change(example, weights, piece)[1], whole).sum().item()

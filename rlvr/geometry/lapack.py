@@ -1,7 +1,7 @@
-"""LAPACK's ``dsyevr`` outside the interpreter's lock, which SciPy's own wrapper of it holds.
+"""LAPACK's ``dsyevr``, called without the interpreter's lock.
 
-Matrices are measured by several threads; one in a wrapper that holds the lock stops the others.
-SciPy publishes the routine's address for compiled callers (``scipy.linalg.cython_lapack``).
+Several threads measure matrices, and SciPy's own wrapper of the routine holds the lock, which stops
+the other threads. SciPy publishes the routine's address in ``scipy.linalg.cython_lapack``.
 """
 
 import ctypes
@@ -19,6 +19,7 @@ Floats = NDArray[np.float64]
 def _routine(name: str) -> Any:
     capsule = import_module("scipy.linalg.cython_lapack").__pyx_capi__[name]
     python = ctypes.pythonapi
+    # ctypes takes every result for an int unless told, which would cut a pointer to 32 bits.
     python.PyCapsule_GetName.restype = ctypes.c_char_p
     python.PyCapsule_GetName.argtypes = [ctypes.py_object]
     python.PyCapsule_GetPointer.restype = ctypes.c_void_p
@@ -42,21 +43,23 @@ def leading_eigenvectors(matrix: Floats, count: int) -> Floats:
     number, pointer = ctypes.c_int, ctypes.byref
     values, vectors = np.empty(size), np.empty((count, size))
     support = np.empty(2 * count, dtype=np.int32)
+    # LAPACK asks for 26 n at least; the rest lets it work in blocks of up to 64 columns.
     work, integers = np.empty(26 * size + 64 * size), np.empty(10 * size, dtype=np.int32)
-    found, status, real = number(0), number(0), ctypes.c_double(0.0)
+    computed, status, real = number(0), number(0), ctypes.c_double(0.0)
     n, first = number(size), number(size - count + 1)
     room, integer_room = number(len(work)), number(len(integers))
 
     def data(array: Any) -> ctypes.c_void_p:
         return array.ctypes.data_as(ctypes.c_void_p)
 
+    # "I": eigenvalues by index, first .. n in ascending order, so the largest ``count``.
     _routine("dsyevr")(
         ctypes.c_char_p(b"V"), ctypes.c_char_p(b"I"), ctypes.c_char_p(b"L"),
         pointer(n), data(matrix), pointer(n), pointer(real), pointer(real),
-        pointer(first), pointer(n), pointer(real), pointer(found), data(values),
+        pointer(first), pointer(n), pointer(real), pointer(computed), data(values),
         data(vectors), pointer(n), data(support), data(work), pointer(room),
         data(integers), pointer(integer_room), pointer(status),
     )  # fmt: skip
-    if status.value or found.value != count:
-        raise ArithmeticError(f"dsyevr found {found.value} of {count} vectors ({status.value})")
-    return vectors.T
+    if status.value or computed.value != count:
+        raise ArithmeticError(f"dsyevr gave {computed.value} of {count} vectors ({status.value})")
+    return vectors.T  # LAPACK writes columns, which are the rows of this array

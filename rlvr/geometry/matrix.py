@@ -50,10 +50,10 @@ def measure(
     """Measure one pair of matrices; the formulas are in ``rlvr.geometry.table.COLUMNS``.
 
     Args:
-        name: seeds the random update of the null, nothing else.
+        name: seeds the random update of the null, and nothing else.
         base, tuned: m x n, as stored.
         settings: ranks and densities.
-        device: where all but the exact decompositions is computed.
+        device: of all computation but the exact decompositions, which run on the CPU.
     """
     base, tuned = base.to(device), tuned.to(device)
     moved = sparsity.update_mask_bf16(base, tuned)
@@ -63,6 +63,7 @@ def measure(
         "sparsity_atol": sparsity.sparsity_atol(base, tuned),
         "below_half_ulp": sparsity.below_half_ulp(base, tuned),
     }
+    # A small matrix has fewer directions than the flags ask for; the row says what was used.
     rank, angle_rank = (min(k, *base.shape) for k in (settings.rank, settings.angle_rank))
     row |= {"rank": rank, "angle_rank": angle_rank}
     row["energy_off_principal_random"] = 1 - rank**2 / base.numel()
@@ -71,26 +72,30 @@ def measure(
     for axis, length in (("row", base.shape[1]), ("col", base.shape[0])):
         row[f"{axis}_spread"] = _spread(profiles[f"{axis}_profile"], length)
     method = "exact" if settings.exact else "gram"
+    # One decomposition of the base serves the masks (rank) and the angles (angle_rank).
     before = spectra.decompose(base, max(rank, angle_rank), method)
     masks = _masks(base, before, rank, settings)
     # Differences of bf16 numbers fit float32 to all but their last bits, at half the time.
     dtype = torch.float64 if settings.exact else torch.float32
     update = tuned.to(dtype) - base.to(dtype)
+    # Of the difference of the stored values, so that bf16 files are measured as they are.
     row |= _update_size(update, base.to(dtype), settings.exact)
     left, right = before.left[:, :rank].to(dtype), before.right[:, :rank].to(dtype)
     row["energy_off_principal"] = spectra.energy_off_principal(update, left, right)
     row |= _overlaps(masks, moved)
+    # An unchanged matrix has no drift at all; a second decomposition would show its own rounding.
     after = before
     if row["sparsity_exact"] < 1:
         after = spectra.decompose(tuned, angle_rank, method)
     angles = _rotation(before, after, angle_rank)
     row |= _drift(before, after, rank, angle_rank, angles)
+    # Weights stored in bf16 have lost part of the update: it cannot be shuffled and rounded again.
     is_rounded = bool((tuned == tuned.to(torch.bfloat16)).all())
     shuffled = None
     if settings.exact or not is_rounded:
         shuffled = ov.random_update(update, generator_for(name, _NULL_SEED)).add_(base)
     row |= _null_overlaps(base, tuned, None if is_rounded else shuffled, masks)
-    seen = shuffled if settings.exact else None
+    seen = shuffled if settings.exact else None  # with --fast the null spectrum is left out
     null, null_values = _null_spectrum(update, seen, before, angle_rank)
     row |= null
     vectors = {"before": before.values, "after": after.values, **angles, **profiles}
@@ -100,7 +105,8 @@ def measure(
 
 
 def _spread(profile: Tensor, length: int) -> float:
-    """Return the standard deviation of a profile over that of independent entries."""
+    """Return the standard deviation of a profile, divided by that of independent entries."""
+    # p (1 - p) / n: the variance of a mean of n independent entries of density p.
     share = float(profile.mean())
     chance = math.sqrt(max(0.0, share * (1 - share)) / length)
     return float(profile.std(correction=0)) / chance if chance else math.nan
@@ -116,38 +122,39 @@ def _masks(
     magnitude = ((left * spectrum.values[:rank].to(dtype)) @ right.T).abs_()
     count = count_of(exact_density(settings.density), base.numel())
     principal = largest(magnitude, count)
-    del magnitude
+    del magnitude  # as large as the matrix, and the masks below need the room
+    # The magnitudes as training's own builder sees them: float32, or wider where stored wider.
     wide = base if base.dtype == torch.float64 else base.float()
     low = smallest(wide.abs(), count_of(exact_density(settings.low_density), base.numel()))
     return {"principal": principal, "low": low, "principal_not_low": principal & ~low}
 
 
 def _overlaps(masks: dict[str, Tensor], moved: Tensor) -> dict[str, float]:
-    found = {f"overlap_{key}": ov.overlap(mask, moved) for key, mask in masks.items()}
-    return found | {f"density_{key}": ov.density(mask) for key, mask in masks.items()}
+    overlaps = {f"overlap_{key}": ov.overlap(mask, moved) for key, mask in masks.items()}
+    return overlaps | {f"density_{key}": ov.density(mask) for key, mask in masks.items()}
 
 
 def _update_size(update: Tensor, weight: Tensor, exact: bool) -> dict[str, Any]:
     norm, base_norm = float(update.norm()), float(weight.norm())
     relative = norm / base_norm if base_norm else (math.inf if norm else 0.0)
-    found = {"update_norm": norm, "relative_update": relative}
+    sizes = {"update_norm": norm, "relative_update": relative}
     if not exact:
-        return found | {"stable_rank_update": None, "numerical_rank_update": None}
+        return sizes | {"stable_rank_update": None, "numerical_rank_update": None}
     values = spectra.singular_values(update) if norm else update.new_zeros(1)
-    found["stable_rank_update"] = spectra.stable_rank(values)
-    found["numerical_rank_update"] = spectra.numerical_rank(values, update.shape)
-    return found
+    sizes["stable_rank_update"] = spectra.stable_rank(values)
+    sizes["numerical_rank_update"] = spectra.numerical_rank(values, update.shape)
+    return sizes
 
 
 def _rotation(before: spectra.Spectrum, after: spectra.Spectrum, rank: int) -> dict[str, Tensor]:
-    """Return the principal angles of either side in degrees, ascending; zeros of one spectrum."""
-    found = {}
+    """Return the principal angles of each side in degrees, ascending; 0 where both are the same."""
+    angles_of = {}
     for side in ("left", "right"):
         first, second = (getattr(s, side)[:, :rank] for s in (before, after))
         same = after is before
         angles = first.new_zeros(rank) if same else spectra.principal_angles(first, second)
-        found[f"angles_{side}"] = torch.rad2deg(angles)
-    return found
+        angles_of[f"angles_{side}"] = torch.rad2deg(angles)
+    return angles_of
 
 
 def _drift(
@@ -157,6 +164,7 @@ def _drift(
     angle_rank: int,
     angles: dict[str, Tensor],
 ) -> dict[str, float]:
+    # Each decomposition turns its own subspace a little; the two errors may add up.
     error = before.angle_error(angle_rank) + after.angle_error(angle_rank)
     same = after is before
     return {
@@ -175,21 +183,21 @@ def _null_overlaps(
 ) -> dict[str, float]:
     """Return where an update that does not know the weights would have moved entries.
 
-    ``shuffled`` is the base with the shuffled update, ``None`` where W+ is stored in bf16.
+    ``shuffled`` is the base plus the shuffled update; ``None`` where W+ is stored in bf16.
     """
     if shuffled is None:
         chance = ov.expected_moves(base, tuned)
-        found = {f"overlap_{key}_null": ov.expected_overlap(m, chance) for key, m in masks.items()}
-        return found | {"sparsity_null": 1 - float(chance.mean())}
+        nulls = {f"overlap_{key}_null": ov.expected_overlap(m, chance) for key, m in masks.items()}
+        return nulls | {"sparsity_null": 1 - float(chance.mean())}
     moved = sparsity.update_mask_bf16(base, shuffled)
-    found = {f"overlap_{key}_null": ov.overlap(mask, moved) for key, mask in masks.items()}
-    return found | {"sparsity_null": sparsity.share_unchanged(moved)}
+    nulls = {f"overlap_{key}_null": ov.overlap(mask, moved) for key, mask in masks.items()}
+    return nulls | {"sparsity_null": sparsity.share_unchanged(moved)}
 
 
 def _null_spectrum(
     update: Tensor, shuffled: Tensor | None, before: spectra.Spectrum, angle_rank: int
 ) -> tuple[dict[str, float | None], Tensor | None]:
-    """Return what the shuffled update would have turned, and the singular values it would leave."""
+    """Return the drift and angles of the shuffled update, and the singular values it leaves."""
     keys = ("nss_null", "max_angle_left_null_deg", "max_angle_right_null_deg")
     if shuffled is None:
         return dict.fromkeys(keys), None

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlvr.geometry.sources import Checkpoint, Stored
+from rlvr.checkpoints.names import canonical
+from rlvr.checkpoints.plain import Checkpoint, Stored
+from rlvr.checkpoints.reader import by_canonical, counterpart
 from rlvr.schema import RecipeError
 from rlvr.targets import matches
 
-_WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 _FLOATS = ("float", "bfloat")
 _BLOCK = re.compile(r"\.(\d+)\.")
 _EMBEDDING = re.compile(r"(embed|wte|wpe|position)")
@@ -28,16 +29,6 @@ class Pair:
     @property
     def entries(self) -> int:
         return self.base.shape[0] * self.base.shape[1]
-
-
-def canonical(name: str) -> str:
-    """Return ``name`` without what wrappers and auto classes put around or before it."""
-    parts = [part for part in name.split(".") if part not in _WRAPPERS]
-    if parts[:2] == ["base_model", "model"]:
-        parts = parts[2:]
-    while len(parts) > 2 and parts[0] in ("model", "transformer"):
-        parts = parts[1:]
-    return ".".join(part for part in parts if part != "base_layer")
 
 
 def kind_of(name: str) -> str:
@@ -77,13 +68,13 @@ def targets_of(checkpoint: Checkpoint, patterns: Sequence[str]) -> list[str]:
     """
     chosen: set[str] = set()
     for pattern in patterns:
-        found = _selected(checkpoint, pattern)
-        if not found:
+        selected = _selected(checkpoint, pattern)
+        if not selected:
             kinds = sorted({kind_of(name) for name, s in checkpoint.items() if is_matrix(s)})
             raise RecipeError(
                 f"--targets: {pattern!r} matches no matrix; there are: {', '.join(kinds) or 'none'}"
             )
-        chosen.update(found)
+        chosen.update(selected)
     return sorted(chosen, key=natural)
 
 
@@ -99,19 +90,6 @@ def _is_linear(name: str) -> bool:
     return inside and name.endswith(".weight") and not _EMBEDDING.search(kind_of(name))
 
 
-def _by_canonical(checkpoint: Checkpoint, path: Path) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name in checkpoint:
-        key = canonical(name)
-        if key in found:
-            raise RecipeError(
-                f"{path}: {found[key]!r} and {name!r} are one parameter but for wrappers; export "
-                "the plain policy first"
-            )
-        found[key] = name
-    return found
-
-
 def pair_up(
     base: Checkpoint, tuned: Checkpoint, paths: tuple[Path, Path], patterns: Sequence[str]
 ) -> list[Pair]:
@@ -124,10 +102,10 @@ def pair_up(
     """
     for path, checkpoint in zip(paths, (base, tuned), strict=True):
         _refuse_unmerged(path, checkpoint)
-    names = _by_canonical(tuned, paths[1])
+    names = by_canonical(tuned, paths[1])
     pairs = []
     for name in targets_of(base, patterns):
-        other = names.get(canonical(name)) or _tied(canonical(name), names)
+        other = counterpart(name, names)
         if other is None:
             raise _missing(name, base, names, paths, patterns)
         first, second = base[name], tuned[other]
@@ -147,12 +125,6 @@ def pair_up(
             "are they swapped, or of other architectures?"
         )
     return pairs
-
-
-def _tied(name: str, names: dict[str, str]) -> str | None:
-    if name != _HEAD:
-        return None
-    return next((names[key] for key in names if key.endswith("embed_tokens.weight")), None)
 
 
 def _missing(

@@ -41,7 +41,7 @@ def update_mask_bf16(base: Tensor, tuned: Tensor) -> Tensor:
     _require_pair(base, tuned)
     # Integers: a comparison of floats may flush subnormals to zero on some devices.
     first, second = _bf16_bits(base), _bf16_bits(tuned)
-    both_zero = ((first | second) & _MAGNITUDE_BITS) == 0
+    both_zero = ((first | second) & _MAGNITUDE_BITS) == 0  # +0 and -0 differ in their bits only
     return (first != second) & ~both_zero
 
 
@@ -55,9 +55,9 @@ def update_sparsity(base: Tensor, tuned: Tensor) -> float:
 
 
 def sparsity_exact(base: Tensor, tuned: Tensor) -> float:
-    """Return the exact update sparsity, of the values as they are stored: 1 means nothing moved.
+    """Return the exact update sparsity of the stored values: 1 means nothing moved.
 
-    Of unequal dtypes both are compared in the wider one, which loses nothing.
+    Two dtypes are compared in the wider one, which loses nothing.
     """
     _require_pair(base, tuned)
     return share_unchanged(base.detach() != tuned.detach())
@@ -91,6 +91,7 @@ def binade_bf16(weight: Tensor) -> Tensor:
 
     Subnormals and zero are spaced like the smallest normals and count with them, as 1.
     """
+    # The shift of a negative int16 keeps its sign; the mask of 8 bits takes that away.
     exponent = (_bf16_bits(weight) >> _FRACTION_LENGTH).int() & _EXPONENT_BITS
     return exponent.clamp_(min=1)
 
@@ -98,8 +99,8 @@ def binade_bf16(weight: Tensor) -> Tensor:
 def below_half_ulp(base: Tensor, tuned: Tensor) -> float:
     r"""Return the share of entries with :math:`|\Delta W_{ij}| < \tfrac12 \mathrm{ULP}(W_{ij})`.
 
-    Gate III of arXiv 2511.08567: such an update alone would not reach another bf16 number, unless
-    the weight lies between two of them. Entries that did not change at all count.
+    Gate III of arXiv 2511.08567: such an update does not reach another bf16 number, unless the
+    weight lies between two of them. Entries that did not change count too.
     """
     _require_pair(base, tuned)
     _require_entries(base)

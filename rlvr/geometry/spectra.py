@@ -19,9 +19,9 @@ Method = Literal["exact", "gram"]
 
 _UNIT = 2.0**-53  # of float64
 _SINGLE_UNIT = 2.0**-24  # of float32
-_GRAM_BLOCKS = 8  # of columns: the lower triangle of a Gram matrix is not computed twice
-_GRAM_ROWS = 1024  # at a time in float64
-_GRAM_FLOOR = 1e-5  # below this share of the largest singular value a Gram matrix knows too little
+_GRAM_BLOCKS = 8  # of columns: only blocks on and above the diagonal are multiplied
+_GRAM_ROWS = 1024  # converted to float64 at a time
+_GRAM_FLOOR = 1e-5  # share of the largest singular value below which a Gram matrix is too inexact
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Spectrum:
     def angle_error(self, rank: int) -> float:
         """Return a bound in radians on the error of the top-``rank`` subspaces (Davis-Kahan).
 
-        2 error / gap, with the gap between the values ``rank`` and ``rank`` + 1, or to zero where
-        there are no more; at most pi / 2.
+        2 error / gap, at most pi / 2. The gap is between the values ``rank`` and ``rank`` + 1, or
+        from the last value to 0.
         """
         tail = self.values[rank] if rank < len(self.values) else self.values.new_zeros(())
         head = self.values[rank - 1]
@@ -64,25 +64,27 @@ def decompose(weight: Tensor, keep: int, method: Method = "exact") -> Spectrum:
     ``exact``: Householder QR of the longer side, then LAPACK's SVD. ``gram``: the eigenvectors of
     :math:`W^\top W`, three times as fast, with absolute errors of
     :math:`u (\sqrt m \|W\|_F^2 + n \sigma_1^2) / \sigma_i` in :math:`\sigma_i`, u = 2^-53
-    (probabilistic rounding, Higham and Mary, SIAM J. Sci. Comput. 41, 2019); the singular vectors
-    of the longer side are float32. Where the last singular vector asked for is too small for that,
-    it is ``exact`` after all.
+    (probabilistic rounding, Higham and Mary, SIAM J. Sci. Comput. 41, 2019). The singular vectors
+    of the longer side are float32. Where the last wanted singular value is too small for that, the
+    decomposition is ``exact`` after all.
     """
     if weight.ndim != 2 or not weight.numel():
         raise ValueError(f"a spectrum is of a matrix, got the shape {tuple(weight.shape)}")
     weight = weight.detach()
     if weight.shape[0] < weight.shape[1]:
+        # Below, rows >= columns: W^T has the same values, and its sides are exchanged.
         flipped = decompose(weight.T, keep, method)
         return replace(flipped, left=flipped.right, right=flipped.left)
     keep = min(keep, weight.shape[1])
-    found = _from_gram(weight, keep) if method == "gram" else None
-    return _from_svd(weight, keep) if found is None else found
+    spectrum = _from_gram(weight, keep) if method == "gram" else None
+    return _from_svd(weight, keep) if spectrum is None else spectrum
 
 
 def _from_svd(weight: Tensor, keep: int) -> Spectrum:
     rows, columns = weight.shape
     device = weight.device
     weight = weight.double().cpu()  # GPU solvers are unsteady on near-equal matrices
+    # A square matrix gains nothing from a QR first.
     if rows == columns:
         left, values, right_t = torch.linalg.svd(weight, full_matrices=False)
         left = left[:, :keep].contiguous()
@@ -91,6 +93,7 @@ def _from_svd(weight: Tensor, keep: int) -> Spectrum:
         small, values, right_t = torch.linalg.svd(factors[:columns].triu(), full_matrices=False)
         left = small.new_zeros(rows, keep)
         left[:columns] = small[:, :keep]
+        # Q times the small factor without forming Q, which is m x m.
         left = torch.ormqr(factors, tau, left)
     error = torch.full_like(values, 2 * _UNIT * columns * float(values[0]))
     right = right_t[:keep].T.contiguous()
@@ -107,7 +110,7 @@ def singular_values(weight: Tensor) -> Tensor:
 
 
 def gram(weight: Tensor) -> Tensor:
-    r"""Return :math:`W^\top W` in float64, each pair of column blocks multiplied once."""
+    r"""Return :math:`W^\top W` in float64; each pair of column blocks is multiplied once."""
     columns = weight.shape[1]
     width = -(-columns // _GRAM_BLOCKS)
     product = weight.new_zeros(columns, columns, dtype=torch.float64)
@@ -116,7 +119,7 @@ def gram(weight: Tensor) -> Tensor:
         for start in range(0, columns, width):
             block = slice(start, start + width)
             product[block, start:].addmm_(wide[:, block].T, wide[:, start:])
-    return product.triu() + product.triu(1).T
+    return product.triu() + product.triu(1).T  # blocks on the diagonal hold both triangles
 
 
 def _eigen(product: Tensor, keep: int) -> tuple[Tensor, Tensor]:
@@ -125,14 +128,15 @@ def _eigen(product: Tensor, keep: int) -> tuple[Tensor, Tensor]:
     if product.device.type != "cpu" or 4 * keep > size:
         squares, vectors = torch.linalg.eigh(product)
         return squares.flip(0), vectors.flip(1)[:, :keep]
-    # Torch has no solver for a few of the vectors; both together take 0.65 of the time of all.
+    # Torch cannot compute only a few eigenvectors. All values by torch and the first vectors by
+    # LAPACK together take 0.65 of the time of all vectors.
     squares = torch.linalg.eigvalsh(product).flip(0)
     return squares, torch.from_numpy(leading_eigenvectors(product.numpy(), keep)).flip(1)
 
 
 def _from_gram(weight: Tensor, keep: int) -> Spectrum | None:
     squares, vectors = _eigen(gram(weight), keep)
-    squares = squares.clamp(min=0)
+    squares = squares.clamp(min=0)  # rounding may leave the smallest below 0
     values = squares.sqrt()
     if not values[keep - 1] > _GRAM_FLOOR * values[0]:
         return None
@@ -141,6 +145,7 @@ def _from_gram(weight: Tensor, keep: int) -> Spectrum | None:
     right = vectors.contiguous()
     left = weight.float() @ right.float() / values[:keep].float()
     side_error = 4 * _SINGLE_UNIT * float(values[0] / values[keep - 1])
+    # An error e in a square is e / sigma in sigma, and at most sqrt(e) where sigma is tiny.
     value_error = (error / values.clamp(min=error**0.5)).clamp(max=error**0.5)
     return Spectrum(values, left, right, value_error, error, side_error)
 
@@ -166,21 +171,22 @@ def principal_angles(first: Tensor, second: Tensor) -> Tensor:
     r"""Return the principal angles between two subspaces, ascending, in radians.
 
     With orthonormal columns A and B (n x k): cosines are the singular values of :math:`A^\top B`,
-    sines those of :math:`B - A A^\top B`, and each angle is the arc tangent of the two. The arc
-    cosine alone cannot see angles below 1e-8 and is off by 1e-9 at 1e-7 (Bjorck and Golub 1973).
+    sines those of :math:`B - A A^\top B`, and each angle is the arc tangent of sine and cosine. The
+    arc cosine cannot see angles below 1e-8 and is off by 1e-9 at 1e-7 (Bjorck and Golub 1973).
     """
     cross = first.T @ second
     cosines = torch.linalg.svdvals(cross.cpu())
     rest = second - first @ cross
+    # Ascending sines beside descending cosines: place i of both belongs to one angle.
     sines = singular_values(rest).flip(0) if rest.numel() else cosines.new_zeros(0)
-    # Of more vectors than dimensions remain outside, the others have no sine at all.
+    # When k exceeds the dimensions outside, the missing sines are 0.
     missing = len(cosines) - len(sines)
     sines = torch.cat([sines.new_zeros(missing), sines]) if missing > 0 else sines
     return torch.atan2(sines, cosines)
 
 
 def top_energy(values: Tensor, rank: int) -> float:
-    r"""Return the share of the energy in the top ``rank``, of the squares of ``values``.
+    r"""Return the share of the energy, the sum of squares, in the top ``rank`` of ``values``.
 
     .. math:: \sum_{i \le k} \sigma_i^2 / \sum_i \sigma_i^2
 
@@ -195,9 +201,9 @@ def energy_off_principal(update: Tensor, left: Tensor, right: Tensor) -> float:
 
     .. math:: 1 - \|U_k^\top \Delta W V_k\|_F^2 / \|\Delta W\|_F^2
 
-    ``left`` (m x k) and ``right`` (n x k) are of the base weights. An update in random directions
-    has 1 - k^2 / (m n). NaN where the update is zero. The subspace of singular *vectors* is not the
-    principal *mask* of entries: the two overlaps answer different questions.
+    ``left`` (m x k) and ``right`` (n x k) are singular vectors of the base weights. An update in
+    random directions has 1 - k^2 / (m n). NaN where the update is zero. This subspace is not the
+    principal *mask*, which is a set of entries: the two overlaps answer different questions.
     """
     total = float(update.square().sum())
     inside = float((left.T @ update @ right).square().sum())
@@ -212,7 +218,7 @@ def stable_rank(values: Tensor) -> float:
 def numerical_rank(values: Tensor, shape: Sequence[int]) -> int:
     r"""Return how many singular values exceed :math:`\max(m, n) \, 2^{-52} \sigma_1`.
 
-    The tolerance is NumPy's and MATLAB's, of the float64 arithmetic and not of the storage: a
+    The tolerance, NumPy's and MATLAB's, is that of float64 arithmetic and not of the storage: a
     low-rank update that was rounded to bf16 has full rank.
     """
     if not values[0] > 0:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlvr.checkpoint import write_bytes, write_json
+from rlvr.files import write_bytes, write_json
 
 W = "W0: base weights, W+: tuned weights, dW = W+ - W0 of the stored values, moved: bf16 mask"
 PLACE: dict[str, tuple[str, str]] = {
@@ -92,7 +92,7 @@ def write_table(
     settings: Mapping[str, Any],
     empty: str = EMPTY,
 ) -> None:
-    """Write a CSV and beside it ``<name>.columns.json``, the unit and formula of each column."""
+    """Write a CSV, and ``<name>.columns.json`` with the unit and formula of each column."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)

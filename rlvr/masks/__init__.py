@@ -1,7 +1,7 @@
 """Update masks: which entries of the policy may move. Importing this registers the builders."""
 
 from rlvr.masks.calibrate import Calibration, calibrate
-from rlvr.masks.mask import Mask, build_mask, check_base, check_files, load_mask
+from rlvr.masks.mask import Mask, build_mask, check_built_from, check_files, load_mask
 from rlvr.masks.spec import MaskSpec, check_spec, density_bounds, parse_spec
 
 __all__ = [
@@ -10,7 +10,7 @@ __all__ = [
     "MaskSpec",
     "build_mask",
     "calibrate",
-    "check_base",
+    "check_built_from",
     "check_files",
     "check_spec",
     "density_bounds",

@@ -13,6 +13,7 @@ def pack_bits(mask: Tensor) -> Tensor:
     Equal to ``numpy.packbits(mask, bitorder="little")`` of the flattened mask.
     """
     flat = mask.reshape(-1).to(torch.uint8)
+    # Padding to whole bytes; -n % 8 is the number of missing entries.
     padded = torch.nn.functional.pad(flat, (0, -flat.numel() % 8)).view(-1, 8)
     weights = 2 ** torch.arange(8, dtype=torch.uint8, device=mask.device)
     return (padded * weights).sum(dim=1, dtype=torch.uint8)
@@ -26,23 +27,25 @@ def unpack_bits(bits: Tensor, shape: Sequence[int]) -> Tensor:
 
 @cache
 def _byte_words(device: torch.device) -> Tensor:
-    """Return per byte value its eight bools as one 64-bit word: one look-up instead of shifts."""
+    """Return the eight bools of each byte value as one 64-bit word: one look-up, no shifts."""
     values = torch.arange(256, device=device).unsqueeze(1)
     bools = (values >> torch.arange(8, device=device) & 1).bool()
+    # Eight bools are eight bytes, and so one int64: a gather of words is a gather of octets.
     return bools.view(torch.int64).squeeze(1)
 
 
 def set_positions(bits: Tensor, count: int) -> Tensor:
     """Return the positions of the ``count`` set bits, int64, ascending.
 
-    Equal to ``unpack_bits(bits, shape).nonzero()``, which on a CPU is a branch that the processor
-    guesses wrong for every other entry; this walks bytes, and is twice as fast at density 1/2.
+    Equal to ``unpack_bits(bits, shape).nonzero()``. On a CPU that is a branch per entry, which the
+    processor guesses wrong half of the time; this walks bytes and is twice as fast at density 1/2.
     """
     values = bits.to(torch.int64)
     sizes, places = _byte_tables(bits.device)
     counts = sizes.index_select(0, values)
     byte = torch.repeat_interleave(counts, output_size=count)
-    # Of a byte's first set bit: where its places begin in the table, less its rank of all.
+    # Table offset of the byte, minus the number of bits set before it: adding the rank of a set bit
+    # among all set bits then gives that bit's own place in the table.
     first = values * 8 - (counts.cumsum(0) - counts)
     rank = torch.arange(count, device=bits.device)
     place = places.index_select(0, rank.add_(first.index_select(0, byte)))
@@ -51,10 +54,10 @@ def set_positions(bits: Tensor, count: int) -> Tensor:
 
 @cache
 def _byte_tables(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return per byte value the number of its set bits, and their places, eight to a value."""
+    """Return the number of set bits of each byte value, and their places, eight slots a value."""
     places = [[place for place in range(8) if value >> place & 1] for value in range(256)]
-    padded = [found + [0] * (8 - len(found)) for found in places]
-    sizes = torch.tensor([len(found) for found in places], device=device)
+    padded = [own + [0] * (8 - len(own)) for own in places]
+    sizes = torch.tensor([len(own) for own in places], device=device)
     return sizes, torch.tensor(padded, device=device).view(-1)
 
 

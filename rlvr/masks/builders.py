@@ -28,6 +28,7 @@ from rlvr.schema import RecipeError
 
 def exact_density(density: float) -> Fraction:
     """Return the decimal fraction that the user wrote: 0.1 is a tenth, not its nearest double."""
+    # A double is within 1e-16 of what was written; the simplest fraction nearby is that number.
     return Fraction(density).limit_denominator(10**9)
 
 
@@ -39,6 +40,7 @@ def count_of(density: Fraction, entries: int) -> int:
 def generator_for(name: str, seed: int) -> torch.Generator:
     """Return the random generator of one matrix; unlike ``hash``, the same in every process."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    # 63 bits: manual_seed takes a signed 64-bit integer.
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
@@ -47,8 +49,10 @@ def largest(values: Tensor, count: int) -> Tensor:
     flat = values.reshape(-1)
     if count == 0:
         return torch.zeros_like(values, dtype=torch.bool)
+    # A threshold and its ties take linear time, where a sort would take n log n.
     threshold = _kth_smallest(flat, flat.numel() - count)
     mask = flat > threshold
+    # What is still missing comes from the entries equal to the threshold, lowest index first.
     ties = (flat == threshold).nonzero().squeeze(1)
     mask[ties[: count - int(mask.count_nonzero())]] = True
     return mask.view(values.shape)
@@ -69,6 +73,7 @@ def smallest(values: Tensor, count: int) -> Tensor:
 
 def principal_magnitude(weight: Tensor, name: str, rank: int, svd: Svd) -> Tensor:
     r"""Return :math:`|W^{(k)}|`, the entrywise magnitude of the rank-k reconstruction."""
+    # Seed 0 always: the sketch of the randomised SVD is no part of a mask's own randomness.
     return low_rank(weight.float(), rank, svd=svd, generator=generator_for(name, 0)).abs()
 
 
@@ -91,6 +96,7 @@ def off_principal(
     count that falls on a half is rounded down here.
     """
     magnitude = principal_magnitude(weight, name, rank, svd)
+    # Not ``smallest``: its ties would differ from those of ``principal``.
     return ~largest(magnitude, count_of(1 - exact_density(density), weight.numel()))
 
 
@@ -135,6 +141,7 @@ def random(
         count = int(like.sum())
     else:
         raise RecipeError("random: give exactly one of density and like")
+    # On the CPU, so that every device draws the same mask.
     order = torch.randperm(weight.numel(), generator=generator_for(name, seed))
     mask = torch.zeros(weight.numel(), dtype=torch.bool)
     mask[order[:count]] = True

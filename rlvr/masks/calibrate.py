@@ -1,10 +1,10 @@
 r"""The rank at which the safe mask of some weights has a given density.
 
 The paper (arXiv 2511.08567, table 4) reports a safe mask of 74.02 % and not the rank of its
-principal part. With both densities at 1/2 a rank of 1 gives about 3/4 (the reconstruction tells
-little of the magnitudes) and the full rank 1/2 (it is the weights), so the published density tells
-the rank. Between them it usually falls, which is not guaranteed: the search brackets each crossing
-of a grid and says so where it finds several.
+principal part. With both densities at 1/2, rank 1 gives about 3/4 (the reconstruction says little
+about the magnitudes) and full rank gives 1/2 (the reconstruction is the weights). So the published
+density tells the rank. The density usually falls from the one to the other, but need not: the
+search brackets every crossing of a grid, and reports several where there are several.
 """
 
 import itertools
@@ -34,6 +34,7 @@ def safe_counts(
 
     The counts are those of ``safe`` with ``svd="exact"``; one decomposition serves all ranks.
     """
+    # One decomposition: the reconstruction of any rank is a prefix of its columns.
     left, values, right_t = exact_svd(weight.float())
     low = low_magnitude(weight, name, density=low_density)
     principal = count_of(exact_density(principal_density), weight.numel())
@@ -55,17 +56,17 @@ class Calibration:
 
     @property
     def rank(self) -> int:
-        """The rank whose density is nearest to the target; of two, the smaller."""
+        """The rank with the density nearest to the target; the smaller of two equally near."""
         return min(self.densities, key=lambda rank: abs(self.densities[rank] - self.target))
 
     @property
     def error(self) -> float:
-        """Density at the rank less the target."""
+        """Density at the rank minus the target."""
         return self.densities[self.rank] - self.target
 
     @property
     def reached(self) -> bool:
-        """Whether the target is, or lies between, densities that were found."""
+        """Whether the target is one of the densities, or lies between two of them."""
         return bool(self.brackets) or self.error == 0
 
 
@@ -75,7 +76,7 @@ def grid(most: int) -> list[int]:
 
 
 def crossings(densities: dict[int, float], target: float) -> list[tuple[int, int]]:
-    """Return the neighbouring ranks between whose densities ``target`` lies."""
+    """Return the pairs of neighbouring ranks with ``target`` between their densities."""
     ranks = sorted(densities)
     return [
         (low, high)
@@ -135,6 +136,7 @@ def calibrate(
             raise RecipeError("--targets: there is no matrix to calibrate on")
         densities |= {rank: count / entries for rank, count in zip(ranks, moving, strict=True)}
         brackets = crossings(densities, target)
+        # Empty when every bracket is two neighbouring ranks, which ends the loop.
         ranks = sorted({rank for low, high in brackets for rank in between(low, high)})
     ordered = dict(sorted(densities.items()))
     return Calibration(target, ordered, entries, crossings(ordered, target))

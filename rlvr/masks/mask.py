@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from rlvr.checkpoint import write_bytes
+from rlvr.files import write_bytes
 from rlvr.masks.bits import count_bits, pack_bits, unpack_bits
 from rlvr.masks.spec import MaskSpec
-from rlvr.registry import mask_builder
+from rlvr.registry import mask_builder, place, shown
 from rlvr.schema import RecipeError
 
 _KEY = "rlvr_update_mask"  # the metadata entry by which a file is known to be a mask
@@ -81,6 +81,7 @@ class Mask(Mapping[str, Tensor]):
     def fingerprint(self) -> str:
         """Return the SHA-256 over names, shapes and bits, sorted by name."""
         digest = hashlib.sha256()
+        # Sorted, so that the order in which matrices were built does not matter.
         for name in sorted(self.shapes):
             digest.update(json.dumps([name, *self.shapes[name]]).encode())
             digest.update(self.bits[name].numpy().tobytes())
@@ -140,9 +141,14 @@ def file(weight: Tensor, name: str, *, path: str) -> Tensor:
     return mask[name].to(weight.device)
 
 
-@lru_cache(maxsize=2)
 def read_mask(path: str) -> Mask:
     """Return the mask of a file, read once for its checks and all its matrices."""
+    file = Path(path)
+    return _load_once(path, file.stat().st_mtime_ns if file.is_file() else 0)
+
+
+@cache  # of any number of files, since each matrix of a union reads them all; build_mask clears it
+def _load_once(path: str, changed: int) -> Mask:
     return Mask.load(path)
 
 
@@ -161,7 +167,7 @@ def check_files(spec: MaskSpec, shapes: Mapping[str, Sequence[int]], where: str 
         check_files(nested, shapes, path)
 
 
-def check_base(spec: MaskSpec, base_weights: str, where: str = "mask") -> None:
+def check_built_from(spec: MaskSpec, base_weights: str, where: str = "mask") -> None:
     """Raise where a mask file that ``spec`` names was built from other base weights."""
     if spec.builder == "file":
         built_from = read_mask(spec.options["path"]).provenance.get("base_weights", base_weights)
@@ -171,7 +177,7 @@ def check_base(spec: MaskSpec, base_weights: str, where: str = "mask") -> None:
                 f"and this policy has {base_weights[:12]}; build it for these"
             )
     for nested, path in spec.nested(where):
-        check_base(nested, base_weights, path)
+        check_built_from(nested, base_weights, path)
 
 
 def _build(spec: MaskSpec, weight: Tensor, name: str) -> Tensor:
@@ -183,13 +189,18 @@ def _build(spec: MaskSpec, weight: Tensor, name: str) -> Tensor:
         return [built(item) for item in value] if isinstance(value, list) else value
 
     options = {key: built(value) for key, value in spec.options.items()}
-    mask = mask_builder.get(spec.builder, "mask")(weight, name, **options)
-    if mask.dtype != torch.bool or mask.shape != weight.shape:
-        raise ValueError(
-            f"mask builder {spec.builder!r}: returned {mask.dtype} of shape {tuple(mask.shape)} "
-            f"for {name!r}; return torch.bool of the weight's shape {tuple(weight.shape)}"
-        )
-    return mask
+    # A builder gets a copy: one that works in place must not change the policy.
+    mask = mask_builder.call(spec.builder, f" of {name!r}", weight.clone(), name, **options)
+    if isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape == weight.shape:
+        return mask
+    kind = shown(mask)
+    if isinstance(mask, Tensor):
+        kind = f"a tensor of {mask.dtype} and shape {tuple(mask.shape)}"
+    raise RecipeError(
+        f"mask builder {spec.builder!r} of {name!r}: "
+        f"{place(mask_builder.functions[spec.builder])}: returned {kind}; return a tensor of "
+        f"torch.bool and of the weight's shape {tuple(weight.shape)}, true where it may move"
+    )
 
 
 def require_finite(weight: Tensor, name: str) -> None:
@@ -208,6 +219,7 @@ def build_mask(
     Raises:
         ValueError: a base weight is not finite, a name comes twice, or no entry at all may move.
     """
+    # Packed at once: all bool masks of a 7B model together would take 7 GB.
     bits: dict[str, Tensor] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     for name, weight in weights:
@@ -216,6 +228,7 @@ def build_mask(
         require_finite(weight, name)
         bits[name] = pack_bits(_build(spec, weight.detach(), name)).cpu()
         shapes[name] = tuple(weight.shape)
+    _load_once.cache_clear()
     if not any(count_bits(packed) for packed in bits.values()):
         raise RecipeError(f"mask {spec.to_dict()}: no entry of any matrix may move")
     return Mask(bits, shapes, {"spec": spec.to_dict(), **(provenance or {})})

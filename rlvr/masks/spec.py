@@ -115,9 +115,11 @@ def density_bounds(spec: MaskSpec) -> tuple[float, float]:
     if builder == "safe":
         low, principal = options["low_density"], options["principal_density"]
         return max(low, 1 - principal), min(1.0, low + 1 - principal)
+    # The complement of the densest mask is the sparsest one.
     if builder == "complement":
         low, high = density_bounds(options["of"])
         return 1 - high, 1 - low
+    # The parts may overlap in any way, which gives the bounds of Frechet.
     if builder in ("union", "intersection"):
         lows, highs = zip(*(density_bounds(part) for part in options["of"]), strict=True)
         if builder == "union":

@@ -1,7 +1,7 @@
 """The entries of a parameter that may move, walked block by block from packed bits.
 
-Positions are found anew at each walk. Kept, they would take 8 bytes per moving entry, as much as
-both moments; for a block at a time they cost bandwidth and a bounded buffer.
+Positions are unpacked at each walk. To keep them would take 8 bytes per moving entry, as much as
+both moments; one block at a time costs bandwidth and a bounded buffer.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ _INTEGERS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 class Block:
     """A run of entries: ``flat`` in the row-major tensor, ``moving`` in the compact vector.
 
-    ``index`` are the positions in the run that may move, int64, ascending; ``None`` for all.
+    ``index`` holds the positions within the run that may move, int64, ascending; ``None``: all do.
     """
 
     flat: slice
@@ -51,6 +51,7 @@ class Entries:
         """Take the mask of what this rank holds; ``before`` entries move on lower ranks."""
         self.name, self.shape = name, mask.shapes[name]
         self._size = _CPU_BLOCK if device.type == "cpu" else _GPU_BLOCK
+        # Block i holds the moving entries _starts[i] .. _starts[i + 1] of the compact vector.
         self._starts = [0, *count_runs(mask.bits[name], self._size // 8).cumsum(0).tolist()]
         self.count, self.numel = self._starts[-1], mask.numel(name)
         self.is_full = self.count == self.numel
@@ -67,18 +68,21 @@ class Entries:
             if self.is_full:
                 yield Block(flat, moving, None)
             elif count:
+                # Blocks are multiples of 8 entries, so a block begins at a whole byte.
                 bits = self.bits[start // 8 : -(-flat.stop // 8)]
                 yield Block(flat, moving, _positions(bits, flat.stop - start, count))
 
     def tile_starts(self, tile: int) -> Tensor:
         """Return how many entries move before each ``tile`` of entries, int32."""
         if self._tiles is None:
+            # An exclusive prefix sum: the cumulative count minus the tile's own.
             counts = count_runs(self.bits, tile // 8)
             self._tiles = (counts.cumsum(0) - counts).to(torch.int32)
         return self._tiles
 
     def gather(self, tensor: Tensor) -> Tensor:
         """Return a copy of the moving entries of ``tensor`` as one float32 vector."""
+        # Filled block by block: a whole index vector would take twice the vector's memory.
         vector = torch.empty(self.count, dtype=torch.float32, device=tensor.device)
         for block in self.blocks():
             vector[block.moving] = block.read(tensor)

@@ -17,7 +17,7 @@ from rlvr.masks import Mask
 from rlvr.optim.entries import Entries
 from rlvr.optim.rule import adamw
 
-TILE = 2048  # entries; 8 bytes of state each, a 512th of a byte per entry
+TILE = 2048  # entries; one int32 start per tile is 1/512 byte per entry
 MAX_ENTRIES = 1 << 30  # entries are numbered in 32 bits
 
 
@@ -28,7 +28,8 @@ def _round_to_bf16(value, seed, entry, STOCHASTIC: tl.constexpr):
     if STOCHASTIC:
         noise = tl.randint(seed, entry).to(tl.int32, bitcast=True) & 0xFFFF
     else:
-        noise = 0x7FFF + ((bits >> 16) & 1)  # to nearest, ties to even
+        noise = 0x7FFF + ((bits >> 16) & 1)  # to nearest; the kept last bit breaks ties to even
+    # A bfloat16 is the upper half of a float32: add, then clear the lower 16 bits.
     rounded = (bits + noise) & -65536
     is_finite = (bits & 0x7F800000) != 0x7F800000
     return tl.where(is_finite, rounded, bits).to(tl.float32, bitcast=True)
@@ -62,6 +63,7 @@ def _update(
     byte = tl.load(bits + entry // 8, mask=entry < numel, other=0).to(tl.int32)
     bit = (byte >> (entry % 8)) & 1
     moves = bit == 1
+    # The rank of each moving entry among all: where its state is in the compact vectors.
     place = tl.load(starts + tile) + tl.cumsum(bit, 0) - bit
     if COMPACT:
         grad = tl.load(grads + place, mask=moves, other=0.0)
@@ -75,10 +77,12 @@ def _update(
     mean_sq = tl.load(mean_sqs + place, mask=moves, other=0.0)
     mean += rate1 * (grad - mean)
     mean_sq = mean_sq * beta2 + rate2 * grad * grad
+    # div_rn and sqrt_rn round to nearest as torch does; plain / and sqrt are approximate on GPUs.
     scale = tl.div_rn(tl.sqrt_rn(mean_sq), bias2) + eps
     weight = weight * decay - step_size * tl.div_rn(mean, scale)
     tl.store(means + place, mean, mask=moves)
     tl.store(mean_sqs + place, mean_sq, mask=moves)
+    # The master keeps all 32 bits; only what goes into the weight is rounded.
     if MASTER:
         tl.store(masters + place, weight, mask=moves)
     if weights.dtype.element_ty == tl.bfloat16:
@@ -137,6 +141,7 @@ def kernel_agrees(device: torch.device) -> bool:
     Compiled code differs between GPUs and versions of Triton; this costs milliseconds, once.
     """
     generator = torch.Generator().manual_seed(0)
+    # Seven entries more than a tile: a partial second tile, whose last byte has an unused bit.
     bools = torch.rand(TILE + 7, generator=generator) < 0.5
     entries = Entries(Mask.from_bools({"probe": bools}), "probe", device)
     draws = torch.randn(3, TILE + 7, generator=generator).to(device)

@@ -10,14 +10,14 @@ With W the weights, g the gradient and all vectors holding only the entries wher
     w \leftarrow w - \frac{\eta}{1 - \beta_1^t}
         \frac{m}{\sqrt{v} / \sqrt{1 - \beta_2^t} + \epsilon}
 
-Frozen entries are never written, have no moments and do not decay. Since gradients are restricted
-before anything reads them, clipping, accumulation, gradient averaging and the logged norm are those
-of the restricted problem. The operations and their order are those of ``torch.optim.AdamW``
-without foreach and fused, so that a mask of ones gives the same bits.
+Frozen entries are never written, have no moments and do not decay. Gradients are restricted before
+anything reads them; so clipping, accumulation, averaging and the logged norm are those of the
+restricted problem. The operations and their order are those of ``torch.optim.AdamW`` without
+foreach and fused, so that a mask of ones gives the same bits.
 
-The update is computed in float32 whatever the weights are. Of bfloat16 weights, w is a float32
-master copy of the entries that may move, rounded to nearest into the weights (``"master"``), or
-the weights themselves, rounded stochastically (``"stochastic"``).
+The update is computed in float32. For bfloat16 weights, w is either a float32 master copy of the
+entries that may move, rounded to nearest into the weights (``"master"``), or the weights
+themselves, rounded stochastically (``"stochastic"``).
 
 Source: arXiv 1711.05101, algorithm 2; the masks are those of arXiv 2511.08567, section 5.
 """
@@ -68,7 +68,7 @@ class MaskedAdamW(torch.optim.Optimizer):
         """Take over the named parameters, or groups of them with options of their own.
 
         Args:
-            bf16_update: how bfloat16 weights take an update; no matter for float32 weights.
+            bf16_update: how bfloat16 weights take an update; float32 weights ignore it.
             free_gradients: accumulate each gradient as a float32 vector over the entries that may
                 move, and set ``.grad`` to None at once; then clip by ``clip_grad_norm_``.
             seed: of the stochastic rounding, which uses no global random state.
@@ -85,6 +85,7 @@ class MaskedAdamW(torch.optim.Optimizer):
         self._gradients = FreedGradients(self._entries)
         self._generators: dict[torch.device, torch.Generator] = {}
         self._handles: list[RemovableHandle] = []
+        # The second set rides in the param groups, so that state_dict() carries it.
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         saved = {"bf16_update": bf16_update, "seed": seed, FINGERPRINT: mask.fingerprint()}
         super().__init__(named_parameters, defaults | saved)
@@ -93,6 +94,7 @@ class MaskedAdamW(torch.optim.Optimizer):
             raise ValueError(f"mask entry {min(unused)!r} matches no parameter of the optimizer")
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
+        # torch normalises the group first: names beside parameters, defaults filled in.
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         check_options(group)
@@ -104,19 +106,21 @@ class MaskedAdamW(torch.optim.Optimizer):
 
     def _adopt(self, name: str, parameter: Tensor) -> None:
         held, before = local_mask(self.mask, name, parameter)
+        # A tensor hashes by identity: an engine that replaces the parameter needs ``rebind``.
         entries = self._entries[parameter] = Entries(held, name, parameter.device, before)
         if entries.is_full and not self._free_gradients:
-            return
+            return  # nothing to restrict
         hook = self._gradients.take if self._free_gradients else restricting_hook(entries)
+        # Post-accumulate, not a tensor hook: FSDP2 calls only this one, with the sharded gradient.
         self._handles.append(parameter.register_post_accumulate_grad_hook(hook))
 
     def rebind(self, named_parameters: Iterable[tuple[str, Tensor]]) -> None:
         """Find the parameters anew by name, after an engine has replaced them by its shards."""
-        found = dict(named_parameters)
+        current = dict(named_parameters)
         self.release()
         self._entries.clear()
         for group in self.param_groups:
-            group["params"] = [found[name] for name in group["param_names"]]
+            group["params"] = [current[name] for name in group["param_names"]]
             for name, parameter in zip(group["param_names"], group["params"], strict=True):
                 self._adopt(name, parameter)
 
@@ -168,7 +172,7 @@ class MaskedAdamW(torch.optim.Optimizer):
         if not state:
             self._start(parameter, state, group)
         held = local(parameter)
-        state["step"] += 1
+        state["step"] += 1  # before its use: bias corrections count steps from 1
         step, master = int(state["step"].item()), state.get("master")
         seed = self._seed(parameter, group, step)
         if _has_kernel(entries, held.device):
@@ -185,6 +189,7 @@ class MaskedAdamW(torch.optim.Optimizer):
             adamw(
                 weights, grads, state["exp_avg"][moving], state["exp_avg_sq"][moving], step, group
             )
+            # With a master, ``weights`` is a view of it and already up to date.
             block.write(held, weights if rounding is None else rounding(weights))
 
     def _start(self, parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
@@ -218,6 +223,10 @@ class MaskedAdamW(torch.optim.Optimizer):
             if "master" in state
             for block in self._entries[parameter].blocks()
         )
+
+    def mask_bytes(self) -> int:
+        """Return the bytes of the packed masks that this rank holds."""
+        return sum(entries.bits.numel() for entries in self._entries.values())
 
     def save_shards(self, folder: Path) -> None:
         """Save the state of sharded parameters, a file per rank; every rank must call."""

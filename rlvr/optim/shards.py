@@ -1,8 +1,8 @@
 """Sharded parameters (FSDP2): each rank restricts, updates and saves the rows that it holds.
 
-``fully_shard`` divides a matrix by rows, so a rank's entries are one run of the row-major order and
-its compact vectors are one run of the whole ones. States therefore move between world sizes by
-joining the ranks' vectors and cutting them anew.
+``fully_shard`` divides a matrix by rows. A rank's entries are therefore consecutive in row-major
+order, and its compact vectors are a consecutive part of the whole ones. To change the number of
+ranks, the ranks' vectors are joined and cut again.
 """
 
 from collections.abc import Mapping
@@ -36,19 +36,21 @@ def read_state(folder: Path, ranges: Mapping[int, slice]) -> dict[str, Any]:
 
     Args:
         folder: what ``save_state`` wrote, by all ranks.
-        ranges: of each parameter by its number in the state dict, the run of its moving entries
-            that this rank holds.
+        ranges: by the number of a parameter in the state dict, which of its moving entries this
+            rank holds.
 
     Raises:
         RecipeError: a rank's file is missing.
     """
-    found = sorted(folder.glob("optimizer-*-of-*.pt"))
-    world = int(found[0].stem.rsplit("-", 1)[-1]) if found else 1
-    if len(found) != world:
-        raise RecipeError(f"{folder}: holds {len(found)} of {world} optimizer files; it is damaged")
-    parts = [torch.load(file, map_location="cpu", mmap=True, weights_only=True) for file in found]
+    files = sorted(folder.glob("optimizer-*-of-*.pt"))
+    world = int(files[0].stem.rsplit("-", 1)[-1]) if files else 1
+    if len(files) != world:
+        raise RecipeError(f"{folder}: holds {len(files)} of {world} optimizer files; it is damaged")
+    # mmap: every rank opens all files and reads only its own part of them.
+    parts = [torch.load(file, map_location="cpu", mmap=True, weights_only=True) for file in files]
     state: dict[int, dict[str, Tensor]] = {}
     for number, run in ranges.items():
+        # A rank without rows of this parameter saved no state of it.
         shards = [part["state"][number] for part in parts if number in part["state"]]
         if shards:
             state[number] = {key: _cut([shard[key] for shard in shards], run) for key in shards[0]}

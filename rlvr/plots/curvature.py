@@ -30,7 +30,7 @@ def masks_figure(rows: Sequence[Row], masks: Mapping[str, Row]) -> tuple[Draw, t
     }
 
     def draw(figure: Figure, theme: Theme) -> None:
-        jitter = np.random.default_rng(0)
+        jitter = np.random.default_rng(0)  # up and down only, so that equal matrices stay visible
         for axes, (key, title) in zip(
             figure.subplots(1, 2, sharey=True, sharex=True), panels.items(), strict=True
         ):
@@ -43,7 +43,7 @@ def masks_figure(rows: Sequence[Row], masks: Mapping[str, Row]) -> tuple[Draw, t
                 axes.plot(own, y, ".", color=theme.muted, alpha=0.45, markersize=5)
                 _interval(axes, place, masks[mask], key, theme)
             axes.set_title(title)
-            axes.set_xscale("log")
+            axes.set_xscale("log")  # twice as sharp and half as sharp are equally far from 1
             axes.xaxis.set_major_locator(FixedLocator(_TICKS))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
             axes.xaxis.set_minor_locator(NullLocator())
@@ -69,7 +69,7 @@ def _interval(axes: Axes, place: float, row: Row, key: str, theme: Theme) -> Non
 
 
 def length_figure(masks: Mapping[str, Row]) -> tuple[Draw, tuple]:
-    """Return the share of the Fisher length on each mask, beside its energy and random masks."""
+    """Return the share of the Fisher length on each mask, with its energy and random masks."""
 
     def draw(figure: Figure, theme: Theme) -> None:
         axes = figure.subplots()

@@ -26,16 +26,16 @@ def spectra_figure(names: Sequence[str], vectors: Sequence[Vectors]) -> tuple[Dr
 
     def draw(figure: Figure, theme: Theme) -> None:
         panels = figure.subplots(2, len(names), squeeze=False, sharex="col")
-        for column, (name, found) in enumerate(zip(names, vectors, strict=True)):
+        for column, (name, vector) in enumerate(zip(names, vectors, strict=True)):
             top, bottom = panels[0][column], panels[1][column]
-            before, after = found["before"], found["after"]
+            before, after = vector["before"], vector["after"]
             index = np.arange(1, len(before) + 1)
             tidy(top, theme)
             tidy(bottom, theme)
             top.semilogy(index, before, color=theme.muted, linewidth=4, alpha=0.45, label="base")
             top.semilogy(index, after, color=color_of(1, theme), linewidth=1.3, label="tuned")
             top.set_title(name)
-            _draw_change(bottom, index, before, found.get("null"), theme.muted, "shuffled update")
+            _draw_change(bottom, index, before, vector.get("null"), theme.muted, "shuffled update")
             _draw_change(bottom, index, before, after, color_of(0, theme), "this update")
             bottom.set_xlabel("index of the singular value")
         panels[0][0].set_ylabel("singular value")
@@ -53,8 +53,10 @@ def spectra_figure(names: Sequence[str], vectors: Sequence[Vectors]) -> tuple[Dr
 def _draw_change(axes: Axes, index: Any, before: Any, after: Any, color: str, label: str) -> None:
     if after is None or not before.max():
         return
+    # The floor keeps singular values of 0 from dividing by 0.
     change = np.abs(after - before) / np.maximum(before, _TINY * before.max())
     if change.max() > 0:
+        # A logarithmic axis cannot show 0: no change stands at the floor.
         axes.semilogy(index, np.maximum(change, _TINY), color=color, linewidth=1.0, label=label)
 
 
@@ -70,6 +72,7 @@ def angles_figure(rows: Sequence[Row]) -> tuple[Draw, tuple]:
                 own = [row for row in rows if row["kind"] == kind]
                 x = _places(own, rows)
                 color = color_of(index, theme)
+                # The null is missing with --fast, for all matrices alike.
                 null = [row[f"max_angle_{side}_null_deg"] for row in own]
                 if all(value is not None for value in null):
                     axes.plot(x, null, ":", color=color, linewidth=1.2, alpha=0.8)
@@ -100,6 +103,7 @@ def _places(own: Sequence[Row], rows: Sequence[Row]) -> list[int]:
 
 def _log_if_wide(axes: Axes, values: Sequence[float]) -> None:
     positive = [value for value in values if value > 1e-9]
+    # From 30 times on, the small ones would lie on a linear axis's bottom.
     if positive and max(positive) > 30 * min(positive):
         axes.set_yscale("log")
         axes.set_ylim(bottom=min(positive) / 2)
@@ -108,7 +112,7 @@ def _log_if_wide(axes: Axes, values: Sequence[float]) -> None:
 
 
 def overlap_figure(by_kind: Mapping[str, Row], total: Row) -> tuple[Draw, tuple]:
-    """Return the overlap with each mask beside chance and beside what rounding alone shows."""
+    """Return the overlap with each mask, next to chance and to what only rounding shows."""
     kinds = ordered_kinds(list(by_kind))
     lines = [("all", total), *((kind, by_kind[kind]) for kind in kinds)]
 
@@ -131,7 +135,7 @@ def overlap_figure(by_kind: Mapping[str, Row], total: Row) -> tuple[Draw, tuple]
             Line2D([], [], color=theme.ink, marker="|", linestyle="", markersize=14),
             Line2D([], [], color=color_of(1, theme), marker="D", linestyle="", fillstyle="none"),
         ]
-        labels = ["this update", "random places", "rounding alone"]
+        labels = ["this update", "random places", "only rounding"]
         figure.legend(marks, labels, loc="outside lower center", ncols=3, frameon=False)
 
     return draw, (9.6, 1.9 + 0.32 * len(lines))
@@ -145,16 +149,16 @@ def _widen(axes: Axes, least: float) -> None:
 
 
 def _draw_overlap(axes: Axes, place: int, row: Row, mask: str, theme: Theme) -> None:
-    found, chance = row[f"overlap_{mask}"], row[f"overlap_{mask}_random"]
+    share, chance = row[f"overlap_{mask}"], row[f"overlap_{mask}_random"]
     null = row[f"overlap_{mask}_null"]
-    if found is None:
+    if share is None:
         inside = axes.get_yaxis_transform()
         axes.text(0.5, place, "nothing moved", color=theme.muted, ha="center", va="center",
                   transform=inside)  # fmt: skip
         return
-    axes.plot([chance, found], [place, place], color=color_of(0, theme), linewidth=2, alpha=0.4)
+    axes.plot([chance, share], [place, place], color=color_of(0, theme), linewidth=2, alpha=0.4)
     axes.plot(chance, place, "|", color=theme.ink, markersize=16, markeredgewidth=2)
-    axes.plot(found, place, "o", color=color_of(0, theme), markersize=8)
+    axes.plot(share, place, "o", color=color_of(0, theme), markersize=8)
     if null is not None:
         axes.plot(null, place, "D", color=color_of(1, theme), fillstyle="none", markersize=7)
 
@@ -163,6 +167,7 @@ def sparsity_figure(rows: Sequence[Row]) -> tuple[Draw, tuple]:
     """Return the bf16-aware update sparsity of every matrix as a heat map, block by kind."""
     kinds = ordered_kinds([row["kind"] for row in rows])
     layers = sorted({-1 if row["layer"] is None else row["layer"] for row in rows})
+    # Several matrices of a kind in a block (experts) are averaged; a missing one stays empty.
     sums, counts = np.zeros((2, len(kinds), len(layers)))
     for row in rows:
         at = kinds.index(row["kind"]), layers.index(-1 if row["layer"] is None else row["layer"])
@@ -174,7 +179,7 @@ def sparsity_figure(rows: Sequence[Row]) -> tuple[Draw, tuple]:
         axes = figure.subplots()
         image = axes.imshow(shares, aspect="auto", cmap=theme.heat, interpolation="nearest")
         names = ["-" if layer < 0 else str(layer) for layer in layers]
-        step = max(1, len(layers) // 16)
+        step = max(1, len(layers) // 16)  # at most about 16 ticks, however deep the model
         axes.set_xticks(range(0, len(layers), step), names[::step])
         axes.set_yticks(range(len(kinds)), kinds)
         axes.tick_params(length=0)
@@ -194,13 +199,14 @@ def _write_cells(axes: Axes, shares: np.ndarray) -> None:
     for (line, column), share in np.ndenumerate(shares):
         if np.isfinite(share):
             red, green, blue, _ = image.cmap(image.norm(share))
+            # Perceived brightness (ITU-R BT.601) decides on white or black digits.
             dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.55
             axes.text(column, line, f"{100 * share:.1f}", ha="center", va="center", fontsize=8.5,
                       color="#ffffff" if dark else "#1f2328")  # fmt: skip
 
 
 def agreement_figure(by_kind: Mapping[str, Row], total: Row) -> tuple[Draw, tuple]:
-    """Return the Jaccard index of runs by kind of matrix, beside that of independent runs."""
+    """Return the Jaccard index of runs by kind of matrix, next to that of independent runs."""
     lines = [("all", total), *((kind, by_kind[kind]) for kind in ordered_kinds(list(by_kind)))]
 
     def draw(figure: Figure, theme: Theme) -> None:
@@ -208,14 +214,14 @@ def agreement_figure(by_kind: Mapping[str, Row], total: Row) -> tuple[Draw, tupl
         tidy(axes, theme)
         axes.grid(visible=False, axis="y")
         for place, (_, row) in enumerate(lines):
-            found, chance = row["jaccard"], row["jaccard_random"]
-            if found is None:
+            share, chance = row["jaccard"], row["jaccard_random"]
+            if share is None:
                 continue
-            axes.plot([chance, found], [place, place], color=color_of(0, theme), alpha=0.4)
+            axes.plot([chance, share], [place, place], color=color_of(0, theme), alpha=0.4)
             axes.plot(chance, place, "|", color=theme.ink, markersize=16, markeredgewidth=2)
             axes.plot(row["jaccard_rounding"], place, "D", color=color_of(1, theme),
                       fillstyle="none", markersize=7)  # fmt: skip
-            axes.plot(found, place, "o", color=color_of(0, theme), markersize=8)
+            axes.plot(share, place, "o", color=color_of(0, theme), markersize=8)
         axes.set_yticks(range(len(lines)), [name for name, _ in lines])
         axes.set_ylim(len(lines) - 0.5, -0.6)
         axes.margins(x=0.12)
@@ -237,7 +243,7 @@ def stripes_figure(
 ) -> tuple[Draw, tuple]:
     """Return the share of moved entries of each row and column of one matrix, with chance.
 
-    Of several ``runs`` the profiles are of their consensus, whose chance band is narrower.
+    With several ``runs`` the profiles are of their consensus, and the chance band is narrower.
     """
 
     def draw(figure: Figure, theme: Theme) -> None:
@@ -246,11 +252,13 @@ def stripes_figure(
             tidy(axes, theme)
             profile = vectors[f"{axis}_profile"]
             share = float(profile.mean())
+            # Two standard deviations of a mean of ``runs length`` independent entries.
             band = 2 * (max(0.0, share * (1 - share)) / (runs * length)) ** 0.5
             axes.axhspan(share - band, share + band, color=theme.muted, alpha=0.25, linewidth=0,
                          label="95 % of random rows or columns")  # fmt: skip
             index = np.arange(len(profile))
             axes.plot(index, profile, ".", markersize=2.5, color=color_of(0, theme), alpha=0.55)
+            # Stripes are wider than single rows: smooth over a 64th of them.
             window = max(3, len(profile) // 64)
             axes.plot(index, smooth(profile.tolist(), window), color=color_of(1, theme),
                       linewidth=1.4, label=f"mean of {window} neighbours")  # fmt: skip

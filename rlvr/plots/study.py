@@ -12,6 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from rlvr.plots.theme import Draw, Theme, color_of, smooth, tidy
+from rlvr.studies.curves import Curve
+from rlvr.studies.statistics import Difference
 
 ARMS_PER_PANEL = 4
 
@@ -27,26 +29,49 @@ class Dots:
 
 
 def dots_figure(
-    names: Sequence[str], panels: Mapping[str, Sequence[Dots | None]], control: int | None
+    names: Sequence[str],
+    panels: Mapping[str, Sequence[Dots | None]],
+    control: int | None,
+    bars: Mapping[str, Sequence[float | None]] | None = None,
 ) -> tuple[Draw, tuple]:
-    """Return a row for each name and a panel for each number; the band is the control's."""
+    """Return a row for each name and a panel for each number; the band is the control's.
+
+    Args:
+        bars: sizes, which have no interval, each a panel of bars after the others.
+    """
+    bars = bars or {}
+    count = len(panels) + len(bars)
 
     def draw(figure: Figure, theme: Theme) -> None:
-        axes_of = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for axes, (title, dots) in zip(axes_of, panels.items(), strict=True):
+        axes_of = figure.subplots(1, count, sharey=True, squeeze=False)[0]
+        for axes, title in zip(axes_of, [*panels, *bars], strict=True):
             tidy(axes, theme)
             axes.grid(visible=False, axis="y")
+            axes.set_xlabel(title)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        for axes, dots in zip(axes_of, panels.values(), strict=False):
             reference = None if control is None else dots[control]
             if reference is not None:
                 _band(axes, reference, theme)
             for row, item in enumerate(dots):
                 if item is not None:
                     _draw_dots(axes, row, item, color_of(0 if row == control else 1, theme))
-            axes.set_xlabel(title)
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        for axes, sizes in zip(axes_of[len(panels) :], bars.values(), strict=True):
+            _draw_bars(axes, sizes, control, theme)
         _rows(axes_of[0], names)
 
-    return draw, (3.2 + 3.0 * len(panels), 1.2 + 0.34 * len(names))
+    return draw, (2.4 + 2.6 * count, 1.2 + 0.34 * len(names))
+
+
+def _draw_bars(
+    axes: Axes, sizes: Sequence[float | None], control: int | None, theme: Theme
+) -> None:
+    for row, size in enumerate(sizes):
+        if size is not None:
+            color = color_of(0 if row == control else 1, theme)
+            bar = axes.barh(row, size, height=0.55, color=color, alpha=0.85)
+            axes.bar_label(bar, [f"{size:,.2f}"], padding=4, color=theme.ink)
+    axes.set_xlim(0, 1.25 * max(size or 0.0 for size in sizes))  # room for the longest bar's label
 
 
 def _band(axes: Axes, reference: Dots, theme: Theme) -> None:
@@ -67,11 +92,11 @@ def _draw_dots(axes: Axes, row: int, item: Dots, color: str) -> None:
 def _rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_yticks(range(len(names)), list(names))
     axes.tick_params(axis="y", length=0)
-    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_ylim(len(names) - 0.4, -0.6)  # downwards, so that the first name is on top
 
 
 def differences_figure(
-    names: Sequence[str], differences: Sequence[Any], title: str
+    names: Sequence[str], differences: Sequence[Difference], title: str
 ) -> tuple[Draw, tuple]:
     """Return each arm's difference from the control with its t-interval; full dots are seen."""
 
@@ -85,7 +110,8 @@ def differences_figure(
             axes.plot([item.low, item.high], [row, row], color=color, linewidth=2.5)
             face = color if item.is_seen else theme.page
             axes.plot(item.mean, row, "o", color=color, markersize=7, markerfacecolor=face)
-        # An interval of two seeds may be many times wider than all the others.
+        # An interval of two seeds may be many times wider than all others and would squeeze them
+        # into a point: the axis follows the means and the median width.
         reach = max(abs(item.mean) for item in differences)
         widths = sorted(item.high - item.low for item in differences)
         reach = max(2 * reach, widths[len(widths) // 2]) or 1.0
@@ -98,7 +124,7 @@ def differences_figure(
 
 
 def curves_figure(
-    panels: Mapping[str, Mapping[str, Any]], control: str | None
+    panels: Mapping[str, Mapping[str, Curve]], control: str | None
 ) -> tuple[Draw, tuple]:
     """Return a panel for each metric and group of arms, the control grey in each.
 
@@ -108,6 +134,7 @@ def curves_figure(
     """
     arms = list(dict.fromkeys(arm for curves in panels.values() for arm in curves))
     others = [arm for arm in arms if arm != control]
+    # Five lines in a panel can be told apart: the control and four arms.
     groups = [others[i : i + ARMS_PER_PANEL] for i in range(0, len(others), ARMS_PER_PANEL)] or [[]]
     # Few arms: the metrics stand side by side. Many: each group is a column of its own.
     rows, columns = len(panels), len(groups)
@@ -117,6 +144,7 @@ def curves_figure(
 
     def draw(figure: Figure, theme: Theme) -> None:
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
+        # Whatever the shape of the grid, panel i and group j stand at flat place i len(groups) + j.
         for axes in grid.flat[len(panels) * len(groups) :]:
             axes.set_axis_off()
         for index, (label, curves) in enumerate(panels.items()):
@@ -124,7 +152,7 @@ def curves_figure(
             for axes, group in zip(line, groups, strict=True):
                 _draw_group(axes, curves, group, control, theme)
                 axes.set_ylim(*_limits(curves))
-                if index * len(groups) >= (rows - 1) * columns:
+                if index * len(groups) >= (rows - 1) * columns:  # the last row
                     axes.set_xlabel("optimizer step")
             line[0].set_ylabel(label)
         for column, group in enumerate(groups):
@@ -144,7 +172,7 @@ def curves_figure(
 
 def _draw_group(
     axes: Axes,
-    curves: Mapping[str, Any],
+    curves: Mapping[str, Curve],
     group: Sequence[str],
     control: str | None,
     theme: Theme,
@@ -158,16 +186,16 @@ def _draw_group(
             _draw_curve(axes, curves[arm], color_of(index, theme))
 
 
-def _limits(curves: Mapping[str, Any]) -> tuple[float, float]:
-    """Return limits by the means: the t-interval of two seeds would dwarf every line."""
+def _limits(curves: Mapping[str, Curve]) -> tuple[float, float]:
+    """Return limits that follow the means: the t-interval of two seeds would dwarf every line."""
     low = min(float(curve.mean.min()) for curve in curves.values())
     high = max(float(curve.mean.max()) for curve in curves.values())
     margin = 0.15 * (high - low) or 0.1 * abs(high) or 1.0
     return low - margin, high + margin
 
 
-def _draw_curve(axes: Axes, curve: Any, color: str) -> None:
-    few = len(curve.steps) < 25
+def _draw_curve(axes: Axes, curve: Curve, color: str) -> None:
+    few = len(curve.steps) < 25  # too few points for a moving average: show each
     width = 1 if few else 5
     axes.plot(curve.steps, smooth(curve.mean, width), color=color, linewidth=1.6,
               marker="o" if few else None, markersize=3)  # fmt: skip
@@ -180,6 +208,7 @@ def sweep_figure(
     field: str, values: Sequence[Any], panels: Mapping[str, Mapping[str, Sequence[Dots | None]]]
 ) -> tuple[Draw, tuple]:
     """Return a panel for each number: a line per arm over the swept values, with intervals."""
+    # type() and not isinstance: booleans are integers, and have no place on an axis.
     numeric = all(type(value) in (int, float) for value in values)
     places = list(values) if numeric else list(range(len(values)))
 
@@ -193,10 +222,12 @@ def sweep_figure(
                     continue
                 x = [place for place, _ in kept]
                 style: Any = {"color": color_of(index, theme), "linewidth": 1.6, "label": arm}
+                # Colours repeat after the palette's last one; the line style then tells arms apart.
                 style["linestyle"] = "-" if index < len(theme.colors) else "--"
                 axes.plot(x, [d.mean for _, d in kept], marker="o", markersize=4, **style)
                 for place, d in kept:
                     axes.plot([place, place], [d.low, d.high], color=style["color"], alpha=0.5)
+            # Learning rates are swept by factors.
             if numeric and min(places) > 0 and max(places) >= 5 * min(places):
                 axes.set_xscale("log")
                 axes.xaxis.set_minor_locator(NullLocator())
@@ -211,7 +242,7 @@ def sweep_figure(
 
 
 def _spread_out(axes: Axes, values: Sequence[float]) -> None:
-    """Draw values over more than two decades on a logarithmic axis, but for shares of a whole."""
+    """Draw values over more than two decades on a logarithmic axis, except shares of a whole."""
     is_share = axes.get_ylabel().endswith("(%)")
     if not is_share and values and min(values) > 0 and max(values) > 100 * min(values):
         axes.set_yscale("log")
@@ -232,6 +263,7 @@ def scatter_figure(
         for axes, (title, arms) in zip(grid, points.items(), strict=True):
             tidy(axes, theme)
             for index, (arm, pairs) in enumerate(arms.items()):
+                # With more arms than colours the marker tells them apart.
                 marker = "os^Dv"[index // len(theme.colors) % 5]
                 x, y = zip(*pairs, strict=True) if pairs else ((), ())
                 axes.plot(x, y, marker, color=color_of(index, theme), markersize=4.5, alpha=0.8,

@@ -22,7 +22,7 @@ DPI = 144
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of text, of what stands back, of the page, and of the heat map."""
+    """Colours of text, of what is muted, of the page, and of the heat map."""
 
     ink: str
     muted: str
@@ -61,6 +61,7 @@ def png(draw: Draw, size: tuple[float, float], theme: Theme) -> bytes:
         "legend.labelcolor": theme.ink,
         "axes.formatter.limits": (-4, 5),
     }
+    # Figure and canvas by hand: pyplot keeps global state, which threads and tests would share.
     with matplotlib.rc_context(style):
         figure = Figure(figsize=size, dpi=DPI)
         figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.08)
@@ -70,9 +71,10 @@ def png(draw: Draw, size: tuple[float, float], theme: Theme) -> bytes:
     return buffer.getvalue()
 
 
-def smooth(values: Sequence[float], window: int = 5) -> np.ndarray:
+def smooth(values: Sequence[float] | np.ndarray, window: int = 5) -> np.ndarray:
     """Return the centred moving average; at the ends over the part of the window that exists."""
     kernel = np.ones(min(window, len(values)))
+    # "same" pads with zeros; dividing by the smoothed ones takes the padding out again.
     total = np.convolve(np.asarray(values, dtype=float), kernel, mode="same")
     return total / np.convolve(np.ones(len(values)), kernel, mode="same")
 

@@ -14,10 +14,9 @@ from rlvr.reports.geometry import exemplars, percent, short_name
 _POINT = 0.01  # a difference of Jaccard indices that is worth a sentence
 READING = {
     "agreement": {
-        "What you see": "The Jaccard index of two runs: of the weights that either moved, the "
-        "share that both moved, averaged over pairs of runs. The bar is what runs that know "
-        "nothing of each other would share, the diamond what they would share if all they had in "
-        "common were the size of each weight: bf16 shows a change of a small one sooner.",
+        "What you see": "The Jaccard index, a mean over pairs of runs: both moved / at least one "
+        "moved. Bar: independent runs. Diamond: runs that have only the size of each weight in "
+        "common (bf16 shows a change of a small weight sooner).",
         "What to look for": "A dot far right of bar and diamond: the runs pick the same weights, "
         "so the choice belongs to the base model, not to the run or to the number format.",
         "Random": "Dot on the diamond.",
@@ -25,8 +24,8 @@ READING = {
     "stripes": {
         "What you see": "One matrix: how many of the runs moved an entry (0 to 100 %), averaged "
         "over each row and each column.",
-        "What to look for": "Rows or columns that all runs work on, far above the grey band, or "
-        "that all leave alone, far below.",
+        "What to look for": "Rows or columns far above the grey band, which all runs work on, or "
+        "far below it, which none touches.",
         "Random": "Dots inside the grey band.",
     },
 }
@@ -49,21 +48,22 @@ def figures(measured: Sequence[Measured], summary: Mapping[str, Any]) -> dict:
 
 def verdict(total: Mapping[str, Any]) -> str:
     """Return the finding in two plain sentences."""
-    found, chance = total["jaccard"], total["jaccard_random"]
+    jaccard, chance = total["jaccard"], total["jaccard_random"]
     rounding = total["jaccard_rounding"]
-    if found is None:
+    if jaccard is None:
         return "None of the runs moved a weight visibly in bf16, so there is nothing to agree on."
-    if found < chance - _POINT:
+    # Against chance first, then against rounding: the second null is the higher one.
+    if jaccard < chance - _POINT:
         lead = "The runs avoid each other's weights"
-    elif found < chance + _POINT:
-        lead = "The runs move the same weights about as often as chance would have it"
-    elif found < rounding + _POINT:
+    elif jaccard < chance + _POINT:
+        lead = "The runs move the same weights about as often as by chance"
+    elif jaccard < rounding + _POINT:
         lead = "The runs move the same weights no more often than rounding to bf16 explains"
     else:
         lead = "The runs move the same weights more often than chance and rounding explain"
     return (
-        f"{lead}: a Jaccard index of {found:.3f} where independent runs would have {chance:.3f}, "
-        f"and {rounding:.3f} if they had the size of each weight in common. "
+        f"{lead}: a Jaccard index of {jaccard:.3f} where independent runs would have {chance:.3f}, "
+        f"and {rounding:.3f} with only the size of each weight in common. "
         f"{percent(total['moved_in_all'])} of the weights moved in every run (independent: "
         f"{percent(total['moved_in_all_random'])}), {percent(total['moved_in_none'])} in none "
         f"(independent: {percent(total['moved_in_none_random'])})."
@@ -77,7 +77,7 @@ def build(measured: Sequence[Measured], summary: Mapping[str, Any], images: dict
         parts += [pages.heading(TITLES[name]), pages.figure(images[name], TITLES[name], reading)]
     kinds = ordered_kinds(list(summary["by_kind"]))
     lines = [("all", summary["all"]), *((kind, summary["by_kind"][kind]) for kind in kinds)]
-    keys = list(COLUMNS)[6:]
+    keys = list(COLUMNS)[6:]  # after the place of a matrix and the number of runs
     rows = [[(name, None), *(_cell(row[key]) for key in keys)] for name, row in lines]
     titles = [key.replace("_", " ") for key in keys]
     parts += [pages.heading("Numbers"), pages.table(["matrices", *titles], rows)]

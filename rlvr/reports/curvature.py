@@ -11,11 +11,11 @@ Summary = Mapping[str, Any]
 
 def figures(rows: Sequence[Mapping[str, Any]], summary: Summary) -> dict[str, bytes]:
     """Return the PNG of each figure by name."""
-    found = {"curvature_masks": png(*draw.masks_figure(rows, summary["masks"]), LIGHT)}
+    images = {"curvature_masks": png(*draw.masks_figure(rows, summary["masks"]), LIGHT)}
     length = summary.get("length")
     if length is not None and length["fisher_over_kl"]["mean"] is not None:
-        found["fisher_length"] = png(*draw.length_figure(length["masks"]), LIGHT)
-    return found
+        images["fisher_length"] = png(*draw.length_figure(length["masks"]), LIGHT)
+    return images
 
 
 def text(summary: Summary) -> str:
@@ -35,7 +35,7 @@ def text(summary: Summary) -> str:
             f"  {mask:<18}{row['density']:>8.1%}  {_interval(row, 'ratio'):<22}{median:>13}"
             f"{sharper:>12}  {_interval(row, 'ratio_magnitude')}"
         )
-    lines += [verdict(summary["masks"]["principal"]), *_beside(summary)]
+    lines += [verdict(summary["masks"]["principal"]), *_traces(summary)]
     if "length" in summary:
         lines += _length(summary["length"])
     return "\n".join(lines)
@@ -51,17 +51,18 @@ def verdict(row: Mapping[str, Any]) -> str:
     """Return one sentence on whether the principal weights are the sharper ones."""
     if row["ratio"] is None:
         return "the Fisher diagonal is zero: nothing can be said"
-    found, matched = _side(row, "ratio", "z_shuffled"), "no random ones have their magnitudes"
+    place, matched = _side(row, "ratio", "z_shuffled"), "no random ones have their magnitudes"
     if row["ratio_magnitude"] is not None:
         side = _side(row, "ratio_magnitude", "z_magnitude")
         matched = f"{side} random ones of their magnitudes"
-    return f"principal weights are {found} random ones of their number; {matched}"
+    return f"principal weights are {place} random ones of their number; {matched}"
 
 
 def _side(row: Mapping[str, Any], key: str, z_key: str) -> str:
     """Return which side of 1 a ratio is on, where prompts and random masks agree on it."""
     low, high, z = row[f"{key}_low"], row[f"{key}_high"], row[z_key]
     shown = "" if z is None else f" (z {z:+.1f})"
+    # Both must agree: the interval knows the prompts, z knows how masks of such stripes scatter.
     if z is not None and low > 1 and z > 2:
         return f"sharper{shown} than"
     if z is not None and high < 1 and z < -2:
@@ -69,15 +70,15 @@ def _side(row: Mapping[str, Any], key: str, z_key: str) -> str:
     return f"not told apart{shown} from"
 
 
-def _beside(summary: Summary) -> list[str]:
+def _traces(summary: Summary) -> list[str]:
     lines = [f"trace of the Fisher information {summary['trace']:.4g} nats / (token weight^2)"]
     if "hutchinson" in summary:
-        found = summary["hutchinson"]
-        own = found["masks"]["principal"]
+        estimate = summary["hutchinson"]
+        own = estimate["masks"]["principal"]
         ratio = "-" if own["ratio"] is None else f"{own['ratio']:.3f}"
         lines.append(
-            f"  Hutchinson, {found['probes']} probes: trace {found['trace']:.4g}"
-            f"{_error(found['trace_standard_error'])}, principal ratio {ratio}"
+            f"  Hutchinson, {estimate['probes']} probes: trace {estimate['trace']:.4g}"
+            f"{_error(estimate['trace_standard_error'])}, principal ratio {ratio}"
             f"{_error(own['standard_error'])}"
         )
     for place, pair in enumerate(summary.get("lanczos", [])[:3]):

@@ -11,26 +11,25 @@ from rlvr.reports import pages
 
 Summary = Mapping[str, Any]
 EXEMPLARS = ("q_proj", "o_proj", "down_proj")
-_POINT = 0.01  # a difference of overlaps that is worth a sentence
+_POINT = 0.01  # a difference of overlaps that is worth a sentence: one percentage point
 
 READING: dict[str, dict[str, str]] = {
     "overlap": {
-        "What you see": "Of the entries that moved, the share that lies in a mask of the base "
-        "weights. The dot is this update, the bar is random places (the size of the "
-        "mask), the diamond what rounding to bf16 shows of an update that does not know the "
-        "weights.",
+        "What you see": "The share of the moved entries that lies in a mask of the base weights. "
+        "Dot: this update. Bar: random places (the size of the mask). Diamond: what an update that "
+        "does not know the weights shows after rounding to bf16.",
         "What to look for": "A dot left of bar and diamond: the update avoids these weights. Right "
         "of both: it seeks them.",
-        "Random": "Dot on the diamond. The diamond may differ from the bar, because bf16 rounds "
-        "small updates of large weights away: any update seems to prefer small weights.",
+        "Random": "Dot on the diamond. The diamond may differ from the bar: bf16 rounds small "
+        "updates of large weights away, so any update seems to prefer small weights.",
     },
     "sparsity": {
         "What you see": "The share of entries of each matrix that are the same bf16 number before "
-        "and after, averaged where a block has several matrices of a kind.",
-        "What to look for": "Blocks or kinds of matrices that training left alone, or one that did "
-        "most of the work.",
-        "Random": "One even colour, but for matrices whose weights are larger: there an update of "
-        "the same size is rounded away more often.",
+        "and after: an average where a block has several matrices of a kind.",
+        "What to look for": "Blocks or kinds of matrices that training did not touch, or one that "
+        "did most of the work.",
+        "Random": "One even colour. Matrices with larger weights are an exception: there an update "
+        "of the same size is rounded away more often.",
     },
     "angles": {
         "What you see": "How far the space of the strongest directions of each matrix turned: the "
@@ -93,10 +92,11 @@ def figures(measured: Sequence[Measured], summary: Summary) -> dict[str, dict[st
 
 def exemplars(measured: Sequence[Measured]) -> list[Measured]:
     """Return up to three matrices of the middle block, the query projection first."""
+    # The middle block stands for the others: the first and the last are often unlike them.
     layers = sorted({m.row["layer"] for m in measured if m.row["layer"] is not None})
     middle = layers[len(layers) // 2] if layers else None
     own = [m for m in measured if m.row["layer"] == middle] or list(measured)
-    kinds = {m.row["kind"]: m for m in reversed(own)}
+    kinds = {m.row["kind"]: m for m in reversed(own)}  # reversed: the first of a kind stays
     order = [kind for kind in EXEMPLARS if kind in kinds]
     order += [kind for kind in ordered_kinds(list(kinds)) if kind not in order]
     return [kinds[kind] for kind in order[:3]]
@@ -107,7 +107,7 @@ def short_name(row: Mapping[str, Any]) -> str:
 
 
 def build(measured: Sequence[Measured], summary: Summary, images: dict, extra: str = "") -> str:
-    """Return the HTML of the report; ``extra`` is put behind the first numbers."""
+    """Return the HTML of the report; ``extra`` comes after the first numbers."""
     total = summary["all"]
     parts = [pages.paragraph(verdict(total), "lead"), _headline(summary), extra]
     for name, reading in READING.items():
@@ -131,9 +131,9 @@ def steps_part(steps: Sequence[Mapping[str, Any]]) -> str:
         rows.append([*cells, (percent(shares[1], 2), shares[1]), (since, None)])
     titles = ["step", "unchanged since the base", "unchanged since …", "…"]
     words = (
-        "Share of the target entries with the same bf16 value. Between two checkpoints near to "
-        "each other almost nothing moves, and what moved may move back; only the first column says "
-        "how sparse the whole update is."
+        "Share of the target entries with the same bf16 value. Between two neighbouring "
+        "checkpoints almost nothing moves, and what moved may move back. Only the first column "
+        "says how sparse the whole update is."
     )
     return pages.heading("Over the run") + pages.paragraph(words) + pages.table(titles, rows)
 
@@ -146,27 +146,29 @@ def verdict(total: Mapping[str, Any]) -> str:
             "there is no update to describe."
         )
     words = [f"{percent(total['sparsity_bf16'])} of the weights did not change as bf16 numbers."]
-    found, null = total["overlap_principal_not_low"], total["overlap_principal_not_low_null"]
+    # Principal and not small: the entries that the paper's safe mask freezes.
+    overlap, null = total["overlap_principal_not_low"], total["overlap_principal_not_low_null"]
     chance = total["overlap_principal_not_low_random"]
-    if found is None:
+    if overlap is None:
         words.append("No change is large enough for bf16, so no weight visibly moved.")
         return " ".join(words)
     place = "the weights that are principal and not small"
-    if null is None or abs(found - null) < _POINT:
+    if null is None or abs(overlap - null) < _POINT:
         rounding = null is not None and abs(null - chance) >= _POINT
-        why = "rounding alone explains" if rounding else "chance would have it"
+        why = "rounding explains" if rounding else "chance would have it"
         words.append(
-            f"It touches {place} about as often as {why} ({percent(found)} of the moved entries; "
+            f"It touches {place} about as often as {why} ({percent(overlap)} of the moved entries; "
             f"random places {percent(chance)}"
-            + (f"; rounding alone {percent(null)})." if null is not None else ").")
+            + (f"; only rounding {percent(null)})." if null is not None else ").")
         )
     else:
-        what = "avoids" if found < null else "seeks"
+        what = "avoids" if overlap < null else "seeks"
         words.append(
-            f"It {what} {place}: {percent(found)} of the moved entries lie there, where rounding "
-            f"alone would have {percent(null)} and random places {percent(chance)}."
+            f"It {what} {place}: {percent(overlap)} of the moved entries lie there, where only "
+            f"rounding would have {percent(null)} and random places {percent(chance)}."
         )
     angle = max(total["max_max_angle_left_deg"], total["max_max_angle_right_deg"])
+    # The published updates: RL stays below half a degree, fine-tuning turns by ten and more.
     calm = "barely turned" if angle < 1 else "turned a little" if angle < 10 else "turned far"
     words.append(f"The main directions {calm}: at most {angle:.2g}° in any matrix.")
     return " ".join(words)
@@ -188,7 +190,7 @@ def _headline(summary: Summary) -> str:
                 percent(total["overlap_principal"]),
                 "of the moved entries are principal weights",
                 f"Random places {percent(total['overlap_principal_random'])}, "
-                f"rounding alone {percent(total['overlap_principal_null'])}",
+                f"only rounding {percent(total['overlap_principal_null'])}",
             ),
             (
                 f"{angle:.2g}°",

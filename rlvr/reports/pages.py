@@ -1,9 +1,10 @@
-"""One self-contained HTML page: figures inside, no file beside it, nothing fetched."""
+"""One self-contained HTML page: the figures are inside it, and it fetches nothing."""
 
 import base64
 import html
 from collections.abc import Sequence
 
+# Colours follow the reader's light or dark mode, as the figures do.
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1f2328;--soft:#57606a;--line:#e1e4e8;--page:#fff;
 --card:#f6f8fa;--accent:#0072b2}
@@ -39,6 +40,7 @@ table.text td,table.text th{text-align:left;white-space:normal;vertical-align:to
 code{font:13.5px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 @media print{details{display:block}}
 """
+# A second click on a title reverses; the number in data-v wins over the shown text.
 _SORT = """
 document.querySelectorAll("table.sort").forEach(t=>{t.querySelectorAll("th").forEach((h,i)=>{
 h.addEventListener("click",()=>{const up=h.dataset.up=h.dataset.up==="1"?"0":"1";
@@ -74,6 +76,7 @@ def cards(items: Sequence[tuple[str, str, str]]) -> str:
 
 def figure(images: dict[str, bytes], alternative: str, reading: dict[str, str]) -> str:
     """Return a figure in light and dark, and under it how it is read: (term, words)."""
+    # Inside the page, so that it can be moved and mailed as one file.
     light, dark = (
         "data:image/png;base64," + base64.b64encode(images[theme]).decode()
         for theme in ("light", "dark")
@@ -92,15 +95,7 @@ def table(
     """Return a table of cells (text, number to sort by); a click on a title sorts."""
     head = "".join(f"<th>{text(title)}</th>" for title in titles)
     body = "".join(
-        "<tr>"
-        + "".join(
-            f"<td>{text(words)}</td>"
-            if value is None
-            else f'<td data-v="{value!r}">{text(words)}</td>'
-            for words, value in row
-        )
-        + "</tr>"
-        for row in rows
+        f"<tr>{''.join(_cell(words, value) for words, value in row)}</tr>" for row in rows
     )
     return (
         f'<div class="scroll"><table class="{kind}"><thead><tr>{head}</tr></thead>'
@@ -109,6 +104,7 @@ def table(
 
 
 def _cell(words: str, value: float | None) -> str:
+    # Text such as "1.2e-3 [..]" does not sort by itself; the script reads the number instead.
     number = "" if value is None else f' data-v="{value!r}"'
     return f"<td{number}>{text(words)}</td>"
 

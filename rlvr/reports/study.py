@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from rlvr.checkpoint import read_jsonl
+from rlvr.files import read_jsonl
 from rlvr.plots import study as draw
 from rlvr.plots.study import Dots
 from rlvr.plots.theme import THEMES, Draw, png
 from rlvr.reports import pages
 from rlvr.studies.curves import Curve, accuracies, curve_of, logged
-from rlvr.studies.results import METRICS, Cell, at_best, first
+from rlvr.studies.findings import sentences
+from rlvr.studies.results import METRICS, SIZES, Cell, at_best, over_seeds
 from rlvr.studies.spec import Study
 
 CURVES = {
@@ -19,18 +20,19 @@ CURVES = {
     "completions/mean_length": "length (tokens)",
     "grad_norm": "gradient norm",
 }
-NAMED = 4  # arms that a sentence lists one by one
 COSTS = ("kl", "sparsity", "nss", "off_principal")
 READING = {
     "accuracy": {
-        "What you see": "Each arm's held-out accuracy: the mean over seeds, its 95 % bootstrap "
-        "interval, and a faint dot for each seed. The band is the control.",
-        "What to look for": "Dots that all lie outside of the band.",
+        "What you see": "What each arm reaches and what it takes: accuracy and KL with 95 % "
+        "intervals, the memory of the optimizer's state, and the size of a checkpoint. Several "
+        "seeds: Student's t over seeds, and a faint dot for each. One seed: intervals over "
+        "problems. The band is the control.",
+        "What to look for": "An arm with short bars inside the band of accuracy.",
         "By chance": "Arms that do the same scatter around the band, some of them outside of it.",
     },
     "differences": {
         "What you see": "Each arm minus the control at the same seed, with its 95 % t-interval. "
-        "Full dots: the difference is seen after Holm's correction for the number of arms.",
+        "Full dots: the difference is seen after Holm's correction over arms and metrics.",
         "What to look for": "Full dots, and how far from 0 they are.",
         "By chance": "Hollow dots on both sides of 0; one interval in twenty misses it.",
     },
@@ -61,7 +63,7 @@ READING = {
     },
 }
 TITLES = {
-    "accuracy": "What did each arm reach?",
+    "accuracy": "What did each arm reach, and what did it take?",
     "differences": "Which arms differ from the control?",
     "sweep": "How does it depend on the swept field?",
     "curves": "How did they get there?",
@@ -69,66 +71,41 @@ TITLES = {
     "cost": "What does an equal accuracy cost?",
 }
 NOTE = (
-    "Means are over seeds with 95 % bootstrap intervals, which are too narrow for fewer than about "
-    "ten seeds; of a single seed the interval is over problems. Differences are paired by seed "
-    "(by Welch's test where the seeds differ) with 95 % t-intervals; one is called seen where its "
-    "p-value is below 0.05 after Holm's correction over the arms. 'Seeds to see it': how many it "
-    "would take to see a difference of this size with a chance of 80 %."
+    "Means over several seeds have 95 % Student t-intervals over seeds. The interval of a single "
+    "run is a bootstrap over problems. Differences are paired by seed (by Welch's test where the "
+    "seeds differ), with 95 % t-intervals. A difference is called seen where its p-value is below "
+    "0.05 after Holm's correction over all arms and metrics of the study. 'Seeds to see it': the "
+    "seeds that see a difference of this size with a chance of 80 %. All verdicts hold for the "
+    "evaluated problems: seeds do not show what other problems would change."
 )
 
 
-def sentences(study: Study, cells: Sequence[Cell]) -> str:
-    """Return what the accuracies say, in plain words."""
-    compared = [cell for cell in cells if "accuracy" in cell.differences]
-    if not compared:
-        return "No arm can be compared with the control yet: it takes two seeds of both."
-    seen = [cell for cell in compared if cell.differences["accuracy"].is_seen]
-    if not seen:
-        least = min(abs(c.differences["accuracy"].high - c.differences["accuracy"].low) / 2
-                    for c in compared)  # fmt: skip
-        return (
-            f"No difference from {study.control} in accuracy is seen in any of {len(compared)} "
-            f"comparisons; the narrowest interval is ± {least:.1f} points wide."
-        )
-    rest = " The others cannot be told apart from it." if len(seen) < len(compared) else ""
-    return (
-        f"Of {len(compared)} comparisons with {study.control}, {len(seen)} "
-        f"{'differs' if len(seen) == 1 else 'differ'} in accuracy: "
-        f"{_named(seen)}.{rest}"
-    )
-
-
-def _named(seen: Sequence[Cell]) -> str:
-    """Return the arms and their differences; of many, the two ends."""
-    ordered = sorted(seen, key=lambda cell: -cell.differences["accuracy"].mean)
-    words = [
-        f"{cell.name} {'above' if cell.differences['accuracy'].mean > 0 else 'below'} by "
-        f"{abs(cell.differences['accuracy'].mean):.1f} points"
-        for cell in ordered
-    ]
-    return ", ".join(words) if len(words) <= NAMED else f"from {words[0]} to {words[-1]}"
-
-
 def _dots(cells: Sequence[Cell], key: str) -> list[Dots | None]:
-    found: list[Dots | None] = []
+    dots: list[Dots | None] = []
     for cell in cells:
         mean = cell.means.get(key)
         values = [row[key] for row in cell.rows.values() if row.get(key) is not None]
-        found.append(None if mean is None else Dots(mean.mean, mean.low, mean.high, values))
-    return found
+        dots.append(None if mean is None else Dots(mean.mean, mean.low, mean.high, values))
+    return dots
 
 
 def _plans(
     study: Study, cells: Sequence[Cell], shown: Sequence[Cell]
 ) -> dict[str, tuple[Draw, tuple]]:
     """Return what is drawn; ``shown`` is one cell an arm."""
+    # The order here is the order in the report.
     names = [cell.arm for cell in shown]
     control = next((i for i, cell in enumerate(shown) if cell.arm == study.control), None)
     plans: dict[str, tuple[Draw, tuple]] = {}
     present = [key for key in METRICS if any(key in cell.means for cell in cells)]
     if "accuracy" in present:
-        dots = {METRICS["accuracy"].title: _dots(shown, "accuracy")}
-        plans["accuracy"] = draw.dots_figure(names, dots, control)
+        dots = {METRICS[key].title: _dots(shown, key) for key in ("accuracy", "kl")}
+        bars = {
+            metric.title: [None if size is None else size / 1e6 for size in sizes]
+            for key, metric in SIZES.items()
+            if any(sizes := [over_seeds(cell, key) for cell in shown])
+        }
+        plans["accuracy"] = draw.dots_figure(names, dots, control, bars)
     compared = [cell for cell in cells if "accuracy" in cell.differences]
     if compared:
         plans["differences"] = draw.differences_figure(
@@ -142,15 +119,17 @@ def _plans(
             METRICS[key].title: _by_arm(study, cells, lambda own, key=key: _dots(own, key))
             for key in keys
         })  # fmt: skip
+    # The curves of a sweep are those of each arm's best value, as in the first figure.
     curves = _curves(study, shown)
     if curves:
         plans["curves"] = draw.curves_figure(curves, study.control)
     measured = [key for key in METRICS if key in present and key not in ("accuracy", "kl")]
-    plans["geometry"] = draw.dots_figure(
-        names, {METRICS[key].title: _dots(shown, key) for key in measured}, control
-    )
+    if len(measured) > 1:  # more than the sparsity, which every run has
+        panels = {METRICS[key].title: _dots(shown, key) for key in measured}
+        plans["geometry"] = draw.dots_figure(names, panels, control)
     costs = [key for key in COSTS if key in present]
-    if "accuracy" in present and costs:
+    # With one run an arm the scatter would only repeat the first figure.
+    if "accuracy" in present and costs and len(study.runs) > len(study.arms):
         plans["cost"] = draw.scatter_figure(METRICS["accuracy"].title, {
             METRICS[key].title: {arm: _pairs(cells, arm, key) for arm in study.arms}
             for key in costs
@@ -159,31 +138,32 @@ def _plans(
 
 
 def _by_arm(study: Study, cells: Sequence[Cell], dots: Callable) -> dict[str, list[Dots | None]]:
-    found = {}
+    lines = {}
     for arm in study.arms:
         own = {cell.value: cell for cell in cells if cell.arm == arm}
-        found[arm] = [dots([own[v]])[0] if v in own else None for v in study.values]
-    return found
+        lines[arm] = [dots([own[v]])[0] if v in own else None for v in study.values]
+    return lines
 
 
 def _folders(study: Study, cell: Cell) -> list[Path]:
+    # Runs that are finished, and no others: a curve must not end early for half of its seeds.
     return [run.folder for run in study.runs_of(cell.arm, cell.value) if run.seed in cell.rows]
 
 
 def _curves(study: Study, shown: Sequence[Cell]) -> dict[str, dict[str, Curve]]:
     """Return the curve of each arm by axis label; a metric that no arm recorded is left out."""
-    found: dict[str, dict[str, Curve]] = {}
+    curves: dict[str, dict[str, Curve]] = {}
     for cell in shown:
         folders = _folders(study, cell)
         curve = curve_of([accuracies(folder) for folder in folders])
-        if curve is not None:
-            found.setdefault("held-out accuracy (%)", {})[cell.arm] = curve
+        if curve is not None and len(curve.steps) > 2:  # more than before and after
+            curves.setdefault("held-out accuracy (%)", {})[cell.arm] = curve
         metrics = [read_jsonl(folder / "metrics.jsonl") for folder in folders]
         for key, label in CURVES.items():
             curve = curve_of([logged(rows, key) for rows in metrics])
             if curve is not None:
-                found.setdefault(label, {})[cell.arm] = curve
-    return found
+                curves.setdefault(label, {})[cell.arm] = curve
+    return curves
 
 
 def _pairs(cells: Sequence[Cell], arm: str, key: str) -> list[tuple[float, float]]:
@@ -193,6 +173,7 @@ def _pairs(cells: Sequence[Cell], arm: str, key: str) -> list[tuple[float, float
 
 def figures(study: Study, cells: Sequence[Cell]) -> dict[str, dict[str, bytes]]:
     """Return the figures as PNG by name and theme."""
+    # A figure has one row an arm: of a sweep, the arm's best value.
     shown = at_best(study, cells) if study.swept is not None else list(cells)
     return {
         name: {theme: png(how, size, colors) for theme, colors in THEMES.items()}
@@ -207,16 +188,18 @@ def build(
     tables: Mapping[str, Sequence[Mapping[str, str]]],
 ) -> str:
     """Return the HTML of the report."""
-    parts = [pages.paragraph(sentences(study, cells), "lead"), pages.cards(_cards(study, cells))]
+    parts = [pages.paragraph(sentence, "lead") for sentence in sentences(study, cells)]
+    parts.append(pages.cards(_cards(study, cells)))
     for name, image in images.items():
         parts += [pages.heading(TITLES[name]), pages.figure(image, TITLES[name], READING[name])]
     parts.append(pages.heading("Numbers"))
     for title, rows in tables.items():
+        # Rows leave out what their cell lacks; the table has the union of their columns.
         titles = list(dict.fromkeys(key for row in rows for key in row))
         lines = [[(row.get(t, "-"), None) for t in titles] for row in rows]
         parts += [pages.paragraph(f"{title[0].upper()}{title[1:]}."), pages.table(titles, lines)]
     parts.append(pages.paragraph(NOTE))
-    words = [[(m.title, None), (m.meaning, None)] for m in METRICS.values()]
+    words = [[(m.title, None), (m.meaning, None)] for m in (METRICS | SIZES).values()]
     inside = pages.table(["number", "what it is"], words, kind="text")
     parts.append(pages.details("What each number is", inside))
     done = sum(len(cell.rows) for cell in cells)
@@ -226,7 +209,7 @@ def build(
 
 def _cards(study: Study, cells: Sequence[Cell]) -> list[tuple[str, str, str]]:
     done = sum(len(cell.rows) for cell in cells)
-    leaks = [first(cell, "mask_leak") for cell in cells]
+    leaks = [over_seeds(cell, "mask_leak") for cell in cells]
     worst = max((leak for leak in leaks if leak is not None), default=None)
     seconds = [
         row["seconds_per_step"]
@@ -238,6 +221,7 @@ def _cards(study: Study, cells: Sequence[Cell]) -> list[tuple[str, str, str]]:
         (f"{done} / {len(study.runs)}", "runs are finished", "unfinished ones are left out"),
         ("-" if worst is None else str(worst), "entries leaked out of a mask", "0 by contract"),
     ]
+    # Every run evaluates the base policy on the same problems with the same seed.
     before = [c.rows[s]["accuracy_before"] for c in cells for s in c.rows
               if c.rows[s].get("accuracy_before") is not None]  # fmt: skip
     if before:

@@ -13,9 +13,9 @@ from rlvr.rewards.json_schema import json_schema
 from rlvr.rewards.lengths import length, overlong, repetition
 from rlvr.rewards.limit import UnverifiedLimit
 from rlvr.rewards.math import math
-from rlvr.rewards.pool import restarts
 from rlvr.rewards.python_tests import python_tests
 from rlvr.rewards.reasoning_gym import reasoning_gym
+from rlvr.rewards.scoring import restarts
 from rlvr.rewards.structure import format
 from rlvr.rewards.verdict import Status, Verdict
 

@@ -10,7 +10,9 @@ FEWEST = 32  # completions before a share is judged
 
 
 class UnverifiedLimit:
-    """Time-outs and crashes among the latest verdicts of each reward, against a limit.
+    """Time-outs and crashes among the latest rewards of each function, against a limit.
+
+    A completion on which a reward function itself fails counts as a crash.
 
     ``record`` is called by each process on its own completions, ``check`` on the sums of all.
     """
@@ -22,11 +24,12 @@ class UnverifiedLimit:
 
     def record(self, name: str, judgement: Judgement) -> None:
         statuses = judgement.statuses
-        added = (statuses["timeout"], statuses["crashed"], statuses.total())
+        crashes = statuses["crashed"] + len(judgement.failures)
+        added = (statuses["timeout"], crashes, len(judgement.rewards))
         self._latest[name] = [a + b for a, b in zip(self._latest[name], added, strict=True)]
 
     def take(self) -> list[list[int]]:
-        """Return (time-outs, crashes, verdicts) of each reward since the last call."""
+        """Return (time-outs, crashes, completions) of each reward since the last call."""
         counts = [self._latest[name] for name in self.names]
         self._latest = {name: [0, 0, 0] for name in self.names}
         return counts
@@ -35,7 +38,7 @@ class UnverifiedLimit:
         """Add ``counts``, in the order of the names, to the windows.
 
         Raises:
-            RunError: more than ``limit`` of a reward's latest verdicts are time-outs or crashes.
+            RunError: more than ``limit`` of a reward's latest results are time-outs or crashes.
         """
         for name, count in zip(self.names, counts, strict=True):
             window = self._window[name]
@@ -45,8 +48,8 @@ class UnverifiedLimit:
             timeouts, crashes, total = (sum(column) for column in zip(*window, strict=True))
             if total >= FEWEST and timeouts + crashes > self.limit * total:
                 raise RunError(
-                    f"rewards: of the latest {total} verdicts of {name!r}, {timeouts} timed out "
-                    f"and {crashes} crashed, more than run.max_unverified = {self.limit:g} allows; "
-                    f"see rollouts.jsonl for the completions, raise the deadline of {name!r}, or "
-                    "raise run.max_unverified"
+                    f"rewards: of the latest {total} completions, {name!r} timed out on {timeouts} "
+                    f"and crashed on {crashes}, more than run.max_unverified = {self.limit:g} "
+                    "allows; see rollouts.jsonl for the completions, raise the deadline of "
+                    f"{name!r}, or raise run.max_unverified"
                 )

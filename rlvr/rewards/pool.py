@@ -258,7 +258,7 @@ class WorkerPool:
 
 
 def restarts() -> int:
-    """Return how many workers of this process had to be replaced so far."""
+    """Return how many workers of these pools had to be replaced so far."""
     return sum(pool.restarts for pool in _pools)
 
 

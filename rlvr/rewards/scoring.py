@@ -24,6 +24,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
+from rlvr.rewards import pool as killable
 from rlvr.rewards.jail.privileges import confine
 from rlvr.rewards.sandbox import cores
 
@@ -101,7 +102,8 @@ class Pool:
     """Workers of one scorer, at most one for each core, started when they are needed."""
 
     def __init__(self, scorer: str) -> None:
-        self.scorer, self.owner = scorer, os.getpid()
+        self.scorer, self.owner, self.restarts = scorer, os.getpid(), 0
+        self._counting = threading.Lock()
         self.places: queue.LifoQueue[Worker | None] = queue.LifoQueue()
         for _ in range(cores()):
             self.places.put(None)
@@ -113,6 +115,10 @@ class Pool:
             if worker is None:
                 worker = Worker(self.scorer)
             return worker.ask(request, seconds)
+        except (Overrun, Crash):
+            with self._counting:
+                self.restarts += 1
+            raise
         finally:
             alive = worker is not None and worker.process.returncode is None
             self.places.put(worker if alive else None)
@@ -149,6 +155,13 @@ def pool(scorer: str) -> Pool:
         if found is None or found.owner != os.getpid():
             found = _pools[scorer] = Pool(scorer)
         return found
+
+
+def restarts() -> int:
+    """Return how many workers of this process had to be replaced so far, of every kind of pool."""
+    with _pools_lock:
+        own = [pool.restarts for pool in _pools.values() if pool.owner == os.getpid()]
+    return sum(own) + killable.restarts()
 
 
 def serve() -> None:

@@ -28,6 +28,7 @@ def curve_of(runs: Sequence[Mapping[int, float]]) -> Curve | None:
     The band is the 95 % Student t-interval of the mean. ``None`` where they share no step.
     """
     runs = [run for run in runs if run]
+    # Only shared steps: a mean over fewer runs at some steps would jump where a run ends.
     steps = sorted(set.intersection(*(set(run) for run in runs))) if runs else []
     if not steps:
         return None
@@ -41,6 +42,7 @@ def curve_of(runs: Sequence[Mapping[int, float]]) -> Curve | None:
 
 def logged(rows: Sequence[Mapping[str, Any]], key: str) -> dict[int, float]:
     """Return ``key`` of the rows of a ``metrics.jsonl`` by step, where it is a finite number."""
+    # A metric that is measured every few steps is missing from the rows between.
     return {row["step"]: row[key] for row in rows if _is_number(row.get(key))}
 
 
@@ -49,9 +51,9 @@ def accuracies(folder: Path) -> dict[int, float]:
     summary = read_summary(folder)
     if summary is None or "accuracy_after" not in summary:
         return {}
-    found = {0: summary["accuracy_before"], summary["step"]: summary["accuracy_after"]}
-    found |= {int(step): value for step, value in summary.get("accuracy_on_the_way", {}).items()}
-    return {step: 100 * found[step]["mean"] for step in sorted(found)}
+    by_step = {0: summary["accuracy_before"], summary["step"]: summary["accuracy_after"]}
+    by_step |= {int(step): value for step, value in summary.get("accuracy_on_the_way", {}).items()}
+    return {step: 100 * by_step[step]["mean"] for step in sorted(by_step)}
 
 
 def _is_number(value: object) -> bool:

@@ -17,8 +17,8 @@ import torch
 import yaml
 
 from rlvr import runtime
-from rlvr.checkpoint import write_bytes
 from rlvr.config import read_yaml
+from rlvr.files import write_bytes
 from rlvr.run_dir import is_locked
 from rlvr.schema import RecipeError
 from rlvr.studies.progress import geometry_is_due, state_of
@@ -31,7 +31,7 @@ _TAIL_LINES = 12
 
 @dataclass
 class Job:
-    """A run that is being worked on: its processes, one after the other, in one slot."""
+    """A run in progress: its commands run one after the other in one slot."""
 
     run: Run
     slot: dict[str, str]
@@ -45,7 +45,7 @@ def processes_per_run(study: Study) -> int:
 
 
 def slots(study: Study, jobs: int | None) -> list[dict[str, str]]:
-    """Return the environment of each run that may go on at once: its GPUs, or its CPU threads.
+    """Return one environment for each run that may run at once: its GPUs, or its CPU threads.
 
     Raises:
         RecipeError: one run needs more GPUs than there are.
@@ -54,8 +54,10 @@ def slots(study: Study, jobs: int | None) -> list[dict[str, str]]:
     if not torch.cuda.is_available():
         cores = runtime.cores()
         count = jobs or max(1, cores // processes)
+        # Without this every process takes all cores for its threads, and they slow each other.
         threads = max(1, cores // (count * processes))
         return [{"OMP_NUM_THREADS": str(threads)} for _ in range(count)]
+    # Devices are counted among the visible ones, but a child needs the machine's own names.
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [str(i) for i in range(torch.cuda.device_count())]
     names = visible.split(",") if visible else names
@@ -64,6 +66,7 @@ def slots(study: Study, jobs: int | None) -> list[dict[str, str]]:
             f"launch: {study.launch} starts {processes} processes and {len(names)} GPUs are "
             "visible; lower num_processes"
         )
+    # Each run gets GPUs of its own: two runs on one would change each other's step times.
     count = min(jobs or len(names), len(names) // processes)
     groups = (names[i * processes : (i + 1) * processes] for i in range(count))
     return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups]
@@ -94,7 +97,9 @@ def _commands(study: Study, run: Run) -> list[list[str]]:
             start = [sys.executable, "-m", "accelerate.commands.launch"]
             start += ["--config_file", str(study.launch), "--main_process_port", str(_free_port())]
             start += ["-m", "rlvr.train"]
+        # A folder without a recipe was claimed by no run yet: --resume would be refused.
         resume = ["--resume"] if (run.folder / "recipe.json").is_file() else []
+        # The recipe as it was resolved: the study's file may change while the runs go on.
         commands.append([*start, str(write_recipe(study, run)), *resume])
     if study.geometry is not None and (commands or geometry_is_due(run, study.geometry)):
         wanted = study.geometry
@@ -106,13 +111,14 @@ def _commands(study: Study, run: Run) -> list[list[str]]:
 
 
 def _free_port() -> int:
+    # Two launchers on one machine would meet at accelerate's default port.
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def _die_with_parent() -> None:
-    """Get SIGTERM when the study dies, however it dies: save a checkpoint and end."""
+    """Ask the kernel for SIGTERM when the study dies, even by SIGKILL: save and end."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
@@ -121,13 +127,14 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     log = log_path(study, run)
     log.parent.mkdir(parents=True, exist_ok=True)
+    # Appended: a resumed run's log goes on where the interrupted one ended.
     with open(log, "a", encoding="utf-8") as output:
         return subprocess.Popen(
             command,
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, **slot},
-            # Signals reach a run through the study alone, once.
+            # A session of its own: Ctrl-C reaches only the study, which passes it on once.
             start_new_session=True,
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
@@ -141,6 +148,7 @@ def run_study(study: Study, jobs: int | None) -> list[str]:
             command goes on from there.
     """
     free = slots(study, jobs)
+    # In the study's order, seed by seed: an interrupted study has whole seeds to compare.
     waiting = [run for run in study.runs if not _is_done(study, run)]
     done = len(study.runs) - len(waiting)
     if done:
@@ -150,6 +158,7 @@ def run_study(study: Study, jobs: int | None) -> list[str]:
     with _interruptible(active):
         while waiting or active:
             _fill(study, free, waiting, active)
+            # Polling and not waiting: wait() knows one process, and there are several.
             time.sleep(_POLL_SECONDS)
             for job in [job for job in active if job.process.poll() is not None]:
                 if _goes_on(study, job):
@@ -157,6 +166,7 @@ def run_study(study: Study, jobs: int | None) -> list[str]:
                 active.remove(job)
                 free.append(job.slot)
                 done += 1
+                # A failed run stops no other; the study tells of it at once and again at the end.
                 if job.process.returncode:
                     failed.append(job.run.name)
                 _tell(study, job, done)
@@ -164,12 +174,12 @@ def run_study(study: Study, jobs: int | None) -> list[str]:
 
 
 def _fill(study: Study, free: list[dict[str, str]], waiting: list[Run], active: list[Job]) -> None:
-    """Start waiting runs in free slots, but for those that a killed study's process still holds."""
+    """Start waiting runs in free slots, except those that a killed study's process still holds."""
     for run in list(waiting):
         if not free:
             return
         if is_locked(run.folder):
-            continue
+            continue  # it is saving its checkpoint; the next round asks again
         waiting.remove(run)
         commands = _commands(study, run)
         if commands:
@@ -179,7 +189,7 @@ def _fill(study: Study, free: list[dict[str, str]], waiting: list[Run], active: 
 
 
 def _goes_on(study: Study, job: Job) -> bool:
-    """Start the next command of a job whose process ended well; false where there is none."""
+    """Start a job's next command, if its process succeeded and there is one; return whether."""
     if job.process.returncode or not job.commands:
         return False
     job.process = _start(study, job.run, job.slot, job.commands.pop(0))
@@ -217,7 +227,7 @@ def _interruptible(active: list[Job]) -> Iterator[None]:
         while any(job.process.poll() is None for job in active):
             try:
                 time.sleep(_POLL_SECONDS)
-            except KeyboardInterrupt:
+            except KeyboardInterrupt:  # the second Ctrl-C: the last checkpoints have to do
                 _signal(active, signal.SIGKILL)
         runtime.say("interrupted; run the same command again to go on from here")
         raise
@@ -227,7 +237,8 @@ def _interruptible(active: list[Job]) -> Iterator[None]:
 
 
 def _signal(active: list[Job], signum: int) -> None:
-    # Not SIGINT: a shell's background job starts with that one ignored.
+    # SIGTERM and not SIGINT: a job in a shell's background starts with SIGINT ignored. To the whole
+    # group: a launcher's workers are processes of their own.
     for job in active:
         if job.process.poll() is None:
             os.killpg(job.process.pid, signum)

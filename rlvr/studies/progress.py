@@ -4,7 +4,7 @@ import json
 import statistics
 from typing import Any
 
-from rlvr.checkpoint import newest_checkpoint, step_of
+from rlvr.checkpoints.runs import newest_checkpoint, step_of
 from rlvr.config import resolve_recipe
 from rlvr.run_dir import differences, read_summary
 from rlvr.schema import RecipeError
@@ -26,6 +26,7 @@ def state_of(run: Run) -> str:
             "give the arm another name, the study another dir, or move the folder away"
         )
     summary = read_summary(run.folder)
+    # A study with a larger max_steps goes on with the run.
     if summary is not None and summary["step"] >= run.recipe["trainer"].get("max_steps", -1):
         return "finished"
     newest = newest_checkpoint(run.folder)
@@ -33,13 +34,14 @@ def state_of(run: Run) -> str:
 
 
 def geometry_is_due(run: Run, wanted: GeometrySettings) -> bool:
-    """Whether a finished run was not measured since, or with other settings."""
+    """Return whether a finished run has no measurement, an older one, or one of other settings."""
     measured, trained = run.folder / "geometry" / "summary.json", run.folder / "summary.json"
+    # Older than the summary: the run went on after it was measured.
     if not measured.is_file() or measured.stat().st_mtime_ns < trained.stat().st_mtime_ns:
         return True
-    found = json.loads(measured.read_text(encoding="utf-8"))["settings"]
+    settings = json.loads(measured.read_text(encoding="utf-8"))["settings"]
     stated = {"rank": wanted.rank, "density": wanted.density, "exact": wanted.mode == "exact"}
-    return any(found[key] != value for key, value in stated.items())
+    return any(settings[key] != value for key, value in stated.items())
 
 
 def describe(study: Study, at_once: int, processes: int) -> str:
@@ -85,12 +87,14 @@ def _steps_left(run: Run, state: str) -> int:
 def _rate(study: Study, run: Run, rates: dict[str, float | None]) -> float:
     """Return seconds a step: of the arm's finished runs, else of any, else 0."""
     own = [rates[other.name] for other in study.runs_of(run.arm, run.value) if other.name in rates]
+    # A run killed within its first step has no rate.
     known = [rate for rate in own or rates.values() if rate is not None]
     return statistics.median(known) if known else 0.0
 
 
 def _tokens_per_step(run: Run, processes: int) -> int:
     trainer: dict[str, Any] = run.recipe["trainer"]
+    # TRL's defaults stand where the recipe is silent.
     completions = trainer.get("per_device_train_batch_size", 8) * processes
     completions *= trainer.get("gradient_accumulation_steps", 1)
     return completions * trainer.get("max_completion_length", 256)

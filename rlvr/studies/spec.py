@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlvr.config import (
+    absolute_paths,
     apply_overrides,
     check_section,
     merge,
@@ -29,11 +30,11 @@ class GeometrySettings:
 class StudyFile:
     """The keys of a study.
 
-    ``recipe`` is laid over ``base`` in every arm; an arm is laid over that, and may hold ``seeds``
+    ``recipe`` is laid over ``base`` in every arm, and the arm over that. An arm may hold ``seeds``
     of its own, or a ``base`` of its own that replaces both. ``sweep`` maps one dotted field to its
-    values. ``control`` is the arm that the others are compared with, the first one unless named.
+    values. ``control`` is the arm that the others are compared with; the first one by default.
     ``launch`` is the file that accelerate starts a run with; one that starts with ``./`` or ``../``
-    is relative to the study. Without ``geometry`` no run's update is measured.
+    is relative to the study. Without ``geometry`` no update is measured.
     """
 
     arms: dict[str, dict]
@@ -49,7 +50,7 @@ class StudyFile:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a study: ``recipe`` is whole, ``value`` is that of the swept field."""
+    """One run of a study: its whole ``recipe``, and the ``value`` of the swept field."""
 
     name: str
     arm: str
@@ -83,9 +84,11 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         RecipeError: a key, an arm or a value is not what it should be; the message names it.
     """
     try:
-        file = check_section(StudyFile, read_yaml(path), "study")
+        content = absolute_paths(read_yaml(path), path.parent)
+        file = check_section(StudyFile, content, "study")
         study = _study(file, path)
         for arm, change in file.arms.items():
+            # Runs need the folder and the values of the study, so it is made first and filled here.
             study.runs.extend(_runs_of_arm(file, study, path, arm, dict(change), overrides))
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
@@ -109,10 +112,11 @@ def _study(file: StudyFile, path: Path) -> Study:
             "the others as arms"
         )
     swept, values = next(iter(file.sweep.items()), (None, [None]))
+    # Labels and not values: they name the folders of the runs.
     if not values or len({label(value) for value in values}) < len(values):
         raise RecipeError(f"sweep.{swept}: name at least one value, and each once")
     folder = Path(file.dir or f"runs/{path.resolve().parent.name}/{path.stem}")
-    launch = None if file.launch is None else _launch(file.launch, path)
+    launch = None if file.launch is None else _launch(file.launch)
     return Study(folder, [], list(file.arms), control, swept, values, file.geometry, launch)
 
 
@@ -130,6 +134,7 @@ def _runs_of_arm(
         raise RecipeError(f"{where}.seeds: a seed is written twice; keep one")
     base, common = file.base, file.recipe
     if "base" in change:
+        # Another base is another experiment: what is common to the arms does not apply to it.
         base, common = check_value(change.pop("base"), str, f"{where}.base"), {}
     if base is None:
         raise RecipeError("base: is missing; name the recipe that the arms change")
@@ -143,9 +148,11 @@ def _runs_of_arm(
                 parts.append(f"{study.swept.rsplit('.', 1)[-1]}={label(value)}")
             if seed is not None:
                 parts.append(f"seed={seed}")
-            name = ", ".join(parts)
+            name = ", ".join(parts)  # also the folder, so that a finished run is found again
             folder = study.folder / name
+            # Last, over any override: two runs must never share a folder.
             recipe["run"] = {**recipe.get("run", {}), "dir": str(folder)}
+            # Checked here and thrown away: every mistake is named before the first run starts.
             try:
                 resolve_recipe(recipe, "")
             except RecipeError as error:
@@ -157,17 +164,31 @@ def _runs_of_arm(
 def _at(recipe: dict[str, Any], swept: str | None, value: Any, seed: int | None) -> dict[str, Any]:
     """Return the recipe of an arm at one value of the swept field and one seed."""
     if swept is not None:
+        # "a.b.c" and a value become {a: {b: {c: value}}}, built from the inside out.
         change = value
         for key in reversed(swept.split(".")):
             change = {key: change}
         recipe = merge(recipe, change)
     if seed is not None:
         recipe = merge(recipe, {"trainer": {"seed": seed}})
-        mask = recipe.get("mask")
-        if isinstance(mask, dict) and mask.get("builder") == "random" and "seed" not in mask:
-            # Another random mask for each seed, or the arm would stand for one draw alone.
-            recipe = {**recipe, "mask": {**mask, "seed": seed}}
+        if "mask" in recipe:
+            recipe = {**recipe, "mask": _redrawn(recipe["mask"], seed)}
     return recipe
+
+
+def _redrawn(mask: Any, seed: int) -> Any:
+    """Return a mask section in which each random mask without a seed, however deep, has this one.
+
+    Otherwise all seeds of an arm would share one draw.
+    """
+    if isinstance(mask, list):
+        return [_redrawn(part, seed) for part in mask]
+    if not isinstance(mask, dict):
+        return mask
+    inner = {key: _redrawn(value, seed) for key, value in mask.items()}
+    return (
+        {**inner, "seed": seed} if mask.get("builder") == "random" and "seed" not in mask else inner
+    )
 
 
 def label(value: Any) -> str:
@@ -175,10 +196,11 @@ def label(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _launch(stated: str, path: Path) -> Path:
-    file = path.parent / stated if stated.startswith(("./", "../")) else Path(stated)
+def _launch(stated: str) -> Path:
+    file = Path(stated)
     if not file.is_file():
         raise RecipeError(f"launch: {file} does not exist; name a file such as launch/fsdp2.yaml")
+    # A process on another machine would outlive the study, which can only signal its own.
     if read_yaml(file).get("num_machines", 1) != 1:
         raise RecipeError(
             f"launch: {file} is for several machines and a study runs on one; launch the recipes "

@@ -1,7 +1,8 @@
 """What a handful of seeds can say: means with intervals, paired differences, seeds needed.
 
-The interval of a mean is a bootstrap over seeds, which is too narrow for few of them; whether two
-arms differ is therefore decided by Student's t, with Holm's correction over the arms of a study.
+Every interval over seeds is Student's t. A bootstrap over 2, 3 or 5 seeds, called 95 %, covers the
+true mean in 50, 74 and 84 % of studies. All of it holds for the problems that were evaluated: other
+problems are another source of chance, which seeds do not show.
 """
 
 import math
@@ -11,12 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from rlvr.intervals import Estimate, bootstrap_ratio
+from rlvr.intervals import Estimate
 
 LEVEL = 0.95
 POWER = 0.8
 MOST_SEEDS = 1000
-_DRAWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,7 @@ class Difference:
 
     ``paired``: by seed, where both have the same seeds; else Welch's test of two samples.
     ``low`` and ``high``: 95 % Student t-interval. ``p``: two-sided; ``p_holm``: corrected for the
-    number of arms compared. ``seeds_needed``: seeds of each arm at which a difference of this size
-    would be seen at the 5 % level with a chance of 80 %, before correction; ``None`` where it is 0
-    or would take more than a thousand.
+    number of comparisons, which is arms times metrics. ``spread``: standard deviation over seeds.
     """
 
     mean: float
@@ -36,31 +34,45 @@ class Difference:
     p: float
     n: int
     paired: bool
-    seeds_needed: int | None
+    spread: float
     p_holm: float = math.nan
 
     @property
     def is_seen(self) -> bool:
         return self.p_holm <= 1 - LEVEL
 
+    @property
+    def seeds_needed(self) -> int | None:
+        """Seeds of each arm that see such a difference, before correction; see `seeds_to_see`."""
+        return seeds_to_see(self.mean, self.spread)
 
-def mean_over_seeds(values: Sequence[float]) -> Estimate:
-    """Return the mean of one value per seed with its bootstrap interval, nan for one seed."""
-    if len(values) < 2:
-        return Estimate(values[0], math.nan, math.nan, 1)
-    return bootstrap_ratio(values, np.ones(len(values)), level=LEVEL, resamples=_DRAWS)
+
+def mean_over_seeds(values: Sequence[float], resolution: float = 0.0) -> Estimate:
+    r"""Return the mean of one value per seed with its Student t-interval; nan for one seed.
+
+    .. math:: \bar x \pm t_{n-1} \, \max(s, \mathrm{resolution}) / \sqrt n
+
+    ``resolution`` is the step between two possible values. Without it, seeds that happen to agree
+    to the last counted problem would have an interval of no width.
+    """
+    center, n = float(np.mean(values)), len(values)
+    if n < 2:
+        return Estimate(center, math.nan, math.nan, n)
+    spread = max(float(np.std(values, ddof=1)), resolution)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * spread / math.sqrt(n)
+    return Estimate(center, center - half, center + half, n)
 
 
 def difference(
     arm: Mapping[int | None, float], control: Mapping[int | None, float], resolution: float = 0.0
 ) -> Difference | None:
-    """Compare two arms, each a value per seed; ``None`` where there are too few to say anything.
+    """Compare two arms, each a value per seed; ``None`` where there are too few seeds.
 
-    With the same seeds, d_s = arm_s - control_s and t = mean(d) sqrt(n) / sd(d) with n - 1 degrees
-    of freedom; with none in common, Welch's t. Seeds that only one of the arms has are left out
-    where they share at least two.
+    Two seeds in common: paired, d_s = arm_s - control_s and t = mean(d) sqrt(n) / sd(d) with n - 1
+    degrees of freedom; seeds that only one arm has are left out. No seed in common: Welch's t.
     """
     shared = [seed for seed in arm if seed in control]
+    # Pairing takes out what a seed does to every arm: order of the data, sampled completions.
     if len(shared) >= 2:
         d = np.array([arm[seed] - control[seed] for seed in shared])
         spread, n, freedom = max(float(d.std(ddof=1)), resolution), len(d), len(d) - 1.0
@@ -71,6 +83,7 @@ def difference(
         parts = [x.var(ddof=1) / len(x) for x in (first, second)]
         error = max(math.sqrt(sum(parts)), resolution / math.sqrt(min(len(first), len(second))))
         weights = [part**2 / (len(x) - 1) for part, x in zip(parts, (first, second), strict=True)]
+        # Welch-Satterthwaite; without any spread it is 0 / 0, and the pooled number stands in.
         freedom = sum(parts) ** 2 / sum(weights) if sum(weights) else len(first) + len(second) - 2.0
         n = min(len(first), len(second))
         spread = error * math.sqrt(n)
@@ -78,17 +91,17 @@ def difference(
     else:
         return None
     half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
-    p = 0.0 if center else 1.0  # of differences that are all the same
+    p = 0.0 if center else 1.0  # all differences are equal, so t is infinite or 0 / 0
     if error > 0:
         p = float(2 * stats.t.sf(abs(center) / error, freedom))
-    needed = seeds_to_see(center, spread)
-    return Difference(center, center - half, center + half, p, n, paired, needed)
+    return Difference(center, center - half, center + half, p, n, paired, spread)
 
 
 def seeds_to_see(effect: float, spread: float) -> int | None:
     r"""Return the fewest pairs at which a paired t-test sees ``effect`` with 80 % power.
 
-    The test statistic is noncentral t with :math:`\delta = \sqrt{n}\, |effect| / spread`.
+    ``None`` where the effect is 0 or takes more than ``MOST_SEEDS``. The test statistic is
+    noncentral t with :math:`\delta = \sqrt{n}\, |effect| / spread`.
     """
     if effect == 0:
         return None
@@ -96,13 +109,14 @@ def seeds_to_see(effect: float, spread: float) -> int | None:
         return 2
 
     def power(n: int) -> float:
+        # The chance to pass the edge on the side of the effect; the other side is negligible.
         edge = stats.t.ppf((1 + LEVEL) / 2, n - 1)
         shift = math.sqrt(n) * abs(effect) / spread
         return float(stats.nct.sf(edge, n - 1, shift))
 
     if power(MOST_SEEDS) < POWER:
         return None
-    low, high = 2, MOST_SEEDS
+    low, high = 2, MOST_SEEDS  # power grows with n, so bisection finds the first that is enough
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if power(middle) >= POWER else (middle + 1, high)
@@ -111,6 +125,7 @@ def seeds_to_see(effect: float, spread: float) -> int | None:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return Holm's adjusted p-values: p_(i) (m - i + 1), made monotone, at most 1."""
+    # The smallest of m is multiplied by m, the next by m - 1, ...; none ends below the one before.
     order = np.argsort(p_values, kind="stable")
     adjusted, floor = [0.0] * len(p_values), 0.0
     for place, index in enumerate(order):

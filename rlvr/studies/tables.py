@@ -4,13 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 
 from rlvr.intervals import Estimate
-from rlvr.studies.results import METRICS, Cell, at_best, at_matched_accuracy, first
+from rlvr.studies.results import METRICS, SIZES, Cell, at_best, at_matched_accuracy, over_seeds
 from rlvr.studies.spec import Study
 from rlvr.studies.statistics import Difference
 
 
 def interval(item: Estimate | Difference | None, digits: int, *, sign: bool = False) -> str:
-    """Return ``mean [low, high]``, or the mean alone where there is no interval."""
+    """Return ``mean [low, high]``, or only the mean where there is no interval."""
     if item is None:
         return "-"
     text = f"{item.mean:+.{digits}f}" if sign else f"{item.mean:.{digits}f}"
@@ -34,36 +34,43 @@ def result_rows(study: Study, cells: Sequence[Cell]) -> list[dict[str, str]]:
     rows = []
     is_compared = any("accuracy" in cell.differences for cell in cells)
     for cell in cells:
-        density, leak = first(cell, "density"), first(cell, "mask_leak")
-        accuracy, between = cell.means.get("accuracy"), cell.differences.get("accuracy")
+        density, leak = over_seeds(cell, "density"), over_seeds(cell, "mask_leak")
         row = {"arm": cell.name}
-        if set(cell.rows) != {None}:
+        if set(cell.rows) != {None}:  # a study without seeds has one run a cell
             row["seeds"] = f"{len(cell.rows)} of {cell.planned}"
         row["density"] = "-" if density is None else f"{density:.1%}"
         row["leak"] = "-" if leak is None else str(leak)
-        if accuracy is not None:
-            row["accuracy (%)"] = _accuracy(cell, accuracy)
-        if accuracy is not None and is_compared:
-            row["minus control (points)"] = interval(between, 1, sign=True)
-            row["verdict"] = verdict(between, cell.arm == study.control)
-            needed = None if between is None or between.is_seen else between.seeds_needed
-            row["seeds to see it"] = "-" if needed is None else str(needed)
+        if "accuracy" in cell.means:
+            row["accuracy (%)"] = interval(cell.means["accuracy"], 1)
+            row |= _comparison(cell, cell.arm == study.control) if is_compared else {}
+        if cell.over_problems is not None:
+            row["minus control, same problems"] = interval(cell.over_problems, 1, sign=True)
+        if "kl" in cell.means:
+            row[METRICS["kl"].title] = interval(cell.means["kl"], METRICS["kl"].digits)
+        for key, metric in SIZES.items():
+            size = over_seeds(cell, key)
+            if size is not None:
+                row[metric.title] = f"{size / 1e6:,.{metric.digits}f}"
         for key, metric in METRICS.items():
-            if key != "accuracy" and key in cell.means:
+            if key not in ("accuracy", "kl") and key in cell.means:
                 row[metric.title] = interval(cell.means[key], metric.digits)
         rows.append(row)
     return rows
 
 
-def _accuracy(cell: Cell, accuracy: Estimate) -> str:
-    if accuracy.n > 1:
-        return interval(accuracy, 1)
-    only = next(iter(cell.rows.values()))
-    return interval(Estimate(accuracy.mean, only["accuracy_low"], only["accuracy_high"], 1), 1)
+def _comparison(cell: Cell, is_control: bool) -> dict[str, str]:
+    between = cell.differences.get("accuracy")
+    # A difference that is seen needs no more seeds.
+    needed = None if between is None or between.is_seen else between.seeds_needed
+    return {
+        "minus control (points)": interval(between, 1, sign=True),
+        "verdict": verdict(between, is_control),
+        "seeds to see it": "-" if needed is None else str(needed),
+    }
 
 
 def markdown(rows: Sequence[Mapping[str, str]]) -> str:
-    """Return rows of text as an aligned Markdown table."""
+    """Return rows of text as an aligned Markdown table; titles are the union over the rows."""
     titles = list(dict.fromkeys(key for row in rows for key in row))
     lines = [titles, *([row.get(title, "-") for title in titles] for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(titles))]
@@ -76,15 +83,13 @@ def markdown(rows: Sequence[Mapping[str, str]]) -> str:
 
 def tables(study: Study, cells: Sequence[Cell]) -> dict[str, list[dict[str, str]]]:
     """Return the tables of a study by title, as rows of text."""
-    before = next((b for cell in cells if (b := first(cell, "accuracy_before")) is not None), None)
-    base = "" if before is None else f" (base policy: {before:.1f} %)"
-    found = {f"every arm{base}": result_rows(study, cells)}
+    befores = [before for c in cells if (before := over_seeds(c, "accuracy_before")) is not None]
+    base = f" (base policy: {befores[0]:.1f} %)" if befores else ""
+    shown = {f"every arm{base}": result_rows(study, cells)}
     if study.swept is not None:
         field = study.swept.rsplit(".", 1)[-1]
-        best, matched = at_best(study, cells), at_matched_accuracy(study, cells)
-        found[f"each arm at its best {field} (chosen on the same problems)"] = result_rows(
-            study, best
-        )
-        title = f"each arm at the {field} whose accuracy is nearest to the control's best"
-        found[title] = result_rows(study, matched)
-    return found
+        best = f"each arm at its best {field} (chosen on the same problems)"
+        shown[best] = result_rows(study, at_best(study, cells))
+        matched = f"each arm at the {field} whose accuracy is nearest to the control's best"
+        shown[matched] = result_rows(study, at_matched_accuracy(study, cells))
+    return shown

@@ -11,11 +11,13 @@ from typing import Any
 
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor
+from torch.optim import Optimizer
 from tqdm import tqdm
 from transformers import TrainerCallback
 
 from rlvr import runtime
-from rlvr.checkpoint import read_jsonl
+from rlvr.engines import local
+from rlvr.files import read_jsonl
 from rlvr.optim import MaskedAdamW
 from rlvr.training.guard import Guard
 
@@ -32,6 +34,19 @@ def _gradients(model: Any, optimizer: Any) -> Iterator[Tensor]:
     if masked is not None:
         return masked.gradients()
     return (p.grad for p in model.parameters() if p.grad is not None)
+
+
+def optimizer_bytes(optimizer: Optimizer) -> int:
+    """Return the bytes that this process holds for the optimizer beside weights and gradients.
+
+    These are its state tensors (moments, masters, step counts) and, of a masked optimizer, the
+    packed masks. Every engine's wrapper hands ``state`` through; sharded tensors count as held.
+    """
+    tensors = [local(t) for held in optimizer.state.values() for t in held.values()
+               if isinstance(t, Tensor)]  # fmt: skip
+    masked = _masked(optimizer)
+    packed = 0 if masked is None else masked.mask_bytes()
+    return packed + sum(t.numel() * t.element_size() for t in tensors)
 
 
 def _has_hidden_updates(optimizer: Any) -> bool:

@@ -1,10 +1,12 @@
 """What ``--check`` prints: a plan in words, and what it costs in memory."""
 
+import json
 import math
 from collections.abc import Sequence
 
 from rlvr import runtime
 from rlvr.algorithms import describe_algorithm
+from rlvr.generation import put_aside
 from rlvr.masks import density_bounds
 from rlvr.training.batch_sizes import describe_rows, describe_sizes
 from rlvr.training.plan import Plan
@@ -66,6 +68,23 @@ def _lengths_line(plan: Plan) -> str:
     return f"{line}, which are too few: beyond them it extrapolates, and vLLM refuses to"
 
 
+def _sampler_lines(plan: Plan) -> list[str]:
+    """Return what the base's generation_config.json sets and the run does not follow."""
+    settings = put_aside(plan.recipe.model)
+    if not settings:
+        return []
+    texts = [f"{key} {_short(value)}" for key, value in settings.items()]
+    return [
+        "sampler  put aside from the base's generation_config.json, for rollouts and evaluation: "
+        f"{', '.join(texts)}"
+    ]
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 24 else f"{text[:20]} ..."
+
+
 def describe(plan: Plan) -> str:
     """Return the plan as the text that ``--check`` prints."""
     recipe = plan.recipe
@@ -96,5 +115,6 @@ def describe(plan: Plan) -> str:
     else:
         lines.append(describe_sizes(plan.batch, runtime.world_size()))
         lines.append(_lengths_line(plan))
+        lines += _sampler_lines(plan)
     lines.append(f"run      {recipe.run.dir}")
     return "\n".join([*lines, "memory", *(f"  {line}" for line in memory_lines(plan))])

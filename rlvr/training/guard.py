@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from torch import Tensor, nn
 
-from rlvr.checkpoint import checksum
+from rlvr.checkpoints.fingerprints import checksum
 from rlvr.engines import reshard, whole
 from rlvr.masks import Mask
 from rlvr.masks.bits import unpack_bits

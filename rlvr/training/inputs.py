@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 from trl import GRPOConfig, SFTConfig
 
+from rlvr import runtime
 from rlvr.config import Recipe
 from rlvr.data import Row, render
 from rlvr.rewards import RewardCall, Status, UnverifiedLimit, restarts
@@ -40,6 +41,8 @@ def training_arguments(recipe: Recipe, run_dir: Path) -> Any:
         "output_dir": str(run_dir / "checkpoints"),
         "use_cpu": not torch.cuda.is_available(),
         "disable_tqdm": True,
+        # Trainer would log the mean of the steps before in place of a loss that is NaN.
+        "logging_nan_inf_filter": False,
     }
     if recipe.supervised:
         # The rows come as token ids; TRL would cut them.
@@ -55,10 +58,13 @@ def to_dataset(rows: list[Row]) -> Dataset:
 def reward_function(call: RewardCall, limit: UnverifiedLimit, ends: set[int]) -> Any:
     """Return TRL's kind of reward function for ``call``; its time is a metric of the run.
 
-    So are the shares of its verdicts by status, which ``limit`` records. A completion whose last
+    So are the shares of its verdicts by status, which ``limit`` records, and the share of the
+    completions on which it failed, where such are counted. A completion whose last
     token is none of ``ends`` was cut off. TRL awaits all such functions together, so that several
     rewards of a recipe take the time of the slowest.
     """
+
+    said: list[str] = []  # the first failure of the run
 
     async def judge(
         completions: list[Any],
@@ -74,6 +80,11 @@ def reward_function(call: RewardCall, limit: UnverifiedLimit, ends: set[int]) ->
         rewards = judgement.rewards
         log_metric(f"rewards/{call.name}/seconds", time.perf_counter() - start)
         log_metric(f"rewards/{call.name}/unjudged", sum(reward is None for reward in rewards))
+        if call.on_error == "count":
+            log_metric(f"rewards/{call.name}/failed", len(judgement.failures) / len(texts))
+            if judgement.failures and not said:
+                said.append(judgement.failures[0])
+                runtime.say(f"not judged, as all rows like it: {said[0]}")
         if judgement.statuses:
             for status in get_args(Status):
                 share = judgement.statuses[status] / len(texts)

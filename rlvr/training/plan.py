@@ -9,7 +9,7 @@ from rlvr.adapters import check_adapter, check_section, parse_adapter, refuse_he
 from rlvr.config import EvalSection, OptimizerSection, Recipe
 from rlvr.data import parse_dataset
 from rlvr.masks import MaskSpec, check_files, check_spec, parse_spec
-from rlvr.policy import load_skeleton
+from rlvr.policy import check_tokenizer, load_skeleton
 from rlvr.registry import import_plugins
 from rlvr.rewards import RewardCall, parse_reward, parse_rewards
 from rlvr.schema import RecipeError
@@ -76,6 +76,7 @@ def check_recipe(recipe: Recipe) -> Plan:
     batch = check_trainer(recipe)
     _check_optimizer(recipe)
     model = load_skeleton(recipe.model)
+    check_tokenizer(recipe.model)
     count = sum(parameter.numel() for parameter in model.parameters())
     if recipe.adapter is not None:
         refuse_head(model, recipe.model.targets)
@@ -101,12 +102,6 @@ def _check_eval(recipe: Recipe, section: EvalSection) -> None:
             raise RecipeError(f"eval.{key}: must be at least 1, got {getattr(section, key)}")
     if section.temperature < 0:
         raise RecipeError(f"eval.temperature: must be 0 or above, got {section.temperature}")
-    if section.checkpoints == "every" and recipe.adapter is not None:
-        if recipe.run.merged != "every":
-            raise RecipeError(
-                "eval.checkpoints: a checkpoint on the way holds the adapter alone; set run.merged "
-                "to every, or evaluate the last one"
-            )
 
 
 def _check_optimizer(recipe: Recipe) -> None:

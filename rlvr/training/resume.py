@@ -4,7 +4,7 @@ What TRL 1.16 and Trainer lose between a checkpoint and the run that goes on fro
 algorithm:
 
 1. The metrics and the loss that wait to be logged, where not every step is.
-2. A checkpoint that holds a delta (``run.checkpoint: delta``) is made whole before it is loaded.
+2. A checkpoint that holds a delta (``run.checkpoint: delta``) is loaded through the base.
 3. Of a masked run under FSDP2 each rank saves the compact states of its shards, and reads its rows
    of the exported weights; accelerate keeps rank 0's states alone, and the weights twice.
 """
@@ -18,12 +18,14 @@ from transformers import PreTrainedModel, Trainer
 
 from rlvr import runtime
 from rlvr.adapters import Adapter, load_adapter, save_adapter
-from rlvr.checkpoint import read_weights
+from rlvr.checkpoints.delta import checked_base, open_delta
+from rlvr.checkpoints.delta_file import read_delta
+from rlvr.checkpoints.folders import DELTA, model_folder, weight_files
+from rlvr.checkpoints.reader import read_weights, weights_of
 from rlvr.config import Recipe
-from rlvr.delta import DELTA, check_base, discard_applied, policy_folder
+from rlvr.delta import check_delta_base
 from rlvr.engines import FSDP2, load_shards
 from rlvr.optim import MaskedAdamW
-from rlvr.policy import checkpoint_folder
 from rlvr.schema import RecipeError
 
 
@@ -44,11 +46,11 @@ def check_checkpoint(recipe: Recipe, model: PreTrainedModel) -> None:
             "run.checkpoint: DeepSpeed, and FSDP without a mask, write the weights once more for "
             "themselves into each checkpoint; set it to full, or launch with DDP"
         )
-    folder = checkpoint_folder(recipe.model)
-    if any(folder.glob("model*.safetensors")):
+    folder = model_folder(recipe.model.path, recipe.model.revision, download=False)
+    if weight_files(folder):
         buffers = model.state_dict().keys() - dict(model.named_parameters(remove_duplicate=False))
         names = {*dict(model.named_parameters()), *buffers}
-        check_base(folder, names, recipe.model.dtype)
+        check_delta_base(folder, names, recipe.model.dtype)
 
 
 SCHEDULER = "scheduler.pt"
@@ -123,15 +125,14 @@ class ExactResume(Trainer):
         if self.adapter is not None:
             return load_adapter(self.adapter, checkpoint)
         is_delta = (checkpoint / DELTA).is_file()
-        whole = runtime.from_main(lambda: policy_folder(checkpoint)) if is_delta else checkpoint
-        if self.engine == FSDP2 and self.masked is not None:
-            load_shards(self.model, read_weights(whole))
-        else:
-            super()._load_from_checkpoint(str(whole), model)
         if is_delta:
-            self.accelerator.wait_for_everyone()
-            if runtime.is_main():
-                discard_applied(checkpoint.parent.parent)
+            # The main process hashes the base, and tells the others that it is the delta's.
+            checked = runtime.from_main(lambda: checked_base(read_delta(checkpoint / DELTA)))
+            load_shards(self.model, weights_of(open_delta(checkpoint / DELTA, checked)))
+        elif self.engine == FSDP2 and self.masked is not None:
+            load_shards(self.model, read_weights(checkpoint))
+        else:
+            super()._load_from_checkpoint(str(checkpoint), model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None or self.engine != FSDP2 or self.masked is None:

@@ -10,6 +10,9 @@ What ``RLVRTrainer`` and ``SupervisedTrainer`` share, and how both deviate from 
    may be replaced by their delta against the base.
 5. A run goes on from a checkpoint of any step as if it had never stopped (``resume.py``).
 6. Under FSDP2 the optimizer and the base policy are bound to the shards as soon as they exist.
+7. A loss or gradient norm that is NaN or infinite stops the run before it reaches the optimizer,
+   and no checkpoint holds such weights (``finite.py``).
+8. The files beside the weights of a checkpoint are the base's own (``checkpoint_files.py``).
 """
 
 import shutil
@@ -22,15 +25,22 @@ import torch
 from transformers import PrinterCallback
 
 from rlvr import runtime
-from rlvr.adapters import Adapter, adapters_off, save_merged, set_rates
-from rlvr.checkpoint import publish_checkpoint, step_folder
+from rlvr.adapters import Adapter, adapters_off, set_rates
+from rlvr.checkpoints.folders import model_folder
+from rlvr.checkpoints.runs import publish_checkpoint, step_folder
 from rlvr.config import ModelSection, OptimizerSection, RunSection
 from rlvr.delta import store_delta
 from rlvr.engines import FSDP2, engine_name, require_engine, restrict_gradients
+from rlvr.eval.gap import ScoredTokens
+from rlvr.eval.sampling import evaluation_mode
+from rlvr.files import amend_json
 from rlvr.masks import Mask
 from rlvr.optim import MaskedAdamW
-from rlvr.policy import BaseWeights, checkpoint_folder
-from rlvr.training.callbacks import GuardCallback
+from rlvr.policy import BaseWeights
+from rlvr.training.callbacks import GuardCallback, optimizer_bytes
+from rlvr.training.checkpoint_files import restore_files
+from rlvr.training.export import TRAINED_LOGPS
+from rlvr.training.finite import FiniteSteps
 from rlvr.training.guard import Guard
 from rlvr.training.resume import ExactResume
 
@@ -54,7 +64,7 @@ class Setup:
         return self.adapter is not None or engine_name(args) != "DeepSpeed ZeRO-3"
 
 
-class Seam(ExactResume):
+class Seam(FiniteSteps, ExactResume):
     """A Trainer for a policy that may only move where its mask or adapter lets it.
 
     A mixin: the class after it is one of TRL's trainers.
@@ -138,7 +148,7 @@ class Seam(ExactResume):
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         if grad_norm is None and self.masked is not None and self.precision.free_gradients:
-            return self.masked.clip_grad_norm_(model.parameters(), float("inf"))
+            grad_norm = self.masked.clip_grad_norm_(model.parameters(), float("inf"))
         return super()._get_grad_norm(model, grad_norm)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -147,22 +157,43 @@ class Seam(ExactResume):
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Leave out TRL's card: ``recipe.json`` and ``provenance.json`` say it all."""
 
+    def trained_logps(self) -> ScoredTokens | None:
+        """Score some of the latest completions with the policy as it is now; every rank must call.
+
+        ``None`` where nothing was generated or read yet.
+        """
+        raise NotImplementedError
+
+    def _save_trained_logps(self, folder: Path) -> None:
+        """Store what the trained policy computes on this engine, for the export to give again."""
+        with evaluation_mode(self.model):
+            scored = self.trained_logps()
+        if scored is not None and runtime.is_main():
+            scored.save(folder / TRAINED_LOGPS)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
+        self.require_finite_weights()
         self.guard.check(step)
         temporary = Path(self.args.output_dir) / f"checkpoint-{step}"
         if runtime.is_main() and temporary.exists():
             shutil.rmtree(temporary)  # what a killed run left of this step
+        if runtime.is_main():
+            # Before the checkpoint has its name: a run killed right after it lacks nothing.
+            amend_json(
+                self.run_dir / "provenance.json",
+                optimizer_state_bytes=optimizer_bytes(self.optimizer),
+            )
         self.accelerator.wait_for_everyone()
         super()._save_checkpoint(model, trial)
-        last = step >= self.state.max_steps
-        if self.adapter is not None and (last or self.run.merged == "every"):
-            save_merged(self.adapter, self._tokenizer, temporary)
+        if step >= self.state.max_steps:
+            self._save_trained_logps(temporary)
         self.accelerator.wait_for_everyone()
         if runtime.is_main():
+            restore_files(model_folder(self.source.path, self.source.revision), temporary)
             if self.run.checkpoint == "delta":
                 names = {"path": self.source.path, "revision": self.source.revision}
-                store_delta(temporary, checkpoint_folder(self.source), names)
+                store_delta(temporary, model_folder(**names), names)
             final = step_folder(self.run_dir, step)
             publish_checkpoint(temporary, final, self.args.save_total_limit)
         self.accelerator.wait_for_everyone()

@@ -10,7 +10,8 @@ from transformers import PreTrainedModel, set_seed
 
 from rlvr import __version__, runtime
 from rlvr.adapters import Adapter, attach_adapter, base_weights, describe
-from rlvr.checkpoint import fingerprint, step_of, write_json
+from rlvr.checkpoints.fingerprints import fingerprint_values
+from rlvr.checkpoints.runs import step_of
 from rlvr.data import (
     DataSpec,
     Loaded,
@@ -21,9 +22,11 @@ from rlvr.data import (
     plain_columns,
     with_prefill,
 )
-from rlvr.engines import engine_dtype, engine_name, loading_whole
-from rlvr.masks import Mask, build_mask, check_base
+from rlvr.engines import engine_name, loading_whole
+from rlvr.files import write_json
+from rlvr.masks import Mask, build_mask, check_built_from
 from rlvr.policy import choose_trainable, load_policy, load_tokenizer
+from rlvr.precision import Precision, precision_of
 from rlvr.rewards import check_columns
 from rlvr.rewards.gold import unparsable_golds
 from rlvr.run_dir import claim_run
@@ -75,7 +78,7 @@ def build_trainer(plan: Plan, run_dir: Path) -> Seam:
         policy = load_policy(recipe.model, device)
     check_checkpoint(recipe, policy)
     # Under FSDP2 the other ranks may hold no values yet.
-    base_hash = runtime.from_main(lambda: fingerprint(policy.named_parameters()))
+    base_hash = runtime.from_main(lambda: fingerprint_values(policy.named_parameters()))
     mask = _make_mask(plan, policy, base_hash, run_dir, args.device)
     every = recipe.geometry.every
     watched = [GeometryCallback(policy, plan.targets, every)] if every > 0 else []
@@ -85,6 +88,7 @@ def build_trainer(plan: Plan, run_dir: Path) -> Seam:
         runtime.make_deterministic(args.seed)
     if runtime.is_main():
         provenance = _provenance(args, base_hash, mask, adapter)
+        provenance["precision"] = _precision(plan, args).to_dict()
         provenance["weights"] = _weights(plan)
         dropped = {reason: len(ids) for reason, ids in loaded.dropped.items()}
         provenance["rows"] = {"trained on": len(loaded.rows), "dropped": dropped}
@@ -145,7 +149,7 @@ def _make_mask(
         return None
     spec, path = plan.mask, run_dir / "mask.safetensors"
     parameters = dict(policy.named_parameters())
-    check_base(spec, base_hash)
+    check_built_from(spec, base_hash)
 
     def build() -> Mask:
         provenance = {"spec": spec.to_dict(), "base_weights": base_hash}
@@ -181,7 +185,7 @@ def _make_trainable(
         seed=args.seed,
         base_hash=base_hash,
         run_dir=run_dir,
-        dtype=engine_dtype(args),
+        precision=_precision(plan, args),
     )
     runtime.say(f"adapter at the start, initial factors {adapter.start['initial'][:12]}")
     runtime.say(describe(adapter.start["matrices"]))
@@ -194,7 +198,7 @@ def _compare_base(adapter: Adapter, run_dir: Path) -> None:
     Raises:
         RunError: they differ, so the adapter no longer belongs to the base policy.
     """
-    after = fingerprint(base_weights(adapter.model))
+    after = fingerprint_values(base_weights(adapter.model))
     path = run_dir / "provenance.json"
     if not runtime.is_main():
         return
@@ -202,6 +206,10 @@ def _compare_base(adapter: Adapter, run_dir: Path) -> None:
     write_json(path, {**provenance, "base_weights_after": after})
     if after != provenance["base_weights"] and not adapter.is_control:
         raise RunError("the base weights changed during the run; its adapter cannot be used")
+
+
+def _precision(plan: Plan, args: Any) -> Precision:
+    return precision_of(args, getattr(torch, plan.recipe.model.dtype))
 
 
 def _weights(plan: Plan) -> str:
@@ -225,7 +233,6 @@ def _provenance(
         "mask": None if mask is None else mask.fingerprint(),
         "engine": engine_name(args),
         "processes": args.world_size,
-        "precision": "bf16 autocast" if args.bf16 else "fp16 autocast" if args.fp16 else "fp32",
         "seed": args.seed,
         "start_logit_gap": 0.0 if adapter is None else adapter.start["logit_gap"],
         "adapter": None if adapter is None else adapter.start,

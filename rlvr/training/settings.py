@@ -11,6 +11,7 @@ from rlvr import runtime
 from rlvr.config import Recipe
 from rlvr.schema import RecipeError, check_value, unknown_key
 from rlvr.training.batch_sizes import BatchSizes, resolve_sizes
+from rlvr.training.distribution import check_sampling
 
 # Set by the run itself: a recipe that sets one of them would contradict the run directory.
 _RESERVED = {
@@ -20,6 +21,7 @@ _RESERVED = {
     "full_determinism": "run.deterministic",
     "use_cpu": "nothing: a GPU is used where there is one",
     "disable_tqdm": "nothing: the run shows one progress bar",
+    "logging_nan_inf_filter": "nothing: a loss that is NaN or infinite stops the run",
 }
 GRPO_RESERVED = _RESERVED | {
     "remove_unused_columns": "nothing: rewards need the columns",
@@ -51,8 +53,6 @@ SFT_RESERVED = _RESERVED | {
 SAMPLING = ("random", "sequential")
 SFT_LOSSES = ("nll", "dft")
 MASKED_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused")
-# TRL's importance ratio assumes that a completion was drawn from the whole distribution.
-FULL_DISTRIBUTION = {"top_p": (1.0,), "top_k": (0, -1, None), "min_p": (None, 0.0)}
 
 
 def check_trainer(recipe: Recipe) -> BatchSizes | None:
@@ -77,7 +77,7 @@ def check_trainer(recipe: Recipe) -> BatchSizes | None:
     if recipe.supervised:
         _check_supervised(recipe, values)
     else:
-        _check_sampling(values)
+        check_sampling(values)
         batch = resolve_sizes(values, runtime.world_size())
     _check_reporters(values["report_to"])
     if recipe.algorithm is not None and recipe.algorithm.dynamic_sampling and values["fp16"]:
@@ -115,17 +115,6 @@ def _check_supervised(recipe: Recipe, values: Mapping[str, Any]) -> None:
             "adapter.sync: merge_unmerge is what a push to the sampler does, and algorithm sft "
             "samples nothing; remove it"
         )
-
-
-def _check_sampling(values: Mapping[str, Any]) -> None:
-    generation = values.get("generation_kwargs") or {}
-    for key, allowed in FULL_DISTRIBUTION.items():
-        for where, value in ((key, values[key]), (f"generation_kwargs.{key}", generation.get(key))):
-            if value not in allowed and not (value is None and where != key):
-                raise RecipeError(
-                    f"trainer.{where}: {value} samples from a truncated distribution, which makes "
-                    f"TRL's importance ratio wrong; remove it or set it to {allowed[0]}"
-                )
 
 
 def _check_reporters(report_to: str | list[str] | None) -> None:

@@ -24,8 +24,6 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from rlvr.eval.sampling import evaluation_mode
-
 CLIPPED_LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo")
 
 
@@ -75,8 +73,7 @@ class StepKL(TrainerCallback):
             self.seen.append((inputs, self._logps(inputs)))
 
     def _logps(self, inputs: dict[str, Any]) -> Tensor:
-        with evaluation_mode(self.trainer.model):
-            return self.trainer._completion_logps(inputs, reference=False)
+        return self.trainer._completion_logps(inputs, reference=False)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not self.seen:

@@ -1,49 +1,83 @@
-"""The end of a run: evaluate the exported checkpoint, compare it with the base, say it on a screen.
+"""The end of a run: export its policy, evaluate it, compare it with the base, say it on a screen.
 
 Everything is read back from the run directory, so the numbers are those of the files that a user
-gets, not of a trainer that is gone.
+gets, not of a trainer that is gone. Accuracy and KL are of the exported policy and of the base,
+both in the dtype of the export; sparsity and leaks are of the masters.
 """
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from rlvr import runtime
-from rlvr.checkpoint import (
-    checkpoints,
-    read_jsonl,
-    read_weight,
-    read_weights,
-    step_of,
-    write_json,
-)
-from rlvr.config import EvalSection, ModelSection
+from rlvr.checkpoints.folders import EXPORT, model_folder, policy_bytes
+from rlvr.checkpoints.reader import open_checkpoint, select
+from rlvr.checkpoints.runs import checkpoint_bytes, checkpoints, newest_checkpoint, step_of
+from rlvr.config import EvalSection, Recipe
 from rlvr.data import load_prepared, parse_dataset, with_prefill
 from rlvr.delta import discard_applied
 from rlvr.eval import EvalResult, EvalSettings, evaluate, token_kl
+from rlvr.eval.gap import ROUNDING
+from rlvr.files import read_jsonl, write_json
 from rlvr.geometry import update_sparsity
 from rlvr.masks import Mask
-from rlvr.policy import checkpoint_folder, load_policy, load_tokenizer
+from rlvr.policy import load_policy, load_tokenizer
+from rlvr.precision import dtype_name
 from rlvr.rewards import check_columns, parse_reward
-from rlvr.run_dir import policy_of, trained_policy
+from rlvr.training.export import (
+    export_dtype,
+    export_gap,
+    export_policy,
+    exported,
+    run_precision,
+    store_as_delta,
+)
 from rlvr.training.plan import Plan
 
 
 def finish(plan: Plan, run_dir: Path) -> dict[str, Any]:
-    """Write ``summary.json`` of a finished run, print it, and return it."""
+    """Export the policy of a finished run, write ``summary.json``, print it, and return it."""
     runtime.free_memory()
-    folder, step = trained_policy(run_dir)
-    summary: dict[str, Any] = {"step": step, **compare_weights(plan, run_dir, folder)}
-    summary["seconds_per_step"] = seconds_per_step(run_dir)
-    if plan.recipe.eval is not None:
-        summary |= evaluate_run(plan.recipe.model, plan.recipe.eval, run_dir, folder)
+    checkpoint = newest_checkpoint(run_dir)
+    assert checkpoint is not None  # the run has just written it
+    summary: dict[str, Any] = {"step": step_of(checkpoint)}
+    policy = export_policy(plan.recipe, run_dir, checkpoint)
+    summary["policy"] = describe_export(plan, run_dir, policy, checkpoint)
+    masters = checkpoint if plan.recipe.adapter is None else policy
+    summary |= compare_weights(plan, run_dir, masters)
     discard_applied(run_dir)
+    summary["seconds_per_step"] = seconds_per_step(run_dir)
+    provenance = json.loads((run_dir / "provenance.json").read_text(encoding="utf-8"))
+    summary["optimizer_state_bytes"] = provenance.get("optimizer_state_bytes")
+    summary["checkpoint_bytes"] = policy_bytes(checkpoint)
+    if plan.recipe.eval is not None:
+        summary |= evaluate_run(plan.recipe, plan.recipe.eval, run_dir, policy)
+    if plan.recipe.run.checkpoint == "delta" and store_as_delta(plan.recipe, run_dir):
+        summary["policy"]["folder"] = None
     write_json(run_dir / "summary.json", summary)
     runtime.say(one_screen(run_dir, summary))
     return summary
+
+
+def describe_export(plan: Plan, run_dir: Path, policy: Path, checkpoint: Path) -> dict[str, Any]:
+    """Return how the export is stored, and how far it is from the trained policy.
+
+    ``explained`` tells whether rounding in the precision of the run explains the gap.
+    """
+    precision = run_precision(run_dir)
+    gap = export_gap(policy, checkpoint)
+    return {
+        "folder": policy.name,
+        "dtype": dtype_name(export_dtype(plan.recipe, precision)),
+        "trained": str(precision),
+        "gap": None if gap is None else dataclasses.asdict(gap),
+        "explained": None if gap is None else gap.mean <= ROUNDING[precision.computed],
+    }
 
 
 def seconds_per_step(run_dir: Path) -> float | None:
@@ -63,12 +97,15 @@ def compare_weights(plan: Plan, run_dir: Path, folder: Path) -> dict[str, Any]:
     Returns ``sparsity_bf16`` over the target matrices (arXiv 2511.08567, Def. 2.2), ``mask_leak``
     as a count of entries over all tensors (``None`` without a mask), and the mask's density.
     """
-    base_folder = checkpoint_folder(plan.recipe.model)
+    model = plan.recipe.model
+    base_folder = model_folder(model.path, model.revision)
     mask_file = run_dir / "mask.safetensors"
     mask = Mask.load(mask_file) if mask_file.is_file() else None
     unchanged, entries, leak = 0.0, 0, 0
-    for name, base in read_weights(base_folder):
-        tuned = read_weight(folder, name)
+    now = open_checkpoint(folder)
+    before = select(open_checkpoint(base_folder), now, base_folder)
+    for name, stored in now.items():
+        base, tuned = before[name].load(), stored.load()
         if name in plan.targets:
             unchanged += update_sparsity(base, tuned) * tuned.numel()
             entries += tuned.numel()
@@ -78,6 +115,7 @@ def compare_weights(plan: Plan, run_dir: Path, folder: Path) -> dict[str, Any]:
             )
             leak += count_leaks(base, tuned, frozen)
     return {
+        "compared": "masters" if plan.recipe.adapter is None else "exported policy",
         "sparsity_bf16": unchanged / entries,
         "mask_leak": None if mask is None else leak,
         "density": None if mask is None else mask.density(),
@@ -85,14 +123,17 @@ def compare_weights(plan: Plan, run_dir: Path, folder: Path) -> dict[str, Any]:
 
 
 def evaluate_run(
-    section: ModelSection, settings: EvalSection, run_dir: Path, folder: Path
+    recipe: Recipe, settings: EvalSection, run_dir: Path, folder: Path
 ) -> dict[str, Any]:
-    """Evaluate base and trained policy on the same problems, and the KL between them."""
+    """Evaluate base and exported policy on the same problems, and the KL between them."""
+    section = recipe.model
     data = parse_dataset(settings.data, "eval.data")
     tokenizer = with_prefill(load_tokenizer(section), data.shared["prefill"], "eval.data")
     rows = load_prepared(data, "eval.data", tokenizer=tokenizer).rows
     call = parse_reward(settings.verifier, "eval.verifier")
     device = runtime.default_device()
+    # The base in the dtype of the export: a KL between two precisions would count the rounding.
+    dtype: Any = dtype_name(export_dtype(recipe, run_precision(run_dir)))
 
     check_columns([call], rows[0])
     copies = settings.samples
@@ -105,22 +146,25 @@ def evaluate_run(
         **{f.name: getattr(settings, f.name) for f in dataclasses.fields(EvalSettings)}
     )
 
-    def load(path: Path) -> Any:
-        return load_policy(dataclasses.replace(section, path=str(path)), device)
+    def load(path: Path) -> PreTrainedModel:
+        exported = dataclasses.replace(section, path=str(path), revision=None, dtype=dtype)
+        return load_policy(exported, device)
 
-    def score(policy: Any, name: str) -> EvalResult:
+    def score(policy: PreTrainedModel, name: str) -> EvalResult:
         result = evaluate(
             policy, tokenizer, rows, render=data.render, verifier=judge, settings=sampling
         )
         result.write(run_dir / "eval", name)
         return result
 
-    policies = {"base": load_policy(section, device), "final": load(folder)}
+    base = load_policy(dataclasses.replace(section, dtype=dtype), device)
+    policies = {"base": base, "final": load(folder)}
     results = {name: score(policy, name) for name, policy in policies.items()}
     on_the_way = {}
     if settings.checkpoints == "every":
         for checkpoint in checkpoints(run_dir)[:-1]:
-            result = score(load(policy_of(checkpoint)), checkpoint.name)
+            with exported(recipe, run_dir, checkpoint) as passing:
+                result = score(load(passing), checkpoint.name)
             on_the_way[step_of(checkpoint)] = dataclasses.asdict(result.accuracy)
     kl = token_kl(
         policies["final"],
@@ -131,6 +175,7 @@ def evaluate_run(
         batch_size=settings.batch_size,
     )
     return {
+        "evaluated_in": dtype,
         "accuracy_before": dataclasses.asdict(results["base"].accuracy),
         "accuracy_after": dataclasses.asdict(results["final"].accuracy),
         "accuracy_on_the_way": on_the_way,
@@ -142,6 +187,7 @@ def evaluate_run(
 def one_screen(run_dir: Path, summary: dict[str, Any]) -> str:
     """Return the summary as a person reads it."""
     lines = ["", f"finished step {summary['step']} of {run_dir}"]
+    lines += _policy_lines(run_dir, summary["policy"])
     if "accuracy_after" in summary:
         for label, key in (("before", "accuracy_before"), ("after", "accuracy_after")):
             estimate = summary[key]
@@ -149,11 +195,42 @@ def one_screen(run_dir: Path, summary: dict[str, Any]) -> str:
                 f"  accuracy {label:<7} {estimate['mean']:.1%}  "
                 f"[{estimate['low']:.1%}, {estimate['high']:.1%}] (95 %, n = {estimate['n']})"
             )
-        lines.append(f"  KL to base       {summary['kl_to_base']['mean']:.4f} nats per token")
-    lines.append(f"  update sparsity  {summary['sparsity_bf16']:.1%} (bf16-aware, targets)")
+        kl = summary["kl_to_base"]["mean"]
+        lines.append(
+            f"  KL to base       {kl:.4f} nats per token (both in {summary['evaluated_in']})"
+        )
+    lines.append(
+        f"  update sparsity  {summary['sparsity_bf16']:.1%} (bf16-aware, of the "
+        f"{summary['compared']})"
+    )
     if summary["mask_leak"] is not None:
         lines.append(f"  mask leak        {summary['mask_leak']} entries")
         lines.append(f"  mask density     {summary['density']:.2%}")
+    state, size = summary["optimizer_state_bytes"], summary["checkpoint_bytes"]
+    if state is not None:
+        lines.append(f"  optimizer state  {state / 1e6:,.2f} MB on one process")
+    lines.append(f"  trained weights  {size / 1e6:,.2f} MB in the checkpoint")
     if summary["seconds_per_step"] is not None:
         lines.append(f"  time             {summary['seconds_per_step']:.2f} s a step (median)")
     return "\n".join(lines)
+
+
+def _policy_lines(run_dir: Path, export: dict[str, Any]) -> list[str]:
+    """Return where the exported policy is and how far it is from the trained one."""
+    where = f"{run_dir / EXPORT}"
+    if export["folder"] is None:
+        where = f"`rlvr delta apply BASE {run_dir} OUT` writes it"
+    lines = [f"  policy           {where}; {export['dtype']} (trained: {export['trained']})"]
+    gap = export["gap"]
+    if gap is None:
+        return lines
+    lines.append(
+        f"  export gap       {gap['mean']:.1e} nats a token (mean), {gap['max']:.1e} (max), over "
+        f"{gap['tokens']} tokens"
+    )
+    if not export["explained"]:
+        lines.append(
+            "  The export computes another policy than the trained one: KL "
+            f"{gap['kl']:.1e} nats per token. Rounding does not explain it."
+        )
+    return lines

@@ -20,10 +20,12 @@ from torch import Tensor
 from trl import SFTTrainer
 
 from rlvr.eval.divergence import kl_per_position
-from rlvr.eval.sampling import evaluation_mode
+from rlvr.eval.gap import ScoredTokens, token_logps
+from rlvr.eval.sampling import undisturbed
 from rlvr.training.seam import Seam, Setup
 
 _LOGITS_AT_ONCE = 1 << 29  # of one forward pass: 1 GiB in bf16
+SCORED_ROWS = 8  # of the last step, whose log-probs the export must give again
 
 
 class SupervisedTrainer(Seam, SFTTrainer):
@@ -45,6 +47,7 @@ class SupervisedTrainer(Seam, SFTTrainer):
         callbacks: list[Any],
     ) -> None:
         self.step_seconds = 0.0
+        self._latest: dict[str, Tensor] | None = None
         self.kl_sum, self.kl_tokens = 0.0, 0.0  # measured and not logged yet
         super().__init__(
             setup,
@@ -69,6 +72,7 @@ class SupervisedTrainer(Seam, SFTTrainer):
     ) -> Tensor:
         start = time.perf_counter()
         inputs = self._prepare_inputs(inputs)
+        self._latest = inputs
         if self.measures_kl():
             self._add_kl(inputs["input_ids"], inputs["attention_mask"], inputs["labels"])
         loss = super().training_step(model, inputs, *args, **kwargs)
@@ -77,6 +81,17 @@ class SupervisedTrainer(Seam, SFTTrainer):
             self._metrics["train"]["step_time"].append(self.step_seconds)
             self.step_seconds = 0.0
         return loss
+
+    @torch.no_grad()
+    def trained_logps(self) -> ScoredTokens | None:
+        if self._latest is None:
+            return None
+        names = ("input_ids", "attention_mask", "labels")
+        ids, attention, labels = (self._latest[name][:SCORED_ROWS] for name in names)
+        kept = labels != -100
+        logits = self.model(input_ids=ids, attention_mask=attention, use_cache=False).logits
+        logps = [token_logps(*row)[mask[1:]] for *row, mask in zip(logits, ids, kept, strict=True)]
+        return ScoredTokens(ids, attention, kept, torch.cat(logps))
 
     @torch.no_grad()
     def _add_kl(self, ids: Tensor, attention: Tensor, labels: Tensor) -> None:
@@ -93,7 +108,7 @@ class SupervisedTrainer(Seam, SFTTrainer):
             # The logits at a position predict the token after it.
             return output.logits[:, :-1][labels[rows, 1:] != -100]
 
-        with evaluation_mode(self.model):
+        with undisturbed(self.model):
             for start in range(0, len(ids), size):
                 rows = slice(start, start + size)
                 ours = logits(rows)

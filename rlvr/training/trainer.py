@@ -10,6 +10,11 @@ What ``RLVRTrainer`` changes in TRL 1.16's GRPOTrainer beside what every trainer
 5. Groups whose rewards are all equal are replaced, where the algorithm says so (``sampling.py``).
 6. The sampler gets an adapter's dense weights computed beside the policy; TRL merges and unmerges.
 7. The KL of a step is measured where the KL to the base is (``step_kl.py``).
+8. Rollouts are drawn, and every log-prob without a gradient is computed, without dropout: TRL draws
+   another dropout for each. Only the forward pass of the loss has the dropout of the model or its
+   adapter.
+9. A completion ends in any end token of the base, and in no padding token: one that the policy
+   wrote is a token like the others.
 """
 
 import json
@@ -25,12 +30,18 @@ from rlvr.adapters import policy_weights
 from rlvr.algorithms import AlgorithmSection
 from rlvr.data import Row
 from rlvr.engines import FSDP2
+from rlvr.eval.gap import ScoredTokens
+from rlvr.eval.sampling import end_token_ids, evaluation_mode, undisturbed
 from rlvr.rewards import RewardCall, UnverifiedLimit
 from rlvr.training.empty_steps import is_scored
 from rlvr.training.inputs import reward_function, to_dataset
 from rlvr.training.sampling import DynamicSampling
 from rlvr.training.seam import Seam, Setup
 from rlvr.training.step_kl import StepKL
+
+SCORED_ROWS = 16  # completions of the last step whose log-probs the export must give again
+# torch.multinomial's message, on CPUs; a GPU stops with an assertion instead.
+_NO_PROBABILITIES = "probability tensor contains"
 
 
 class RLVRTrainer(Seam, DynamicSampling):
@@ -58,9 +69,10 @@ class RLVRTrainer(Seam, DynamicSampling):
         beta = args.beta
         args.beta = 0.0 if setup.has_base(args) else beta
         args.reward_weights = [call.weight for call in rewards]
+        self._latest: dict[str, Tensor] | None = None
         limit = UnverifiedLimit(setup.run.max_unverified, [call.name for call in rewards])
         self.unverified = limit
-        ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
+        ends = set(end_token_ids(model, tokenizer))
         super().__init__(
             setup,
             model=model,
@@ -87,7 +99,39 @@ class RLVRTrainer(Seam, DynamicSampling):
         inputs = super()._prepare_inputs(generation_batch)
         if not is_scored(generation_batch):
             self.step_kl.before(inputs)
+        if self.model.training:
+            self._latest = inputs
         return inputs
+
+    def trained_logps(self) -> ScoredTokens | None:
+        if self._latest is None:
+            return None
+        keys = ("prompt_ids", "completion_ids", "prompt_mask", "completion_mask")
+        rows = {key: self._latest[key][:SCORED_ROWS] for key in keys}
+        logps = self._completion_logps(rows, reference=False)
+        kept = rows["completion_mask"].bool()
+        return ScoredTokens(
+            ids=torch.cat([rows["prompt_ids"], rows["completion_ids"]], dim=1),
+            attention=torch.cat([rows["prompt_mask"], rows["completion_mask"]], dim=1),
+            kept=torch.cat([torch.zeros_like(rows["prompt_mask"]).bool(), kept], dim=1),
+            logps=logps[kept],
+            temperature=float(self.temperature),
+        )
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            with evaluation_mode(self.model):
+                return super()._generate_single_turn(*args, **kwargs)
+        except RuntimeError as error:
+            if _NO_PROBABILITIES not in str(error):
+                raise
+            raise self.non_finite("the policy's probabilities are NaN or infinite") from error
+
+    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        if torch.is_grad_enabled():
+            return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+        with undisturbed(model):
+            return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self.beta = 0.0 if self.swaps else self.reference_beta

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from rlvr import __version__, runtime
-from rlvr.checkpoint import write_bytes, write_json
 from rlvr.config import ModelSection, Recipe, apply_overrides, resolve_recipe
 from rlvr.data import parse_dataset
+from rlvr.delta import discard_applied, exported_policy
+from rlvr.files import write_bytes, write_json
 from rlvr.geometry.curvature import COLUMNS, EMPTY
 from rlvr.geometry.matrix import Settings
 from rlvr.geometry.table import PLACE, write_table
 from rlvr.registry import import_plugins
-from rlvr.run_dir import trained_policy
 from rlvr.schema import RecipeError, RunError
 from rlvr.targets import resolve_targets
 
@@ -72,6 +72,9 @@ def run(options: argparse.Namespace) -> int:
             f"({str(error).splitlines()[0]}); measure the masks alone: BASE without TUNED, "
             "--probes 0 --lanczos 0"
         ) from error
+    finally:
+        for path in options.paths:
+            discard_applied(Path(path))
     write(sources.out, rows, summary)
     return 0
 
@@ -93,7 +96,7 @@ def _measure(
         max_new_tokens=options.max_new_tokens,
         seed=options.seed,
     )
-    found = measure_curvature(
+    measured = measure_curvature(
         policy,
         prompts,
         names,
@@ -105,10 +108,10 @@ def _measure(
     summary = _describe(sources, options, settings)
     summary |= {"prompts": len(prompts.heads), "completions": len(prompts.owners)}
     summary |= {"truncated": prompts.truncated, "tokens": int(prompts.tokens.sum())}
-    summary |= found.summary
+    summary |= measured.summary
     if tuned is not None:
-        summary["length"] = measure_length(policy, tuned, prompts, found.cells)
-    return found.rows, summary
+        summary["length"] = measure_length(policy, tuned, prompts, measured.cells)
+    return measured.rows, summary
 
 
 def _describe(sources: "Sources", options: argparse.Namespace, settings: Settings) -> dict:
@@ -159,7 +162,7 @@ def find_sources(paths: Sequence[str], data: str | None, out: Path | None) -> So
     if (last / "recipe.json").is_file():
         recipe = _recipe_of(last)
         import_plugins(recipe.plugins)
-        content, tuned = recipe.data, ModelSection(str(trained_policy(last)[0]))
+        content, tuned = recipe.data, ModelSection(str(exported_policy(last)))
         base, out = (recipe.model if len(paths) == 1 else base), out or last / OUT
     if data is not None:
         content = apply_overrides({}, [f"data={data}"])["data"]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from rlvr import runtime
-from rlvr.checkpoint import replacing, write_json
 from rlvr.config import ModelSection, apply_overrides, load_recipe
 from rlvr.data import (
     DataSpec,
@@ -21,7 +20,8 @@ from rlvr.data import (
     parse_dataset,
     with_prefill,
 )
-from rlvr.registry import import_plugins
+from rlvr.files import replacing, write_json
+from rlvr.registry import import_plugins, pop_plugins
 from rlvr.rewards import RewardCall, check_columns, parse_reward, parse_rewards
 from rlvr.rewards.gold import gold_verdicts, is_verifier, unparsable_golds
 from rlvr.schema import RecipeError
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="section.key=value of a recipe, or an option of the dataset",
+        help="section.key=value of a recipe, an option of the dataset, or plugins=[my_module]",
     )
     parser.add_argument("--validate", action="store_true", help="every gold must score itself")
     parser.add_argument("--out", type=Path, help="write the rows, one JSON object a line")
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     runtime.prepare_environment()
     if Path(options.target).suffix in (".yaml", ".yml"):
         return _run_recipe(options)
-    spec = apply_overrides({"name": options.target}, options.overrides)
+    spec = pop_plugins(apply_overrides({"name": options.target}, options.overrides))
     data = parse_dataset(spec, "data")
     named = [parse_reward({"name": options.reward}, "--reward")] if options.validate else []
     calls = [call for call in named if is_verifier(call)]

@@ -6,7 +6,7 @@ from pathlib import Path
 from rlvr import runtime
 from rlvr.delta.exact import pack
 from rlvr.delta.publish import leftovers
-from rlvr.delta.restoring import apply, revert
+from rlvr.delta.restoring import apply, discard_applied, revert
 from rlvr.schema import RunError
 
 SUB_VERBS = {
@@ -40,6 +40,9 @@ def run(options: argparse.Namespace) -> int:
             runtime.say(f"{out}: the base checkpoint, checked bit for bit")
     except OSError as error:
         raise RunError(f"{error}; nothing was written as {out}") from error
+    finally:
+        for path in (getattr(options, word) for word in SUB_VERBS[options.sub_verb][1]):
+            discard_applied(path)
     return 0
 
 

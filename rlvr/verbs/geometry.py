@@ -8,20 +8,27 @@ run directory. Writes ``matrices.csv`` (one row a matrix; units and formulas in
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rlvr import __version__, runtime
-from rlvr.checkpoint import checkpoints, step_of, write_bytes, write_json
+from rlvr.checkpoints.folders import (
+    ADAPTER,
+    LORA,
+    base_of_run,
+    is_run,
+    model_folder,
+)
+from rlvr.checkpoints.plain import Checkpoint
+from rlvr.checkpoints.reader import open_checkpoint
+from rlvr.checkpoints.runs import checkpoints, damage, step_of
+from rlvr.files import write_bytes, write_json
 from rlvr.geometry import consistency
-from rlvr.geometry.compare import measure_pairs, open_checkpoint, summarise
+from rlvr.geometry.compare import measure_pairs, summarise
 from rlvr.geometry.matrix import ANGLE_RANK, Settings
 from rlvr.geometry.names import pair_up
-from rlvr.geometry.sources import Checkpoint
 from rlvr.geometry.table import COLUMNS, write_table
-from rlvr.run_dir import trained_policy
 from rlvr.schema import RecipeError, RunError
 
 OUT = Path("geometry")
@@ -68,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
         if options.runs and len(words) <= 1:
             compare_runs(words, options.runs, out or OUT, targets)
         elif len(words) == 2 and not options.runs:
-            compare(resolve(words[0]), resolve(words[1]), out or OUT, settings, targets)
+            compare(model_folder(words[0]), model_folder(words[1]), out or OUT, settings, targets)
         elif len(words) == 1:
             look_at_run(Path(words[0]), out, settings, targets)
         else:
@@ -78,29 +85,6 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         raise RunError(f"{error}; the files of before are untouched") from error
     return 0
-
-
-def resolve(word: str) -> Path:
-    """Return the folder or file that ``word`` names, downloaded before if it is a hub id."""
-    path = Path(word)
-    local = path.is_absolute() or word.startswith((".", "~")) or word.count("/") != 1
-    if path.exists() or local:
-        return path.expanduser()
-    from huggingface_hub import snapshot_download
-
-    folder = None
-    for weights in ("*.safetensors", "*.bin"):
-        try:
-            folder = Path(snapshot_download(word, allow_patterns=["*.json", weights]))
-        except Exception as error:
-            raise RecipeError(
-                f"{word}: neither a folder here nor to be had from the hub: "
-                f"{str(error).strip().splitlines()[0]}"
-            ) from error
-        if list(folder.glob(weights)):
-            break
-    assert folder is not None
-    return folder
 
 
 def compare(
@@ -145,25 +129,12 @@ def _publish(out: Path, images: dict, page: str, summary: dict[str, Any]) -> Non
     write_json(out / "summary.json", summary)
 
 
-def _base_of(run_dir: Path) -> Path:
-    """Return the base checkpoint that the recipe of a run names."""
-    try:
-        recipe = json.loads((run_dir / "recipe.json").read_text(encoding="utf-8"))
-        return resolve(recipe["model"]["path"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RecipeError(
-            f"{run_dir}: is no run directory (recipe.json is missing or names no model.path); "
-            "give BASE and TUNED for two checkpoints"
-        ) from error
-
-
 def look_at_run(run_dir: Path, out: Path | None, settings: Settings, targets: list[str]) -> None:
     """Compare the newest checkpoint of a run with its base, and all of them with one another."""
-    base, out = _base_of(run_dir), out or run_dir / OUT
-    tuned, _ = trained_policy(run_dir)
+    base, out = base_of_run(run_dir), out or run_dir / OUT
     steps = measure_steps(base, run_dir, targets)
     write_table(out / "steps.csv", steps, consistency.STEP_COLUMNS, {"targets": targets})
-    compare(base, tuned, out, settings, targets, steps)
+    compare(base, run_dir, out, settings, targets, steps)
 
 
 def measure_steps(base: Path, run_dir: Path, targets: list[str]) -> list[dict[str, Any]]:
@@ -195,23 +166,17 @@ def measure_steps(base: Path, run_dir: Path, targets: list[str]) -> list[dict[st
 
 
 def _policies(run_dir: Path) -> list[tuple[int, Path]]:
-    """Return the step and the weights of each checkpoint of a run that holds its whole policy.
-
-    Of a run with an adapter all of them are merged on the fly unless all were merged in training,
-    as the one is rounded to the dtype of the base and the other is not.
-    """
-    folders = checkpoints(run_dir)
-    if all((folder / "merged").is_dir() for folder in folders):
-        return [(step_of(folder), folder) for folder in folders]
-    found = []
-    for folder in folders:
-        if (folder / "lora").is_dir():
-            found.append((step_of(folder), folder / "lora"))
-        elif (folder / "adapter").is_dir() and not (folder / "merged").is_dir():
-            runtime.say(f"{folder}: left out of steps.csv, as its adapter cannot be merged here")
+    """Return the step and the folder of each checkpoint of a run that can be measured."""
+    folders = []
+    for folder in checkpoints(run_dir):
+        reason = damage(folder)
+        if (folder / ADAPTER).is_dir() and not (folder / LORA).is_dir():
+            reason = "its adapter cannot be merged here"
+        if reason is None:
+            folders.append((step_of(folder), folder))
         else:
-            found.append((step_of(folder), folder))
-    return found
+            runtime.say(f"{folder}: left out of steps.csv ({reason})")
+    return folders
 
 
 def compare_runs(words: list[str], runs: list[str], out: Path, targets: list[str]) -> None:
@@ -220,9 +185,9 @@ def compare_runs(words: list[str], runs: list[str], out: Path, targets: list[str
         raise RecipeError("--runs: consistency is between runs; name at least two")
     folders = [Path(run) for run in runs]
     if words:
-        base = resolve(words[0])
+        base = model_folder(words[0])
     else:
-        bases = [_base_of(folder) for folder in folders]
+        bases = [base_of_run(folder) for folder in folders]
         base = bases[0]
         if len(set(bases)) > 1:
             raise RecipeError(
@@ -251,5 +216,4 @@ def compare_runs(words: list[str], runs: list[str], out: Path, targets: list[str
 
 
 def _tuned_of(folder: Path) -> Path:
-    is_run = (folder / "recipe.json").is_file()
-    return trained_policy(folder)[0] if is_run else resolve(str(folder))
+    return folder if is_run(folder) else model_folder(str(folder))

@@ -1,13 +1,14 @@
 """``rlvr mask build``, ``rlvr mask show`` and ``rlvr mask calibrate``: masks without training.
 
-A recipe takes a mask file by ``mask: {builder: file, path: M.safetensors}``.
+A recipe takes a mask file by ``mask: {builder: file, path: M.safetensors}``. The word
+``plugins=[my_module]`` brings a builder of one's own, as in a recipe.
 """
 
 import argparse
 import csv
 import dataclasses
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rlvr import runtime
-from rlvr.checkpoint import fingerprint, read_weights, weight_names, write_bytes, write_json
+from rlvr.checkpoints.fingerprints import fingerprint_values
+from rlvr.checkpoints.folders import model_folder
+from rlvr.checkpoints.reader import open_checkpoint, select, weights_of
 from rlvr.config import ModelSection, apply_overrides
+from rlvr.files import write_bytes, write_json
 from rlvr.masks import (
     Calibration,
     Mask,
@@ -27,7 +31,8 @@ from rlvr.masks import (
     check_spec,
     parse_spec,
 )
-from rlvr.policy import checkpoint_folder, load_skeleton
+from rlvr.policy import load_skeleton
+from rlvr.registry import pop_plugins
 from rlvr.schema import RecipeError
 from rlvr.targets import resolve_targets
 
@@ -47,7 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument(
         "--measure-svd", action="store_true", help="record the overlap with the exact SVD's mask"
     )
-    build.add_argument("overrides", nargs="*", metavar="key=value")
+    build.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="option of the builder, or plugins=[my_module]",
+    )
     show = verbs.add_parser("show", help="densities, provenance and fingerprint of a mask file")
     show.add_argument("file", type=Path)
     find = verbs.add_parser(
@@ -69,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     if options.mask_verb == "calibrate":
         return run_calibrate(options)
     _require_free(options.out)
-    words = apply_overrides({"builder": options.builder}, options.overrides)
+    words = pop_plugins(apply_overrides({"builder": options.builder}, options.overrides))
     mask = build(ModelSection(options.model), parse_spec(words), options.targets)
     if options.measure_svd:
         mask.provenance["iou_with_exact_svd"] = measure_svd(mask, ModelSection(options.model))
@@ -85,32 +95,28 @@ def _require_free(out: Path) -> None:
 
 def build(section: ModelSection, spec: MaskSpec, patterns: list[str]) -> Mask:
     """Build a mask from a checkpoint's files, one matrix in memory at a time."""
-    targets = resolve_targets(load_skeleton(section), patterns)
+    skeleton = load_skeleton(section)
+    targets = resolve_targets(skeleton, patterns)
     check_spec(spec, targets)
     check_files(spec, targets)
-    folder = _folder_with(section, targets)
-    provenance = {"model": section.path, "base_weights": fingerprint(read_weights(folder))}
-    bar = tqdm(_targets_of(folder, targets), total=len(targets), desc="mask", unit="matrix")
+    # Of the parameters as a run has them: a tied head may be stored too.
+    everything = _weights_of(section, [name for name, _ in skeleton.named_parameters()])
+    provenance = {"model": section.path, "base_weights": fingerprint_values(everything)}
+    weights = _weights_of(section, targets)
+    bar = tqdm(weights, total=len(targets), desc="mask", unit="matrix")
     return build_mask(spec, bar, provenance)
 
 
-def _folder_with(section: ModelSection, targets: Any) -> Path:
-    """Return the folder of a checkpoint that holds all ``targets``."""
-    folder = checkpoint_folder(section)
-    missing = set(targets) - weight_names(folder)
-    if missing:
-        raise RecipeError(f"{folder}: holds no weight {min(missing)!r} of its own model")
-    return folder
-
-
-def _targets_of(folder: Path, targets: Any) -> Iterator[tuple[str, Tensor]]:
-    return ((name, weight) for name, weight in read_weights(folder) if name in targets)
+def _weights_of(section: ModelSection, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the named parameters of a checkpoint, one in memory at a time."""
+    folder = model_folder(section.path, section.revision)
+    return weights_of(select(open_checkpoint(folder), names, folder))
 
 
 def measure_svd(mask: Mask, section: ModelSection) -> dict[str, float]:
     """Return the least and the mean IoU over the matrices with the mask of the exact SVD."""
     spec = parse_spec(_with_exact(mask.provenance["spec"]))
-    exact = build_mask(spec, _targets_of(checkpoint_folder(section), mask.shapes))
+    exact = build_mask(spec, _weights_of(section, mask.shapes))
     overlaps = [
         float((mask[name] & exact[name]).sum() / (mask[name] | exact[name]).sum()) for name in mask
     ]
@@ -155,55 +161,54 @@ def run_calibrate(options: argparse.Namespace) -> int:
     }
     targets = resolve_targets(load_skeleton(section), options.targets)
     check_spec(parse_spec({"builder": "safe", "rank": 1, **densities}), targets)
-    folder = _folder_with(section, targets)
     device = runtime.default_device()
 
     def weights() -> Iterator[tuple[str, Tensor]]:
-        found = ((name, weight.to(device)) for name, weight in _targets_of(folder, targets))
-        return iter(tqdm(found, total=len(targets), desc="calibrate", unit="matrix"))
+        matrices = ((name, weight.to(device)) for name, weight in _weights_of(section, targets))
+        return iter(tqdm(matrices, total=len(targets), desc="calibrate", unit="matrix"))
 
     most = min(min(shape) for shape in targets.values())
-    found = calibrate(weights, most, options.target, **densities)
-    spec = parse_spec({"builder": "safe", "rank": found.rank, **densities})
+    best = calibrate(weights, most, options.target, **densities)
+    spec = parse_spec({"builder": "safe", "rank": best.rank, **densities})
     by_default = build_mask(spec, weights()).density()
-    print(describe_calibration(found, len(targets), by_default))
+    print(describe_calibration(best, len(targets), by_default))
     if options.out is not None:
-        write_calibration(options.out, found, {"model": options.model, **densities}, by_default)
+        write_calibration(options.out, best, {"model": options.model, **densities}, by_default)
     return 0
 
 
-def describe_calibration(found: Calibration, matrices: int, by_default: float) -> str:
+def describe_calibration(best: Calibration, matrices: int, by_default: float) -> str:
     """Return the table of ranks and densities, and the rank that answers, as text."""
     lines = [f"{'rank':>6}{'density':>10}"]
-    for rank, density in found.densities.items():
-        lines.append(f"{rank:>6}{density:>10.2%}{'  <' if rank == found.rank else ''}")
+    for rank, density in best.densities.items():
+        lines.append(f"{rank:>6}{density:>10.2%}{'  <' if rank == best.rank else ''}")
     lines.append(
-        f"rank {found.rank}: density {found.densities[found.rank]:.4%}, {100 * found.error:+.4f} "
-        f"points from {found.target:.2%}, over {matrices} matrices, {found.entries:,} entries"
+        f"rank {best.rank}: density {best.densities[best.rank]:.4%}, {100 * best.error:+.4f} "
+        f"points from {best.target:.2%}, over {matrices} matrices, {best.entries:,} entries"
     )
     lines.append(f"with the recipe's default, svd: randomized, it is {by_default:.4%}")
-    if not found.reached:
-        low, high = min(found.densities.values()), max(found.densities.values())
+    if not best.reached:
+        low, high = min(best.densities.values()), max(best.densities.values())
         lines.append(
-            f"{found.target:.2%} is not reached: the densities go from {low:.2%} to {high:.2%}; "
+            f"{best.target:.2%} is not reached: the densities go from {low:.2%} to {high:.2%}; "
             "change --low-density or --principal-density, or leave small matrices out by --targets"
         )
-    elif len(found.brackets) > 1:
-        places = ", ".join(f"{low} and {high}" for low, high in found.brackets)
+    elif len(best.brackets) > 1:
+        places = ", ".join(f"{low} and {high}" for low, high in best.brackets)
         lines.append(f"the density crosses the target more than once, between the ranks {places}")
     return "\n".join(lines)
 
 
 def write_calibration(
-    out: Path, found: Calibration, about: dict[str, Any], by_default: float
+    out: Path, best: Calibration, about: dict[str, Any], by_default: float
 ) -> None:
     """Write the table as csv, or with all else as json."""
     if out.suffix == ".csv":
         text = io.StringIO(newline="")
         rows = csv.writer(text)
         rows.writerow(["rank", "density"])
-        rows.writerows(found.densities.items())
+        rows.writerows(best.densities.items())
         write_bytes(out, text.getvalue().encode())
         return
-    answer = {"rank": found.rank, "error": found.error, "density_randomized_svd": by_default}
-    write_json(out, {**about, **answer, **dataclasses.asdict(found)})
+    answer = {"rank": best.rank, "error": best.error, "density_randomized_svd": by_default}
+    write_json(out, {**about, **answer, **dataclasses.asdict(best)})

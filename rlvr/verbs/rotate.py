@@ -23,17 +23,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rlvr import runtime
-from rlvr.checkpoint import write_json
+from rlvr.checkpoints.companions import companions
+from rlvr.checkpoints.folders import INDEX, SAFETENSORS, model_folder
+from rlvr.checkpoints.names import canonical
+from rlvr.checkpoints.plain import open_plain
 from rlvr.config import ModelSection
-from rlvr.geometry.names import canonical
-from rlvr.geometry.sources import open_plain
-from rlvr.policy import checkpoint_folder, load_policy
+from rlvr.files import write_json
+from rlvr.policy import load_policy
 from rlvr.rotation import attention_layers, heads_of, permute, random_order, random_rotation, rotate
 from rlvr.schema import RecipeError, RunError
 
 MAX_GAP = 1e-10  # of logits in float64, relative to the largest
 _LENGTH, _PROMPTS = 32, 4
-_COMPANIONS = {".json", ".jinja", ".txt", ".model"}
 _DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
@@ -115,7 +116,7 @@ def intervene(
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        _write(checkpoint_folder(section), temporary, weights, dtype)
+        _write(model_folder(source), temporary, weights, dtype)
         written = load_policy(_section(str(temporary.resolve())))
         gaps = {"float64": gap, "stored": _gap(before, _logits(written, tokens))}
         done = {"source": source, "rotated": layers, "permuted": permuted, "seed": seed}
@@ -203,12 +204,15 @@ def _write(source: Path, out: Path, weights: dict[str, Tensor], dtype: str | Non
         original = entry.load()
         kind = original.dtype if dtype is None else getattr(torch, dtype)
         tensor = values.get(name, original).to(kind).contiguous()
-        files.setdefault(entry.where if safe else "model.safetensors", {})[name] = tensor
+        files.setdefault(entry.where if safe else SAFETENSORS, {})[name] = tensor
     for file, tensors in files.items():
         save_file(tensors, out / file, metadata={"format": "pt"})
-    for path in source.iterdir():
-        if path.is_file() and path.suffix in _COMPANIONS and ".bin.index" not in path.name:
-            shutil.copyfile(path, out / path.name)
+    beside = companions(source)
+    if len(files) > 1:
+        beside[INDEX] = source / INDEX
+    for name, path in beside.items():
+        (out / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, out / name)
     if dtype is not None:
         config = json.loads((out / "config.json").read_text(encoding="utf-8"))
         config.pop("torch_dtype", None)

@@ -2,8 +2,8 @@
 
 Each run is a process of its own, through accelerate where the study names a launch file, several
 at once where there are GPUs or cores for them. A finished run is kept, an interrupted one resumed,
-a failed one reported beside the others. Writes ``report.html``, ``table.md``, ``summary.csv`` (one
-row an arm), ``runs.csv`` (one row a run) and the figures.
+and a failed one reported without stopping the others. Writes ``report.html``, ``table.md``,
+``summary.csv`` (one row an arm), ``runs.csv`` (one row a run) and the figures.
 """
 
 import argparse
@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 from rlvr import runtime
-from rlvr.checkpoint import write_bytes
 from rlvr.config import resolve_recipe
+from rlvr.files import write_bytes
 from rlvr.run_dir import locked
 from rlvr.schema import RecipeError
 from rlvr.studies import launching
@@ -83,19 +83,22 @@ def check_arms(study: Study) -> None:
 def report(study: Study) -> str:
     """Write the tables, the figures and the page; return the tables as text."""
     # These import matplotlib and SciPy, which every verb's --help would wait for.
-    from rlvr.reports.study import build, figures, sentences
-    from rlvr.studies.results import cells_of, write_tables
+    from rlvr.reports.study import build, figures
+    from rlvr.studies.findings import sentences
+    from rlvr.studies.results import cells_of
+    from rlvr.studies.summary_files import write_tables
     from rlvr.studies.tables import markdown, tables
 
     cells = cells_of(study)
     if not cells:
         raise RecipeError(f"{study.folder}: no run is finished; run the study first")
     write_tables(study, cells)
-    found = tables(study, cells)
-    text = "\n\n".join(f"{title}:\n\n{markdown(rows)}" for title, rows in found.items())
-    write_bytes(study.folder / "table.md", f"{text}\n".encode())
+    shown = tables(study, cells)
+    text = "\n\n".join(f"{title}:\n\n{markdown(rows)}" for title, rows in shown.items())
+    lead = "\n".join(sentences(study, cells))
+    write_bytes(study.folder / "table.md", f"{lead}\n\n{text}\n".encode())
     images = figures(study, cells)
     for name, themes in images.items():
         write_bytes(study.folder / f"{name}.png", themes["light"])
-    write_bytes(study.folder / "report.html", build(study, cells, images, found).encode())
-    return f"\n{text}\n\n{sentences(study, cells)}\n{study.folder / 'report.html'}"
+    write_bytes(study.folder / "report.html", build(study, cells, images, shown).encode())
+    return f"\n{text}\n\n{lead}\n{study.folder / 'report.html'}"

@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from tqdm import tqdm
 
-from rlvr.checkpoint import replacing
+from rlvr.files import replacing
 from rlvr.rewards import Status, Verdict
 from rlvr.rewards.math import verify_batch
 from rlvr.schema import RecipeError

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlvr.geometry.names import canonical
-from rlvr.geometry.sources import Checkpoint, Stored, open_plain
+from rlvr.checkpoints.folders import ADAPTER_CONFIG
+from rlvr.checkpoints.names import canonical
+from rlvr.checkpoints.plain import Checkpoint, Stored, open_plain
 from rlvr.schema import RecipeError
 
-CONFIG = "adapter_config.json"
 _CHANGED_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")  # initialisations that write W0
 _FACTOR = re.compile(r"^(.*)\.lora_(embedding_)?([AB])(?:\.(?!bias$)[^.]+)??(?:\.weight)?$")
 _REFUSED_KEYS = ("use_dora", "use_qalora", "target_parameters", "trainable_token_indices")
@@ -35,7 +35,10 @@ def open_adapter(folder: Path, base: Checkpoint) -> Checkpoint:
     files = [folder / f"adapter_model.{suffix}" for suffix in ("safetensors", "bin")]
     file = next((file for file in files if file.is_file()), None)
     if file is None:
-        raise RecipeError(f"{folder}: holds {CONFIG} and no adapter_model.safetensors or .bin")
+        raise RecipeError(
+            f"{folder}: holds {ADAPTER_CONFIG}, and no adapter_model.safetensors or .bin; copy the "
+            "weights there"
+        )
     names = {canonical(name): name for name in base}
     factors: dict[str, dict[str, Stored]] = {}
     merged = dict(base)
@@ -61,9 +64,9 @@ def open_adapter(folder: Path, base: Checkpoint) -> Checkpoint:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RecipeError(f"{folder / CONFIG}: not readable ({error})") from error
+        raise RecipeError(f"{folder / ADAPTER_CONFIG}: not readable ({error})") from error
     advice = "merge it with PEFT's merge_and_unload and name the merged folder"
     if config.get("peft_type") != "LORA":
         raise RecipeError(f"{folder}: peft_type {config.get('peft_type')!r} is not LORA; {advice}")

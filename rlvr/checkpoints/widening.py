@@ -7,13 +7,13 @@ is given, revert narrows what it recovered, and both ends keep the dtype that th
 
 import numpy as np
 
-from rlvr.delta.codec import Bits
-from rlvr.delta.weights import Stored
+from rlvr.checkpoints.delta_codec import Bits
+from rlvr.checkpoints.layout import Place
 
 WIDENED = {"BF16": "F32", "F16": "F32"}
 
 
-def is_widened(base: Stored, tuned: Stored) -> bool:
+def is_widened(base: Place, tuned: Place) -> bool:
     """Return whether every value of the base's dtype is one of the other's, which is wider."""
     return WIDENED.get(base.dtype) == tuned.dtype
 

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import zstandard
 
-from rlvr.checkpoint import MANIFEST
+from rlvr.checkpoints.runs import MANIFEST
 from rlvr.schema import RecipeError
 
 MAX_SIZE = 20 << 20  # bytes of one file that differs
@@ -30,13 +30,13 @@ Row = tuple[str, int | None, int | None]  # name, bytes in base, bytes in tuned;
 
 def companions(folder: Path) -> dict[str, Path]:
     """Return the files beside the weights, by their path in the folder."""
-    found = {}
+    files = {}
     for subfolder in _FOLDERS:
         for path in sorted((folder / subfolder).glob("[!.]*")):
             state = path.suffix in _NO_COMPANIONS or path.name in _RUN_FILES
             if path.is_file() and not state and not path.name.endswith(".index.json"):
-                found[path.relative_to(folder).as_posix()] = path
-    return found
+                files[path.relative_to(folder).as_posix()] = path
+    return files
 
 
 def pack_companions(base: Path, tuned: Path) -> tuple[list[Row], bytes]:

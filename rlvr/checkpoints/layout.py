@@ -15,15 +15,21 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from rlvr.delta.codec import Bits
+from rlvr.checkpoints.delta_codec import Bits
+from rlvr.checkpoints.folders import INDEX, SAFETENSORS, weight_files
 from rlvr.schema import RecipeError
 
-INDEX = "model.safetensors.index.json"
+# safetensors' words for a dtype, as torch's; any other keeps its own, in lower case.
+TORCH_WORDS = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "BOOL": "bool",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8",
+}  # fmt: skip
 CHUNK = 1 << 20  # entries; bounds memory to a few times 8 MiB, a delta records its own
 
 
 @dataclass(frozen=True)
-class Stored:
+class Place:
     """Where the bytes of one tensor lie; ``dtype`` is safetensors' word for it."""
 
     file: Path
@@ -46,10 +52,10 @@ class Stored:
         return f"{self.dtype} {list(self.shape)}"
 
 
-Layout = Mapping[str, Stored]
+Layout = Mapping[str, Place]
 
 
-def weight_files(folder: Path) -> list[Path]:
+def safetensors_files(folder: Path) -> list[Path]:
     """Return the safetensors files that transformers would load from ``folder``.
 
     Raises:
@@ -59,25 +65,16 @@ def weight_files(folder: Path) -> list[Path]:
         raise RecipeError(
             f"{folder}: no such checkpoint folder; download it first if it is a hub name"
         )
-    single, index = folder / "model.safetensors", folder / INDEX
-    if single.is_file():
-        return [single]
-    if not index.is_file():
+    files = weight_files(folder)
+    if not files or files[0].suffix != ".safetensors":
         raise RecipeError(
-            f"{folder}: holds neither model.safetensors nor {INDEX}; save the whole policy with "
+            f"{folder}: holds neither {SAFETENSORS} nor {INDEX}; save the whole policy with "
             "save_pretrained first (an adapter merged, a .bin checkpoint loaded and saved again)"
         )
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecipeError(f"{index}: no index of weights ({error!r}); save it again") from error
-    for name in names:
-        if not (folder / name).is_file():
-            raise RecipeError(f"{folder}: {name} is missing, which {INDEX} names; copy it there")
-    return [folder / name for name in names]
+    return files
 
 
-def read_header(file: Path) -> tuple[bytes, dict[str, Stored]]:
+def read_header(file: Path) -> tuple[bytes, dict[str, Place]]:
     """Return the bytes before the first tensor, and where each tensor lies, in file order."""
     try:
         # Checks that the tensors lie within the file, without gaps or overlaps.
@@ -88,19 +85,19 @@ def read_header(file: Path) -> tuple[bytes, dict[str, Stored]]:
     with open(file, "rb") as handle:
         length = handle.read(8)
         header = length + handle.read(int.from_bytes(length, "little"))
-    found = {}
+    places = {}
     for name, info in json.loads(header[8:]).items():
         if name != "__metadata__":
             start, end = info["data_offsets"]
             place = len(header) + start
-            found[name] = Stored(file, info["dtype"], tuple(info["shape"]), place, end - start)
-    return header, dict(sorted(found.items(), key=lambda item: item[1].start))
+            places[name] = Place(file, info["dtype"], tuple(info["shape"]), place, end - start)
+    return header, dict(sorted(places.items(), key=lambda item: item[1].start))
 
 
 def read_layout(folder: Path) -> Layout:
     """Return where every tensor of a checkpoint lies, by name."""
-    layout: dict[str, Stored] = {}
-    for file in weight_files(folder):
+    layout: dict[str, Place] = {}
+    for file in safetensors_files(folder):
         for name, stored in read_header(file)[1].items():
             if name in layout:
                 raise RecipeError(
@@ -110,7 +107,7 @@ def read_layout(folder: Path) -> Layout:
     return layout
 
 
-def chunks(stored: Stored, handle: BufferedReader, chunk: int) -> Iterator[Bits]:
+def chunks(stored: Place, handle: BufferedReader, chunk: int) -> Iterator[Bits]:
     """Yield the entries of a tensor as unsigned integers, ``chunk`` at a time, writable."""
     step = chunk * stored.width
     for offset in range(0, stored.size, step):
@@ -121,7 +118,7 @@ def chunks(stored: Stored, handle: BufferedReader, chunk: int) -> Iterator[Bits]
         yield np.frombuffer(data, f"<u{stored.width}")
 
 
-def fingerprint(layout: Layout, digests: Mapping[str, str]) -> str:
+def fingerprint_bits(layout: Layout, digests: Mapping[str, str]) -> str:
     """Return the SHA-256 over name, dtype, shape and SHA-256 of the bytes, sorted by name.
 
     It does not depend on the sharding nor on the order of tensors in a file.
@@ -143,4 +140,4 @@ def fingerprint_folder(layout: Layout) -> str:
             for values in chunks(stored, handle, CHUNK):
                 digest.update(values.data)
         digests[name] = digest.hexdigest()
-    return fingerprint(layout, digests)
+    return fingerprint_bits(layout, digests)

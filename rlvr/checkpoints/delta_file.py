@@ -18,15 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rlvr.delta.codec import Coded
+from rlvr.checkpoints.delta_codec import Coded
+from rlvr.checkpoints.folders import DELTA_START
 from rlvr.schema import RecipeError
 
 VERSION = 1
 FILES = "files"
-DELTA = "policy.delta"  # in a run's checkpoint, where it stands for the weights
-_LEAD = b'{"__metadata__":{"sha256":"'
 _ZEROS = b"0" * 64
-_AT = 8 + len(_LEAD)  # where the checksum stands in the file
+_AT = 8 + len(DELTA_START)  # where the checksum stands in the file
 _BLOCK = 1 << 20
 
 
@@ -108,7 +107,7 @@ def read_delta(path: Path) -> Delta:
         raise RecipeError(f"{path}: no such delta file; make it with `rlvr delta pack`")
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if file.read(len(_LEAD)) != _LEAD:
+        if file.read(len(DELTA_START)) != DELTA_START:
             raise RecipeError(
                 f"{path}: not a delta, or damaged at its start; copy or pack it again"
             )

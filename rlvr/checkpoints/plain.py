@@ -2,13 +2,13 @@
 
 Understood: safetensors and torch files, single or sharded, as save_pretrained, FSDP's full state
 and DeepSpeed's consolidation write them; ``torch.distributed.checkpoint`` folders as accelerate's
-FSDP writes them; LoRA adapters, merged matrix by matrix; and any of these under ``merged/``.
+FSDP writes them.
 """
 
-import json
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,19 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from rlvr.checkpoints.folders import (
+    BIN,
+    INDEX,
+    SAFETENSORS,
+    hint,
+    read_index,
+    weight_files,
+)
+from rlvr.checkpoints.layout import TORCH_WORDS
 from rlvr.schema import RecipeError
 
-_TORCH_DTYPES = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
-}  # fmt: skip
 _TORCH_ERRORS = (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError)
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _WRAPPED = ("module", "model", "state_dict", "model_state_dict")
 
 
@@ -47,20 +53,18 @@ def open_plain(path: Path) -> Checkpoint:
     """
     if path.is_file():
         return _open_file(path)
-    for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
-        single = path / index.removesuffix(".index.json")
-        if single.is_file():
-            return _open_file(single)
-        if (path / index).is_file():
-            return _open_sharded(path, path / index)
-    for pattern in ("*.safetensors", "pytorch_model*.bin", "*.bin", "*.pt", "*.pth"):
+    if files := weight_files(path):
+        return _open_whole(path, files)
+    # Beside Trainer's state the other files of torch are a run's own, such as random states.
+    loose = () if (path / "trainer_state.json").is_file() else ("*.bin", "*.pt", "*.pth")
+    for pattern in ("*.safetensors", "pytorch_model*.bin", *loose):
         files = [f for f in sorted(path.glob(pattern)) if not _is_training_state(f.name)]
         if files:
             return _merge(path, [_open_file(file) for file in files])
     for folder in (path, *sorted(path.glob("pytorch_model_fsdp_*"))):
         if (folder / ".metadata").is_file():
             return _open_distributed(folder)
-    raise _unreadable(path)
+    raise unreadable(path)
 
 
 def _is_training_state(name: str) -> bool:
@@ -68,10 +72,12 @@ def _is_training_state(name: str) -> bool:
     return name.startswith((*stems, "adapter_", "mask.", "zero_", "bf16_zero_", "mp_rank_"))
 
 
-def _unreadable(path: Path) -> RecipeError:
+def unreadable(path: Path) -> RecipeError:
     """Return the error for a folder without readable weights, with the command that helps."""
     if not path.exists():
         return RecipeError(f"{path}: does not exist; name a checkpoint folder or file")
+    if advice := hint(path):
+        return RecipeError(f"{path}: {advice}")
     if (path / "zero_to_fp32.py").is_file() or list(path.glob("global_step*")):
         return RecipeError(
             f"{path}: holds DeepSpeed's sharded state; consolidate it first with\n  python "
@@ -84,13 +90,21 @@ def _unreadable(path: Path) -> RecipeError:
 
 
 def damaged(file: Path, error: Exception) -> RecipeError:
+    """Return the error for a file that cannot be read, with what can be told from its bytes."""
     size = file.stat().st_size if file.is_file() else 0
+    if size and _starts_with(file, _LFS_POINTER):
+        return RecipeError(
+            f"{file}: is a Git LFS pointer ({size} bytes) in place of the weights; run `git lfs "
+            "pull` in that folder, or download the file"
+        )
     what = "is empty (0 bytes)" if not size else "is cut short, damaged or another format"
-    reason = str(error).strip().splitlines()
-    return RecipeError(
-        f"{file}: {what} ({reason[0] if reason else type(error).__name__}); copy or download it "
-        "again"
-    )
+    reason = str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__
+    return RecipeError(f"{file}: {what} ({reason}); copy or download it again")
+
+
+def _starts_with(file: Path, start: bytes) -> bool:
+    with open(file, "rb") as handle:
+        return handle.read(len(start)) == start
 
 
 def _open_file(file: Path) -> Checkpoint:
@@ -98,18 +112,18 @@ def _open_file(file: Path) -> Checkpoint:
 
 
 def _open_safetensors(file: Path) -> Checkpoint:
-    found: Checkpoint = {}
+    tensors: Checkpoint = {}
     try:
         with safe_open(file, framework="pt") as reader:
             for name in reader.keys():  # noqa: SIM118  (a reader is no mapping)
                 part = reader.get_slice(name)
                 word = str(part.get_dtype())
-                dtype = _TORCH_DTYPES.get(word, word.lower())
+                dtype = TORCH_WORDS.get(word, word.lower())
                 load = _safetensors_loader(file, name)
-                found[name] = Stored(tuple(part.get_shape()), dtype, load, file.name)
+                tensors[name] = Stored(tuple(part.get_shape()), dtype, load, file.name)
     except (SafetensorError, OSError) as error:
         raise damaged(file, error) from error
-    return found
+    return tensors
 
 
 def _safetensors_loader(file: Path, name: str) -> Callable[[], Tensor]:
@@ -125,6 +139,11 @@ def _safetensors_loader(file: Path, name: str) -> Callable[[], Tensor]:
 
 
 def _read_torch(file: Path) -> dict[str, Any]:
+    return _state_dict(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)  # or every tensor would parse, and in the old format read, the file anew
+def _state_dict(file: Path, changed: int) -> dict[str, Any]:
     try:
         content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
     except RuntimeError as error:
@@ -146,12 +165,12 @@ def _open_torch(file: Path) -> Checkpoint:
         content = _read_torch(file)
     except _TORCH_ERRORS as error:
         raise damaged(file, error) from error
-    found = {}
+    tensors = {}
     for name, value in content.items():
         if isinstance(value, Tensor):
             dtype = str(value.dtype).removeprefix("torch.")
-            found[name] = Stored(tuple(value.shape), dtype, _torch_loader(file, name), file.name)
-    return found
+            tensors[name] = Stored(tuple(value.shape), dtype, _torch_loader(file, name), file.name)
+    return tensors
 
 
 def _torch_loader(file: Path, name: str) -> Callable[[], Tensor]:
@@ -164,36 +183,33 @@ def _torch_loader(file: Path, name: str) -> Callable[[], Tensor]:
     return load
 
 
-def _open_sharded(folder: Path, index: Path) -> Checkpoint:
-    try:
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted(set(places.values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecipeError(f"{index}: no index of weights ({error!r}); copy it again") from error
-    for name in names:
-        if not (folder / name).is_file():
-            raise RecipeError(f"{folder}: {name} is missing, which {index.name} names")
-    found = _merge(folder, [_open_file(folder / name) for name in names])
-    missing = sorted(set(places) - set(found))
+def _open_whole(folder: Path, files: list[Path]) -> Checkpoint:
+    """Open what transformers would load, and compare it with the index that names its tensors."""
+    tensors = _merge(folder, [_open_file(file) for file in files])
+    index = folder / (INDEX if files[0].suffix == ".safetensors" else f"{BIN}.index.json")
+    if len(files) == 1 and files[0].name in (SAFETENSORS, BIN):
+        return tensors
+    places = read_index(index)
+    missing = sorted(set(places) - set(tensors))
     if missing:
         raise RecipeError(
             f"{folder}: {index.name} names {missing[0]!r} in {places[missing[0]]}, which does not "
             f"hold it ({len(missing)} such tensors); copy the checkpoint again"
         )
-    return found
+    return tensors
 
 
 def _merge(folder: Path, parts: list[Checkpoint]) -> Checkpoint:
-    found: Checkpoint = {}
+    tensors: Checkpoint = {}
     for part in parts:
         for name, stored in part.items():
-            if name in found:
+            if name in tensors:
                 raise RecipeError(
-                    f"{folder}: {name!r} is in {found[name].where} and in {stored.where}; name "
+                    f"{folder}: {name!r} is in {tensors[name].where} and in {stored.where}; name "
                     "one file, or remove what is not part of the checkpoint"
                 )
-            found[name] = stored
-    return found
+            tensors[name] = stored
+    return tensors
 
 
 def _open_distributed(folder: Path) -> Checkpoint:
@@ -216,10 +232,10 @@ def _open_distributed(folder: Path) -> Checkpoint:
         metadata = FileSystemReader(folder).read_metadata()
     except _TORCH_ERRORS as error:
         raise damaged(folder / ".metadata", error) from error
-    found = {}
+    tensors = {}
     for name, info in metadata.state_dict_metadata.items():
         if isinstance(info, TensorStorageMetadata):
             shape, dtype = tuple(info.size), info.properties.dtype
             word = str(dtype).removeprefix("torch.")
-            found[name] = Stored(shape, word, loader(name, shape, dtype), folder.name)
-    return found
+            tensors[name] = Stored(shape, word, loader(name, shape, dtype), folder.name)
+    return tensors

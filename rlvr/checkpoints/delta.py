@@ -1,0 +1,105 @@
+"""A delta file as the checkpoint it stands for, applied to its base tensor by tensor."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlvr.checkpoints.delta_codec import Bits, Coded, decode
+from rlvr.checkpoints.delta_file import Delta, read_delta
+from rlvr.checkpoints.folders import model_folder
+from rlvr.checkpoints.layout import (
+    TORCH_WORDS,
+    Place,
+    chunks,
+    fingerprint_folder,
+    read_layout,
+    safetensors_files,
+)
+from rlvr.checkpoints.plain import Checkpoint, Stored
+from rlvr.checkpoints.widening import narrow, widen
+from rlvr.schema import RecipeError
+
+
+def open_delta(file: Path, base: Path | None = None) -> Checkpoint:
+    """Return the tuned checkpoint of a delta.
+
+    ``base`` is the folder of its base where that was checked before; to hash each of its bytes
+    takes minutes for a large model.
+
+    Raises:
+        RecipeError: the delta is damaged, or its base is not here or no longer the same.
+    """
+    delta = read_delta(file)
+    folder = checked_base(delta) if base is None else base
+    return {name: _tuned(delta, name, place) for name, place in read_layout(folder).items()}
+
+
+def checked_base(delta: Delta) -> Path:
+    """Return the folder of the base of ``delta``, each byte of which was compared by its hash.
+
+    Raises:
+        RecipeError: it is not here, or no longer the same.
+    """
+    folder = base_of(delta)
+    stamps = tuple((f, f.stat().st_size, f.stat().st_mtime_ns) for f in safetensors_files(folder))
+    if _fingerprint(folder, stamps) != delta.header["base"]:
+        raise RecipeError(
+            f"{folder}: is not the base checkpoint of {delta.path} any more; with that in a folder "
+            f"BASE, `rlvr delta apply BASE {delta.path} OUT` gives the policy"
+        )
+    return folder
+
+
+@lru_cache(maxsize=4)  # a run has many deltas of one base
+def _fingerprint(folder: Path, stamps: tuple[Any, ...]) -> str:
+    return fingerprint_folder(read_layout(folder))
+
+
+def base_of(delta: Delta) -> Path:
+    """Return the folder of the base, by the path or hub id that the run was started with.
+
+    Raises:
+        RecipeError: it is not here.
+    """
+    model: dict[str, str | None] = delta.header["provenance"].get("model", {})
+    try:
+        return model_folder(str(model["path"]), model["revision"])
+    except (KeyError, RecipeError) as error:
+        where = model.get("path", delta.header["provenance"]["base"])
+        raise RecipeError(
+            f"{delta.path}: a delta of {where}, which is not here; with its base in a folder "
+            f"BASE, `rlvr delta apply BASE {delta.path} OUT` gives the policy"
+        ) from error
+
+
+def _tuned(delta: Delta, name: str, place: Place) -> Stored:
+    base_dtype, dtype = delta.dtypes.get(name, (None, place.dtype))
+    word = TORCH_WORDS.get(dtype, dtype.lower())
+
+    def load() -> Tensor:
+        coded = delta.chunks(name)
+        with open(place.file, "rb") as source:
+            pieces = [
+                turn_chunk(bits, next(coded, None), base_dtype, to_tuned=True)
+                for bits in chunks(place, source, delta.header["chunk"])
+            ]
+        data = np.concatenate(pieces) if pieces else np.empty(0, np.uint8)
+        # Through bytes: torch has no arithmetic, and no conversion from NumPy, for all dtypes.
+        flat = torch.from_numpy(data.view(np.uint8)).view(getattr(torch, word))
+        return flat.reshape(place.shape)
+
+    return Stored(place.shape, word, load, f"{place.file.name} and {delta.path.name}")
+
+
+def turn_chunk(bits: Bits, update: Coded | None, base_dtype: str | None, *, to_tuned: bool) -> Bits:
+    """Return the other side's bits; ``base_dtype`` is that of a base which is narrower."""
+    if base_dtype is not None and to_tuned:
+        bits = widen(bits, base_dtype)
+    if update is not None:
+        positions, values = decode(update, bits.size, bits.itemsize)
+        bits[positions] ^= values
+    return narrow(bits, base_dtype) if base_dtype is not None and not to_tuned else bits

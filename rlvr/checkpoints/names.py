@@ -1,0 +1,13 @@
+"""Parameter names without what wrappers and auto classes put around or before them."""
+
+_WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+
+
+def canonical(name: str) -> str:
+    """Return ``name`` without what wrappers and auto classes put around or before it."""
+    parts = [part for part in name.split(".") if part not in _WRAPPERS]
+    if parts[:2] == ["base_model", "model"]:
+        parts = parts[2:]
+    while len(parts) > 2 and parts[0] in ("model", "transformer"):
+        parts = parts[1:]
+    return ".".join(part for part in parts if part != "base_layer")
