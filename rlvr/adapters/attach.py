@@ -204,7 +204,7 @@ def _fill(wrapped: Any, method: Method, tensors: dict[str, Tensor]) -> None:
             _set(layer, START, first, -second)
             for factor in ("lora_A", "lora_B"):
                 getattr(layer, factor)[START].requires_grad_(False)
-            subtract_start(layer)
+            subtract_start(layer)  # pyright: ignore[reportArgumentType]
         if getattr(method.config, "use_dora", False):
             _set_magnitude(layer)
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from rlvr import runtime
 from rlvr.checkpoints.folders import EXPORT, model_folder, policy_bytes
 from rlvr.checkpoints.reader import open_checkpoint, select
-from rlvr.checkpoints.runs import checkpoint_bytes, checkpoints, newest_checkpoint, step_of
+from rlvr.checkpoints.runs import checkpoints, newest_checkpoint, step_of
 from rlvr.config import EvalSection, Recipe
 from rlvr.data import load_prepared, parse_dataset, with_prefill
 from rlvr.delta import discard_applied
