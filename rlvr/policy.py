@@ -132,7 +132,6 @@ def load_policy(section: ModelSection, device: torch.device | None = None) -> Pr
     model: Any = _from_pretrained(
         section,
         attn_implementation=section.attn_implementation,
-        generation_config=GenerationConfig(),  # transformers refuses some files that users have
     )
     model.generation_config = plain_generation(section, model.config)
     _require_finite(model, section)
@@ -158,6 +157,7 @@ def _from_pretrained(section: ModelSection, **options: Any) -> PreTrainedModel:
             dtype=getattr(torch, section.dtype),
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            generation_config=GenerationConfig(),  # transformers refuses some that users have
             **options,
         )
     except (OSError, ValueError) as error:
