@@ -103,6 +103,24 @@ def test_log_probs_beside_the_loss_have_no_dropout(base, build, dropout, section
     assert trainer.model.training
 
 
+def test_rollouts_have_no_dropout(base, build):
+    trainer = build(model={"path": str(base(0.5))}, adapter={**LORA, "dropout": 0.5})
+    trainer.model.train()
+    rows = [trainer.train_dataset[index // 8] for index in range(16)]
+
+    def drawn() -> torch.Tensor:
+        torch.manual_seed(0)
+        return trainer._generate_and_score_completions(rows)["completion_ids"]
+
+    with_dropout = drawn()
+    for module in trainer.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0
+    assert torch.equal(drawn(), with_dropout)
+
+
 def noise(trainer: Any) -> None:
     """Change all that the run trains, as a plugin might that loads other weights."""
     with torch.no_grad():
