@@ -202,3 +202,29 @@ def test_a_dry_run_writes_the_recipes_and_says_what_is_left(write_study, tmp_pat
     recipe = yaml.safe_load((tmp_path / "study" / "recipes" / "b, seed=1.yaml").read_text())
     assert recipe["mask"]["seed"] == 1
     assert not list((tmp_path / "study").glob("*/metrics.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("arms", "line"),
+    {
+        # Two steps of 16 completions of at most 32 tokens.
+        "rlvr": ({"a": {}}, "left: at most 1,024 sampled tokens"),
+        "rlvr and sft": (
+            {"a": {}, "SFT": {"base": "sft.yaml"}},
+            "left: at most 1,024 sampled tokens",
+        ),
+        "no longest": (
+            {"a": {"trainer": {"max_completion_length": None}}},
+            "left: sampled tokens without a bound",
+        ),
+        "sft": ({"SFT": {"base": "sft.yaml"}}, None),
+    }.values(),
+)
+def test_a_dry_run_counts_the_tokens_of_runs_that_sample(
+    write_study, write_sft, capsys, arms, line
+):
+    write_sft("sft", trainer={"max_steps": 2}, eval=EVAL)
+    assert cli_main(["study", str(write_study(arms=arms)), "--dry-run"]) == 0
+    output = capsys.readouterr().out
+    assert f"0 of {len(arms)} runs are finished" in output and "2 steps" in output
+    assert line in output if line else "sampled" not in output

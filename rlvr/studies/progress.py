@@ -1,8 +1,8 @@
 """How far each run of a study is, and what the rest will cost."""
 
 import json
+import math
 import statistics
-from typing import Any
 
 from rlvr.checkpoints.runs import newest_checkpoint, step_of
 from rlvr.config import resolve_recipe
@@ -56,21 +56,22 @@ def describe(study: Study, at_once: int, processes: int) -> str:
         for run in study.runs
         if states[run.name] == "finished" and (summary := read_summary(run.folder)) is not None
     }
-    lines, total, tokens = [], 0.0, 0
+    lines, total, tokens = [], 0.0, 0.0
     width = max(len(run.name) for run in study.runs)
     for run in study.runs:
         left = _steps_left(run, states[run.name])
         seconds = left * _rate(study, run, rates)
         total += seconds
-        tokens += left * _tokens_per_step(run, processes)
+        # Not of a finished run: 0 times infinity is no number.
+        tokens += left and left * _tokens_per_step(run, processes)
         cost = "" if not left else f"{left} steps"
         if seconds:
             cost += f", about {_time(seconds)}"
         lines.append(f"{run.name:<{width}}  {states[run.name]:<12}  {cost}".rstrip())
     finished = sum(state == "finished" for state in states.values())
     lines.append(f"\n{finished} of {len(study.runs)} runs are finished; {at_once} at once")
-    if finished < len(study.runs):
-        lines.append(f"left: at most {tokens:,} sampled tokens")
+    if tokens:
+        lines.append(_sampling_left(tokens))
     if total:
         lines.append(
             f"left: about {_time(total / at_once)} of training, by the step times of the finished "
@@ -96,12 +97,24 @@ def _rate(study: Study, run: Run, rates: dict[str, float | None]) -> float:
     return statistics.median(known) if known else 0.0
 
 
-def _tokens_per_step(run: Run, processes: int) -> int:
-    trainer: dict[str, Any] = run.recipe["trainer"]
+def _sampling_left(tokens: float) -> str:
+    if math.isinf(tokens):
+        return "left: sampled tokens without a bound, as trainer.max_completion_length is null"
+    return f"left: at most {tokens:,.0f} sampled tokens"
+
+
+def _tokens_per_step(run: Run, processes: int) -> float:
+    """Return the most tokens that a step samples; 0 under sft, infinite without a longest."""
+    recipe, trainer = resolve_recipe(run.recipe, ""), run.recipe["trainer"]
+    longest = trainer.get("max_completion_length", 256)
+    if recipe.supervised:
+        return 0
+    if longest is None:
+        return math.inf
     # TRL's defaults stand where the recipe is silent.
     completions = trainer.get("per_device_train_batch_size", 8) * processes
     completions *= trainer.get("gradient_accumulation_steps", 1)
-    return completions * trainer.get("max_completion_length", 256)
+    return completions * longest
 
 
 def _time(seconds: float) -> str:
