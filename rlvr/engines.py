@@ -173,9 +173,9 @@ def require_exact_base(args: Any, weights: Iterable[tuple[str, Tensor]]) -> None
     Raises:
         RecipeError: names the first tensor with a value that the engine's dtype lacks.
     """
-    dtype = engine_dtype(args)
-    if dtype == torch.float32:
+    if args.deepspeed_plugin is None or not (args.bf16 or args.fp16):
         return
+    dtype = torch.bfloat16 if args.bf16 else torch.float16
     for name, weight in weights:
         if not torch.equal(weight, weight.to(dtype).to(weight.dtype)):
             raise RecipeError(

@@ -36,7 +36,11 @@ def prepare_environment(run_dir: Path | None = None) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of transformers' too
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        if "transformers" in sys.modules:  # it has read the variable already
+            from transformers.utils import logging
+
+            logging.disable_progress_bar()
     if not torch.cuda.is_available():
         # DeepSpeed would search for an accelerator and warn that it found none.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")

@@ -58,6 +58,8 @@ def check_trainer(recipe: Recipe) -> BatchSizes | None:
         _check_masked(recipe, values)
     if runtime.launched_fsdp():
         _check_fsdp(recipe)
+    if values["fp16"] and not torch.cuda.is_available():
+        raise RecipeError("trainer.fp16: needs a GPU, and there is none; use trainer.bf16")
     return batch
 
 
@@ -105,8 +107,6 @@ def _check_precision(values: Mapping[str, Any]) -> None:
             f"{'fp32' if ours == 'no' else ours}; set mixed_precision to 'no' in the launch file, "
             "which leaves it to trainer.bf16"
         )
-    if ours == "fp16" and not torch.cuda.is_available():
-        raise RecipeError("trainer.fp16: needs a GPU, and there is none; use trainer.bf16")
 
 
 def _check_masked(recipe: Recipe, values: Mapping[str, Any]) -> None:
