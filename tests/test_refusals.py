@@ -1,14 +1,11 @@
 """What a run would refuse, its check refuses: its own ranges, and what the libraries refuse."""
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
-from transformers import AutoConfig, AutoModelForCausalLM
 from trl import GRPOConfig, SFTConfig
 
 from rlvr import policy
@@ -342,44 +339,3 @@ def test_a_dry_run_checks_an_arm_for_the_engine_of_its_launch_file(
     assert error.startswith("error: arm 'odd': ") and word in error and error.count("\n") == 1
     path.write_text(yaml.safe_dump({**study, "arms": {"plain": {}}}))
     assert cli_main(["study", str(path), "--dry-run"]) == 0
-
-
-# --- families ---
-
-SMALL = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-WIDE = {"intermediate_size": 64, "num_key_value_heads": 1, "head_dim": 16}
-FAMILIES = {
-    "gpt2": {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 2},
-    "gpt_neox": {**SMALL, "intermediate_size": 64},
-    "gemma": {**SMALL, **WIDE},
-    "mixtral": {**SMALL, **WIDE, "num_local_experts": 2},
-}
-
-
-@pytest.fixture
-def family(tmp_path):
-    """Return a function that writes a random policy of a family, with the pocket's tokenizer."""
-
-    def write(name: str) -> str:
-        torch.manual_seed(0)
-        folder = tmp_path / name
-        shutil.copytree(POLICY, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-        tokens = json.loads((POLICY / "config.json").read_text())["vocab_size"]
-        settings = {**FAMILIES[name], "vocab_size": tokens, "eos_token_id": 1, "pad_token_id": 0}
-        config = AutoConfig.for_model(name, **settings)
-        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-        return str(folder)
-
-    return write
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("how", ["mask", "adapter"])
-def test_a_family_is_checked_or_refused_by_name(write_recipe, family, capsys, name, how):
-    sections = {"mask": SAFE} if how == "mask" else {"adapter": {"builder": "lora", "rank": 4}}
-    path = write_recipe(model={"path": family(name)}, **sections)
-    if (name, how) == ("gpt2", "adapter"):
-        error = refusal(path, capsys)
-        assert "Conv1D" in error and "mask" in error
-    else:
-        assert train_main([str(path), "--check"]) == 0

@@ -97,6 +97,11 @@ def describe(plan: Plan) -> str:
     for kind, shapes in kinds.items():
         sizes = ", ".join(sorted({f"{rows} x {columns}" for rows, columns in shapes}))
         lines.append(f"         {kind:<12} {len(shapes):>3} of {sizes}")
+    if plan.experts:
+        lines.append(
+            f"frozen   {plan.experts} weights of three dimensions, such as stacked experts, which "
+            "are no matrices; model.also_train takes them whole"
+        )
     if plan.also_train:
         lines.append(f"also     {', '.join(plan.also_train)}")
     if plan.mask is not None:

@@ -117,8 +117,12 @@ def check_limits(values: Mapping[str, Any], *, supervised: bool) -> None:
     for key, allowed in {**CHOICES, "loss_type": losses}.items():
         if key in values and getattr(values[key], "value", values[key]) not in allowed:
             words = ["null" if word is None else str(word) for word in allowed]
-            near = difflib.get_close_matches(str(values[key]), words, n=1) if len(words) > 8 else []
-            hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(words)}"
+            stated = str(values[key])
+            near = [word for word in words if word.startswith(stated)]
+            near = near[:3] or difflib.get_close_matches(stated, words, n=3)
+            hint = f"choose one of {', '.join(words)}"
+            if near and len(words) > 8:
+                hint = f"did you mean {' or '.join(near)}?"
             raise RecipeError(f"trainer.{key}: {values[key]!r} is no choice; {hint}")
     if values["max_steps"] < 1 and values["max_steps"] != -1:
         raise RecipeError(

@@ -27,7 +27,8 @@ from rlvr.training.settings import check_trainer
 class Plan:
     """A checked recipe: what will be trained, by what, and what it costs in memory.
 
-    ``positions`` are those that the model's configuration claims; ``batch`` is of RLVR alone.
+    ``positions`` are those that the model's configuration claims; only RLVR has a ``batch``.
+    ``experts`` are the weights of more than two dimensions, to which no target pattern applies.
     """
 
     recipe: Recipe
@@ -39,6 +40,7 @@ class Plan:
     batch: BatchSizes | None
     positions: int | None = None
     adapter_entries: int = 0
+    experts: int = 0
 
     @property
     def verifiers(self) -> list[RewardCall]:
@@ -103,7 +105,18 @@ def check_recipe(recipe: Recipe) -> Plan:
         check_section(recipe)
         entries = check_adapter(recipe.adapter, model, targets)
     positions = getattr(model.config, "max_position_embeddings", None)
-    return Plan(recipe, mask, rewards, targets, also_train, count, batch, positions, entries)
+    return Plan(
+        recipe,
+        mask,
+        rewards,
+        targets,
+        also_train,
+        count,
+        batch,
+        positions,
+        entries,
+        sum(parameter.ndim > 2 for parameter in model.parameters()),
+    )
 
 
 def _check_eval(recipe: Recipe, section: EvalSection) -> None:
