@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 import rlvr
-from rlvr import commands
+from rlvr import commands, failures
 from rlvr.runtime import INTERRUPTED
 from rlvr.schema import RecipeError, RunError
 
@@ -24,6 +24,7 @@ VERBS = {
 
 
 def main(words: list[str] | None = None) -> int:
+    failures.steady_streams()
     parser = argparse.ArgumentParser(prog="rlvr", description=rlvr.__doc__)
     parser.add_argument("--version", action="version", version=f"rlvr {rlvr.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -52,14 +53,14 @@ def guarded(verb: Callable[[], int]) -> int:
     try:
         return verb()
     except RecipeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return failures.report(error, 2)
     except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return failures.report(error, 1)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:
+        return failures.report_crash(error)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from rlvr import runtime
 from rlvr.masks import Mask
 from rlvr.masks.bits import unpack_bits
+from rlvr.precision import precision_of
 from rlvr.schema import RecipeError
 
 FSDP2 = "FSDP2"
@@ -165,6 +166,17 @@ def loading_whole(args: Any) -> Iterator[torch.device | None]:
         integration.set_hf_deepspeed_config(args.deepspeed_plugin.dschf)
 
 
+def forget_engine(args: Any) -> None:
+    """Load models whole from here on: transformers would scatter each one as ZeRO-3 did the first.
+
+    After training only the main process loads any, and there is no group to scatter among.
+    """
+    if args.deepspeed_plugin is not None:
+        from transformers.integrations import deepspeed as integration
+
+        integration.unset_hf_deepspeed_config()
+
+
 def require_exact_base(args: Any, weights: Iterable[tuple[str, Tensor]]) -> None:
     """Refuse a base that DeepSpeed would round when it makes its own half-precision weights.
 
@@ -173,9 +185,9 @@ def require_exact_base(args: Any, weights: Iterable[tuple[str, Tensor]]) -> None
     Raises:
         RecipeError: names the first tensor with a value that the engine's dtype lacks.
     """
-    if args.deepspeed_plugin is None or not (args.bf16 or args.fp16):
+    dtype = precision_of(args, torch.float32).weights
+    if dtype == torch.float32:
         return
-    dtype = torch.bfloat16 if args.bf16 else torch.float16
     for name, weight in weights:
         if not torch.equal(weight, weight.to(dtype).to(weight.dtype)):
             raise RecipeError(

@@ -3,6 +3,7 @@
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 Svd = Literal["randomized", "exact"]
@@ -13,8 +14,12 @@ ITERATIONS = 4  # power iterations; fewer lose a tenth of a mask's entries on fl
 
 
 def top_singular(
-    weight: Tensor, rank: int, *, svd: Svd, generator: torch.Generator | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
+    weight: Float[Tensor, "m n"],
+    rank: int,
+    *,
+    svd: Svd,
+    generator: torch.Generator | None = None,
+) -> tuple[Float[Tensor, "m {rank}"], Float[Tensor, " {rank}"], Float[Tensor, "n {rank}"]]:
     r"""Return the top-``rank`` singular triplets :math:`U, \sigma, V` of ``weight``.
 
     ``randomized`` is subspace iteration (Halko et al., arXiv 0909.4061, Alg. 4.4) on a Gaussian
@@ -39,7 +44,9 @@ def top_singular(
     return left[:, :rank], values[:rank], right_t[:rank].T
 
 
-def exact_svd(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def exact_svd(
+    weight: Float[Tensor, "m n"],
+) -> tuple[Float[Tensor, "m k"], Float[Tensor, " k"], Float[Tensor, "k n"]]:
     """Return the thin U, sigma, V^T; through the QR of a long matrix, which is far cheaper."""
     rows, columns = weight.shape
     if rows < columns:
@@ -66,8 +73,12 @@ def _randomized(
 
 
 def low_rank(
-    weight: Tensor, rank: int, *, svd: Svd, generator: torch.Generator | None = None
-) -> Tensor:
+    weight: Float[Tensor, "m n"],
+    rank: int,
+    *,
+    svd: Svd,
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, "m n"]:
     r"""Return the rank-``rank`` reconstruction :math:`W^{(k)} = U_k \Sigma_k V_k^\top`, m x n."""
     left, values, right = top_singular(weight, rank, svd=svd, generator=generator)
     return (left * values) @ right.T

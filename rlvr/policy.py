@@ -1,6 +1,7 @@
 """The policy: loading it, choosing what it may train, and its base weights as the reference."""
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -146,8 +147,10 @@ def _from_pretrained(section: ModelSection, **options: Any) -> PreTrainedModel:
     Raises:
         RecipeError: a tensor is missing, of another shape, or part of no such model.
     """
-    verbosity = logging.get_verbosity()
+    verbosity, shows_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # what it would report is raised below, in one line
+    if not sys.stderr.isatty() or options.get("device_map") == "meta":
+        logging.disable_progress_bar()
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             _location(section),
@@ -163,6 +166,8 @@ def _from_pretrained(section: ModelSection, **options: Any) -> PreTrainedModel:
         ) from error
     finally:
         logging.set_verbosity(verbosity)
+        if shows_bar:
+            logging.enable_progress_bar()
     model, report = loaded
     if runtime.is_main():  # another rank of FSDP2 may load nothing
         refuse_other_tensors(section.path, report)

@@ -11,16 +11,18 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from rlvr.schema import RecipeError
+from rlvr.failures import SHARED
+from rlvr.schema import RecipeError, RunError
 
 if TYPE_CHECKING:
     import torch
 
+Result = TypeVar("Result")
 INTERRUPTED = 130  # the shell's exit code for a program that Ctrl-C ended
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets", "vllm")
 
@@ -118,8 +120,12 @@ def is_main() -> bool:
 
 def say(text: str = "") -> None:
     """Print one line of the run's story, on the main process."""
-    if is_main():
+    if not is_main():
+        return
+    try:
         print(text, flush=True)
+    except OSError:  # the terminal or pipe is gone, and the run goes on
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def any_rank(flag: bool) -> bool:
@@ -133,14 +139,25 @@ def any_rank(flag: bool) -> bool:
     return any(flags)
 
 
-def from_main(make: Any) -> Any:
-    """Return ``make()`` of the main process on every rank; only the main process calls it."""
+def from_main(make: Callable[[], Result]) -> Result:
+    """Return ``make()`` of the main process on every rank; only the main process calls it.
+
+    A refusal of the main process is raised on every rank, so that none waits for the others.
+    """
     import torch
 
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return make()
-    box = [make() if is_main() else None]
+    box: list[Any] = [None, None]
+    if is_main():
+        try:
+            box[0] = make()
+        except (RecipeError, RunError) as error:
+            box[1] = error
     torch.distributed.broadcast_object_list(box, src=0)
+    if box[1] is not None:
+        setattr(box[1], SHARED, True)
+        raise box[1]
     return box[0]
 
 

@@ -15,6 +15,18 @@ def sleep(seconds):
     return os.getpid()
 
 
+def span(seconds):
+    """Return the worker's pid, and its begin and end by the clock that all processes share."""
+    begin = time.monotonic()
+    time.sleep(seconds)
+    return os.getpid(), begin, time.monotonic()
+
+
+def begin_and_wait(path):
+    open(path, "w").close()
+    time.sleep(60)
+
+
 def spin():
     while True:
         pass

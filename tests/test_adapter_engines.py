@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import VARIED
 from peft import PeftModel
 from safetensors.torch import load_file
 from test_engines import ENGINES, PLUGINS, TRAINER, train_with
@@ -39,7 +40,8 @@ def test_an_adapter_starts_at_the_base_and_exports_its_policy(
 ):
     adapter = {"builder": builder, "rank": 8, "alpha": 16.0}
     trainer = {**TRAINER, "beta": 0.05, "max_steps": 2}
-    train_with(engine, write_recipe(adapter=adapter, trainer=trainer, plugins=PLUGINS))
+    sections = {"adapter": adapter, "rewards": VARIED, "trainer": trainer, "plugins": PLUGINS}
+    train_with(engine, write_recipe(**sections))
     run_dir = tmp_path / "recipe"
     provenance = json.loads((run_dir / "provenance.json").read_text())
     assert (provenance["processes"], provenance["engine"]) == (2, ENGINES[engine][0])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import SMALL
+from conftest import SMALL, VARIED
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
@@ -41,7 +41,11 @@ def runs(tmp_path_factory) -> dict[str, Path]:
     """Train every adapter for two steps from one seed, beta > 0, saving at each step."""
     folder, found = tmp_path_factory.mktemp("runs"), {}
     for builder in LOW_RANK:
-        recipe = {**SMALL, "adapter": {"builder": builder, "rank": 8, "alpha": 16.0}}
+        recipe = {
+            **SMALL,
+            "rewards": VARIED,
+            "adapter": {"builder": builder, "rank": 8, "alpha": 16.0},
+        }
         recipe["trainer"] = {**SMALL["trainer"], "beta": 0.05, "save_steps": 1, "max_steps": 2}
         recipe["run"] = {**SMALL["run"], "dir": str(folder / builder)}
         path = folder / f"{builder}.yaml"
@@ -146,7 +150,7 @@ def test_stock_peft_and_transformers_load_every_checkpoint(runs, builder, step):
 def test_resuming_is_never_having_stopped(runs, write_recipe, tmp_path, builder):
     adapter = {"builder": builder, "rank": 8, "alpha": 16.0}
     trainer = {"beta": 0.05, "save_steps": 1, "max_steps": 2}
-    path = write_recipe(adapter=adapter, trainer=trainer)
+    path = write_recipe(adapter=adapter, rewards=VARIED, trainer=trainer)
     assert train_main([str(path), "trainer.max_steps=1"]) == 0
     assert train_main([str(path), "--resume"]) == 0
     adapter = f"{step_folder(Path(), 2)}/adapter/adapter_model.safetensors"

@@ -11,14 +11,17 @@ import torch
 from rlvr.cli import main as cli_main
 from rlvr.delta import apply, pack
 
-# Forks a child for each OUT, kills it at a random moment, and says what it left under the name.
+# Forks a child for each OUT, kills it at a random moment once it writes, and says what it left
+# under the name. A moment counted from the start would fall before the writing on a slow machine,
+# and after it on a fast one.
 KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
 from rlvr.delta import apply, pack
-base, tuned, delta, folder, seconds = sys.argv[1:]
+base, tuned, delta, folder = sys.argv[1:]
 random.seed(0)
-for round in range(10):
+seconds = 0.0  # of the first, which is killed as soon as it writes
+for round in range(6):
     out = Path(folder, f"out{round}")
     child = os.fork()
     if child == 0:
@@ -27,9 +30,16 @@ for round in range(10):
         else:
             apply(Path(base), Path(delta), out)
         os._exit(0)
-    time.sleep(random.random() * float(seconds))
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    start = time.monotonic()
+    ended = 0
+    while not ended and not list(Path(folder).glob(f".out{round}.*")):
+        time.sleep(0.001)
+        ended = os.waitpid(child, os.WNOHANG)[0]
+    seconds = seconds or time.monotonic() - start
+    if not ended:
+        time.sleep(random.random() * seconds if round else 0.0)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
     print(round, int(out.exists()), len(list(Path(folder).glob(f".out{round}.*"))), flush=True)
 """
 
@@ -74,9 +84,9 @@ def test_killed_at_any_moment_nothing_incomplete_has_the_final_name(large_pair, 
     pack(base, tuned, delta)
     made.mkdir()
     apply(base, delta, tmp_path / "whole")
-    rounds = run_script(KILLER, base, tuned, delta, made, 1.4).split("\n")[:-1]
+    rounds = run_script(KILLER, base, tuned, delta, made).split("\n")[:-1]
     results = [tuple(map(int, line.split())) for line in rounds]
-    assert len(results) == 10
+    assert len(results) == 6
     for index, exists, _ in results:
         out = made / f"out{index}"
         if exists and index % 2:

@@ -104,15 +104,19 @@ SLICES = [
 
 @pytest.mark.parametrize(("slices", "size"), SLICES)
 def test_a_batch_that_stays_short_is_cut_to_its_useful_groups(
-    train, half, in_the_loss, slices, size
+    train, tmp_path, in_the_loss, slices, size
 ):
     trainer = {
         "num_generations": 4,
         "gradient_accumulation_steps": slices,
         "per_device_train_batch_size": size,
+        "shuffle_dataset": False,
         "max_steps": 5,
     }
-    run_dir = train(algorithm={"name": "dapo", "max_rounds": 1}, trainer=trainer, words=[half])
+    # One or three problems of each four can be solved, so that some steps keep an odd count.
+    solvable = [number % 4 < (1 if number < 16 else 3) for number in range(20)]
+    word = problems(tmp_path, solvable)
+    run_dir = train(algorithm={"name": "dapo", "max_rounds": 1}, trainer=trainer, words=[word])
     seen, kept = iter(in_the_loss), set()
     for row in rows(run_dir):
         groups = int(row["sampling/kept_groups"])

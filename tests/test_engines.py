@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import VARIED
 from safetensors.torch import load_file
 
 from rlvr.checkpoints.runs import checkpoints
@@ -63,7 +64,7 @@ def weights(run_dir: Path) -> dict[str, torch.Tensor]:
 def test_nothing_moves_outside_the_mask(write_recipe, tmp_path, name):
     engine, weight_decay = ENGINES[name]
     trainer = {**TRAINER, "weight_decay": weight_decay}
-    train_with(name, write_recipe(mask=SAFE, trainer=trainer, plugins=PLUGINS))
+    train_with(name, write_recipe(mask=SAFE, rewards=VARIED, trainer=trainer, plugins=PLUGINS))
     run_dir = tmp_path / "recipe"
     provenance = json.loads((run_dir / "provenance.json").read_text())
     assert (provenance["processes"], provenance["engine"]) == (2, engine)

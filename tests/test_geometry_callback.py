@@ -64,7 +64,9 @@ def test_the_microscope_sees_the_steps_of_a_run(builder, steps, train: Callable[
     assert [int(row["step"]) for row in rows] == steps
     for row in rows:
         expected = logged[int(row["step"])][KEYS[0]]
-        assert float(row["sparsity_bf16"]) == pytest.approx(expected, abs=1e-5)
+        # Merged once more, in another order: float32 differs in a few of its last bits, and one in
+        # 2^14 entries lies so near to the middle of two bf16 numbers that it falls to the other.
+        assert float(row["sparsity_bf16"]) == pytest.approx(expected, abs=2**-13)
 
 
 def test_nothing_is_measured_unless_asked(train: Callable[..., Path]):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rounding import unit
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from rlvr.cli import main
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
 RANK, ANGLE_RANK, DENSITY, LOW_DENSITY = 8, 16, 0.3, 0.4
 TOLERANCE = 1e-8
+WEIGHTS = load_file(POLICY / "model.safetensors")
 
 
 def perturbed(weights: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
@@ -66,7 +68,8 @@ def reference(base: np.ndarray, tuned: np.ndarray) -> dict[str, float]:
     moved = rounded(base) != rounded(tuned)
     principal = largest(np.abs((u0[:, :k] * s0[:k]) @ v0[:k]), DENSITY)
     low = largest(-np.abs(base), LOW_DENSITY)
-    ulp = 2.0 ** (np.floor(np.log2(np.abs(rounded(base)), where=base != 0, out=0 * base)) - 7)
+    # frexp is exact; a vectorised log2 may round that of a power of two down.
+    ulp = np.ldexp(1.0, np.frexp(rounded(base))[1] - 8)
     masks = {"principal": principal, "low": low, "principal_not_low": principal & ~low}
     found = {
         "sparsity_bf16": 1 - moved.mean(),
@@ -115,9 +118,8 @@ def test_every_column_is_its_formula_in_float64(
     save_checkpoint: Callable[..., Path],
     tmp_path: Path,
 ):
-    weights = load_file(POLICY / "model.safetensors")
-    tuned = perturbed(weights)
-    weights = {name: w.to(dtype or w.dtype) for name, w in weights.items()}
+    tuned = perturbed(WEIGHTS)
+    weights = {name: w.to(dtype or w.dtype) for name, w in WEIGHTS.items()}
     tuned = {name: w.to(tuned_dtype or w.dtype) for name, w in tuned.items()}
     base_folder = save_checkpoint("base", weights)
     rows = measured(base_folder, save_checkpoint("tuned", tuned, 3), tmp_path / "out", "--exact")
@@ -135,8 +137,7 @@ def test_every_column_is_its_formula_in_float64(
 def test_the_fast_way_is_within_its_stated_error(
     save_checkpoint: Callable[..., Path], tmp_path: Path
 ):
-    weights = load_file(POLICY / "model.safetensors")
-    folder = save_checkpoint("tuned", perturbed(weights))
+    folder = save_checkpoint("tuned", perturbed(WEIGHTS))
     exact = measured(POLICY, folder, tmp_path / "exact", "--exact")
     fast = measured(POLICY, folder, tmp_path / "fast", "--fast")
     for one, other in zip(exact, fast, strict=True):
@@ -147,6 +148,14 @@ def test_the_fast_way_is_within_its_stated_error(
         }.items():
             bound = float(other[error]) + float(one[error])
             assert abs(float(one[key]) - float(other[key])) <= bound < 1e-3 * float(one[key])
-        for key in ("overlap_principal", "overlap_low", "sparsity_bf16", "energy_off_principal"):
-            assert float(one[key]) == pytest.approx(float(other[key]), abs=1e-4)
+        for key in ("overlap_low", "sparsity_bf16"):
+            assert float(one[key]) == float(other[key])
+        energy = "energy_off_principal"  # float32 sums of up to 512 products over a total
+        assert float(one[energy]) == pytest.approx(float(other[energy]), abs=512 * unit())
+        # In float32 an entry may change sides that lies within about 2^-20 of the threshold of the
+        # mask: less than one of 65,536 on average, and 20 among the thousands that moved are not.
+        moved = (1 - float(one["sparsity_bf16"])) * WEIGHTS[one["name"]].numel()
+        assert float(one["overlap_principal"]) == pytest.approx(
+            float(other["overlap_principal"]), abs=20 / moved
+        )
         assert other["stable_rank_update"] == ""

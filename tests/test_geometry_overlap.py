@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from rounding import unit
 
 from rlvr.geometry import overlap as ov
 from rlvr.geometry.matrix import measure
@@ -64,18 +65,19 @@ def test_expected_moves_entry_by_entry():
     tuned = (base.float() + update("product", 2e-4, base)).bfloat16()
     tuned[0] = base[0]
     w, change = base.double().numpy().ravel(), (tuned.double() - base.double()).numpy().ravel()
-    binade = np.floor(np.log2(np.abs(w)))
+    binade = np.frexp(w)[1] - 1  # exact, as a vectorised log2 of a power of two need not be
     expected = np.empty_like(w)
     for i in range(w.size):
         known = np.abs(change[binade <= binade[i] - 5])
-        half = 2.0 ** (binade[i] - 8)
+        half = 2.0 ** float(binade[i] - 8)
         if known.size >= 256:
             expected[i] = (known > half).mean() + (known == half).mean() / 2
         else:
             expected[i] = (change[binade == binade[i]] != 0).mean()
     found = ov.expected_moves(base, tuned)
     assert 0.2 < (np.abs(expected - expected[0]) > 1e-3).mean()  # several binades of either kind
-    np.testing.assert_allclose(found.numpy().ravel(), expected, rtol=1e-6)
+    # Shares of counts, which float32 rounds once.
+    np.testing.assert_allclose(found.numpy().ravel(), expected, rtol=2 * unit())
 
 
 def test_where_nothing_moves_nothing_is_expected_to():

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from rounding import unit
 from torch import Tensor
 
 from rlvr.geometry import overlap, sparsity, spectra
@@ -31,8 +32,9 @@ def test_a_known_rotation_is_recovered(angle: float):
     turned = basis[:, :4].clone()
     turned[:, 2] = math.cos(angle) * basis[:, 2] + math.sin(angle) * basis[:, 6]
     found = spectra.principal_angles(basis[:, :4], turned)
-    assert found[-1] == pytest.approx(angle, rel=1e-7)
-    assert found[:3].abs().max() < 1e-14
+    bound = basis.numel() * unit(torch.float64)
+    assert found[-1] == pytest.approx(angle, rel=0, abs=bound)
+    assert found[:3].abs().max() < bound
 
 
 @pytest.mark.parametrize("angle", [1e-7, 1e-3])
@@ -44,9 +46,10 @@ def test_a_rotated_matrix_turns_one_side_alone(angle: float, method: spectra.Met
     pairs = [spectra.decompose(matrix(u, VALUES, right), 3, method) for u in (left[:, :6], turned)]
     angles = [float(spectra.principal_angles(a, b)[-1]) for a, b in zip(
         (pairs[0].left, pairs[0].right), (pairs[1].left, pairs[1].right), strict=True)]  # fmt: skip
-    assert angles[0] == pytest.approx(angle, abs=1e-6)
-    assert angles[1] < 1e-6
-    assert method == "gram" or abs(angles[0] - angle) < 1e-12
+    # The longer side is float32 where it comes from the Gram matrix; the gap is half of sigma_1.
+    bound = 2 * 60 * unit(torch.float32 if method == "gram" else torch.float64) * 2
+    assert angles[0] == pytest.approx(angle, rel=0, abs=bound)
+    assert angles[1] < bound
     assert all(abs(a - b) <= sum(p.angle_error(3) for p in pairs)
                for a, b in zip(angles, (angle, 0.0), strict=True))  # fmt: skip
     assert spectra.spectral_shift(pairs[0].values, pairs[1].values) < 1e-7
@@ -59,9 +62,11 @@ def test_decompositions_rebuild_the_matrix(shape: tuple[int, int], method: spect
     keep = min(shape)
     found = spectra.decompose(weight, keep, method)
     rebuilt = matrix(found.left.double(), found.values, found.right.double())
-    assert (rebuilt - weight).abs().max() < (1e-13 if method == "exact" else 1e-5)
     known = torch.linalg.svdvals(weight)
-    assert ((found.values - known).abs() <= found.value_error + 1e-15).all()
+    rounding = sum(shape) * unit(torch.float64 if method == "exact" else torch.float32)
+    assert (rebuilt - weight).abs().max() < 2 * rounding * known[0]
+    known_error = 2 * max(shape) * unit(torch.float64) * known[0]
+    assert ((found.values - known).abs() <= found.value_error + known_error).all()
 
 
 def test_scaling_shifts_the_spectrum_by_its_factor():
@@ -84,7 +89,7 @@ def test_energy_inside_and_outside_of_the_principal_subspace():
     outside = left[:, 5:6] @ right[:, :1].T
     for update, share in ((inside, 0), (outside, 1), (inside + 2 * outside, 0.8)):
         found = spectra.energy_off_principal(update, left[:, :3], right[:, :3])
-        assert found == pytest.approx(share, abs=1e-14)
+        assert found == pytest.approx(share, abs=30 * 20 * unit(torch.float64))
     random = torch.randn(30, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     found = spectra.energy_off_principal(random, left[:, :10], right[:, :10])
     assert found == pytest.approx(1 - 100 / 600, abs=0.06)
@@ -95,7 +100,8 @@ def test_a_shuffled_update_keeps_spectrum_and_magnitudes():
     shuffled = overlap.random_update(update, torch.Generator().manual_seed(1))
     assert not torch.equal(shuffled, update)
     known = spectra.singular_values(update)
-    assert (spectra.singular_values(shuffled) - known).abs().max() < 1e-13
+    error = 2 * sum(update.shape) * unit(torch.float64) * known[0]
+    assert (spectra.singular_values(shuffled) - known).abs().max() < error
     flat = [values.abs().reshape(-1).sort().values for values in (update, shuffled)]
     assert torch.equal(*flat)
 
@@ -144,16 +150,23 @@ def test_leading_eigenvectors_are_numpys(size, count):
 
 
 def test_leading_eigenvectors_leave_the_interpreter_to_other_threads():
-    """A solver that held the lock would let no Python run for the time it takes."""
-    root = np.random.default_rng(0).standard_normal((1200, 1200))
-    solver = threading.Thread(target=leading_eigenvectors, args=(root @ root.T, 32))
-    solver.start()
-    pauses, before = [], time.perf_counter()
-    while solver.is_alive():
-        now = time.perf_counter()
-        pauses.append(now - before)
-        before = now
-    assert max(pauses) < 0.5 * sum(pauses)
+    """A solver that held the lock would let no Python run for the time it takes.
+
+    A busy machine may stop this thread as well, but hardly for most of the time in each of three.
+    """
+    root = np.random.default_rng(0).standard_normal((800, 800))
+
+    def longest_pause() -> float:
+        solver = threading.Thread(target=leading_eigenvectors, args=(root @ root.T, 32))
+        solver.start()
+        pauses, before = [0.0], time.perf_counter()
+        while solver.is_alive():
+            now = time.perf_counter()
+            pauses.append(now - before)
+            before = now
+        return max(pauses) / max(sum(pauses), 1e-9)
+
+    assert any(longest_pause() < 0.5 for _ in range(3))
 
 
 @pytest.mark.parametrize("given", [np.zeros((3, 2)), np.zeros((3, 3), np.float32)])

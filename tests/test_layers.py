@@ -14,9 +14,18 @@ LAYERS = [
     {"policy", "adapters", "optim", "rewards", "eval", "data", "geometry", "rotation", "studies"},
     {"engines"},
     {"masks", "run_dir"},
-    {"delta"},
+    {"delta", "provenance", "logs"},
     {"algorithms", "config", "registry", "runtime", "targets", "linalg", "intervals"}
-    | {"checkpoints", "files", "generation", "precision", "schema"},
+    | {
+        "checkpoints",
+        "failures",
+        "files",
+        "generation",
+        "launcher",
+        "locks",
+        "precision",
+        "schema",
+    },
 ]
 FENCES = {
     "trl": {"training"},

@@ -15,7 +15,8 @@ import pytest
 from rlvr.rewards.pool import Outcome, WorkerPool
 from rlvr.schema import RunError
 
-DEADLINE_S = 0.5
+DEADLINE_S = 1.0
+SLACK_S = 4.0  # the start and end of a worker on a busy machine
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_a_job_without_end_is_cut_off_at_the_deadline(pool, job):
     start = time.monotonic()
     outcome = pool.call(job)
     assert outcome.status == "timeout"
-    assert time.monotonic() - start < DEADLINE_S + 0.5
+    assert time.monotonic() - start < DEADLINE_S + SLACK_S
     assert pool.call("echo", 2) == Outcome("done", 2)
 
 
@@ -71,10 +72,12 @@ def test_a_worker_killed_while_it_waits_costs_no_job(pool):
     assert pool.restarts >= 1
 
 
-def test_a_busy_worker_killed_from_outside_is_a_crash(pool):
+def test_a_busy_worker_killed_from_outside_is_a_crash(pool, tmp_path):
+    begun = tmp_path / "begun"
     with ThreadPoolExecutor(1) as thread:
-        job = thread.submit(pool.call, "sleep", 0.4)
-        time.sleep(0.1)
+        job = thread.submit(pool.call, "begin_and_wait", str(begun))
+        while not begun.exists() and not job.done():
+            time.sleep(0.01)
         for pid in pids(pool):
             os.kill(pid, signal.SIGKILL)
         assert job.result().status == "crashed"
@@ -103,10 +106,9 @@ def test_many_threads_share_the_workers(pool):
 
 
 def test_both_workers_are_busy_at_once(pool):
-    start = time.monotonic()
-    first, second = pool.map([("sleep", 0.3), ("sleep", 0.3)])
-    assert first.value != second.value
-    assert time.monotonic() - start < 0.55
+    first, second = (outcome.value for outcome in pool.map([("span", 0.5), ("span", 0.5)]))
+    assert first[0] != second[0]
+    assert max(first[1], second[1]) < min(first[2], second[2])  # one began before the other ended
 
 
 def test_a_fork_starts_its_own_workers_and_leaves_the_others_alone(pool):
@@ -151,7 +153,7 @@ def test_no_worker_outlives_its_owner(end):
     if "sleep" in end:
         owner.kill()
     owner.wait(timeout=20)
-    assert wait_until_gone(ids, 3.0) == []
+    assert wait_until_gone(ids, 20.0) == []
 
 
 def test_workers_inherit_neither_torch_nor_much_memory(pool):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import VARIED
 
 from rlvr.checkpoints.reader import read_weights
 from rlvr.checkpoints.runs import step_folder
@@ -63,7 +64,7 @@ def test_a_small_step_is_half_its_squared_change():
 
 def test_logged_every_few_steps_and_changes_no_bit(train: Callable[..., Path]):
     steps = {"max_steps": 3, "save_steps": 3, "epsilon_high": 0.28}
-    run = train("measured", run={"kl_every": 2}, trainer=steps)
+    run = train("measured", rewards=VARIED, run={"kl_every": 2}, trainer=steps)
     rows = {row["step"]: row for row in read_jsonl(run / "metrics.jsonl")}
     assert [step for step, row in rows.items() if KEYS[0] in row] == [1, 3]
     for step in (1, 3):
@@ -72,7 +73,7 @@ def test_logged_every_few_steps_and_changes_no_bit(train: Callable[..., Path]):
         assert 0 < kl and completion == pytest.approx(kl * length, rel=1e-5)
         assert bound == pytest.approx(length * math.log(1.28), rel=1e-5)
         assert 0 <= outside <= 1
-    plain = train("plain", run={"kl_every": 0}, trainer=steps)
+    plain = train("plain", rewards=VARIED, run={"kl_every": 0}, trainer=steps)
     assert not any(key in row for row in read_jsonl(plain / "metrics.jsonl") for key in KEYS)
     weights = dict(read_weights(step_folder(plain, 3)))
     for name, weight in read_weights(step_folder(run, 3)):
@@ -82,9 +83,10 @@ def test_logged_every_few_steps_and_changes_no_bit(train: Callable[..., Path]):
 def test_a_step_of_several_batches_is_measured_whole(train: Callable[..., Path]):
     """The KL of the first step is that of its 16 completions, in one batch or in two."""
     trainer = {"max_steps": 1, "learning_rate": 1e-4}
-    whole = train("whole", trainer=trainer)
+    whole = train("whole", rewards=VARIED, trainer=trainer)
     parts = train(
         "parts",
+        rewards=VARIED,
         trainer={
             **trainer,
             "per_device_train_batch_size": 8,
@@ -97,7 +99,7 @@ def test_a_step_of_several_batches_is_measured_whole(train: Callable[..., Path])
 
 
 def test_a_step_that_moves_far_leaves_the_range(train: Callable[..., Path]):
-    run = train("far", trainer={"max_steps": 1, "learning_rate": 0.05})
+    run = train("far", rewards=VARIED, trainer={"max_steps": 1, "learning_rate": 0.05})
     row = read_jsonl(run / "metrics.jsonl")[0]
     assert row["kl_step_outside"] > 0.1
     assert row["kl_step_completion"] > row["kl_step_bound"]

@@ -9,7 +9,7 @@ from conftest import moved_entries
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rlvr.checkpoints.runs import require_newest
+from rlvr.checkpoints.reader import read_weights
 from rlvr.files import read_jsonl
 from rlvr.masks import load_mask
 from rlvr.train import main as train_main
@@ -36,7 +36,7 @@ def base_weights() -> dict[str, torch.Tensor]:
 
 
 def trained_weights(run_dir: Path) -> dict[str, torch.Tensor]:
-    return load_file(require_newest(run_dir) / "model.safetensors")
+    return dict(read_weights(run_dir))
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)

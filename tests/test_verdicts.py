@@ -59,7 +59,7 @@ def test_the_limit_waits_for_enough_verdicts():
 def test_shares_of_the_statuses_are_metrics_of_a_run(train):
     row = read_jsonl(train() / "metrics.jsonl")[0]
     shares = {status: row[f"rewards/math/{status}"] for status in get_args(Status)}
-    assert shares["correct"] == pytest.approx(row["reward"]) and shares["correct"] > 0
+    assert shares["correct"] == pytest.approx(row["reward"])
     assert sum(shares.values()) == pytest.approx(1)
     assert row["rewards/worker_restarts"] >= 0
 
@@ -75,7 +75,7 @@ def test_a_run_goes_on_when_its_workers_are_killed_and_counts_them(train):
     assert [row["step"] for row in rows] == [1, 2, 3]
     restarts = [row["rewards/worker_restarts"] for row in rows]
     assert restarts[1] > restarts[0] and restarts[2] >= restarts[1]
-    assert all(row["rewards/times_x/correct"] > 0 for row in rows)
+    assert sum(row["rewards/times_x/correct"] for row in rows) > 0
 
 
 def test_failures_are_metrics_and_below_the_limit_the_run_goes_on(train):

@@ -51,6 +51,6 @@ def factor_names(layer: LoraLayer) -> Sequence[str]:
 def joined_factors(layer: LoraLayer) -> tuple[Tensor, Tensor]:
     """Return [A; A0] and [B, -B0]; only A and B of a layer without a start."""
     names = factor_names(layer)
-    firsts = [layer.lora_A[name].weight for name in names]
-    seconds = [layer.lora_B[name].weight for name in names]
+    firsts: list[Tensor] = [layer.lora_A.get_parameter(f"{name}.weight") for name in names]
+    seconds: list[Tensor] = [layer.lora_B.get_parameter(f"{name}.weight") for name in names]
     return torch.cat(firsts, dim=0), torch.cat(seconds, dim=1)

@@ -110,7 +110,7 @@ def merged_layer(layer: Any, computed: torch.dtype = torch.float32) -> dict[str,
     return {name: parameter.detach() for name, parameter in base.named_parameters()}
 
 
-def is_plain_lora(layer: nn.Module) -> bool:
+def is_plain_lora(layer: object) -> bool:
     """Tell whether a module computes W0 + dW with dW a product of its factors."""
     return (
         isinstance(layer, LoraLayer)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -37,7 +38,9 @@ class KLEstimate:
         )
 
 
-def kl_per_position(logits: Tensor, base_logits: Tensor) -> Tensor:
+def kl_per_position(
+    logits: Float[Tensor, "T V"], base_logits: Float[Tensor, "T V"]
+) -> Float64[Tensor, " T"]:
     r"""Return :math:`KL(p \| q)` of each row in nats, float64; T x V logits of policy and base.
 
     .. math:: \sum_v p_v (\log p_v - \log q_v) = \sum_v q_v - p_v + p_v (\log p_v - \log q_v)

@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Bool, Float, Float32, Float64
 from torch import Tensor
 
 from rlvr.geometry.sparsity import HALF_ULP, binade_bf16
@@ -25,7 +26,7 @@ _FLOAT_FRACTION = 23  # bits of a float32
 _CHUNK = 1 << 18  # entries that stay in a core's cache
 
 
-def overlap(mask: Tensor, moved: Tensor) -> float:
+def overlap(mask: Bool[Tensor, "*shape"], moved: Bool[Tensor, "*shape"]) -> float:
     r"""Return :math:`|M \cap \mathrm{moved}| / |\mathrm{moved}|`, NaN where nothing moved.
 
     Its expectation for moved entries drawn at random is the density of ``mask`` (arXiv 2511.08567,
@@ -39,11 +40,11 @@ def _count(mask: Tensor) -> int:
     return int(mask.count_nonzero())
 
 
-def density(mask: Tensor) -> float:
+def density(mask: Bool[Tensor, "..."]) -> float:
     return _count(mask) / mask.numel()
 
 
-def random_update(update: Tensor, generator: torch.Generator) -> Tensor:
+def random_update(update: Float[Tensor, "m n"], generator: torch.Generator) -> Float[Tensor, "m n"]:
     r"""Return :math:`P D \, \Delta W \, D' P'`, random permutations P and signs D.
 
     An orthogonal transform from both sides. Singular values and the set of magnitudes stay; rows,
@@ -61,7 +62,9 @@ def random_update(update: Tensor, generator: torch.Generator) -> Tensor:
     return shuffled
 
 
-def expected_moves(base: Tensor, tuned: Tensor) -> Tensor:
+def expected_moves(
+    base: Float[Tensor, "m n"], tuned: Float[Tensor, "m n"]
+) -> Float32[Tensor, "m n"]:
     r"""Return the chance of each entry to move, had the update not known the weights; float32.
 
     In a bf16 checkpoint an entry moves where the update exceeds half its ULP :math:`h`. How often
@@ -108,13 +111,13 @@ def _changes(base: Tensor, tuned: Tensor) -> Tensor:
     return cells.view(256, _LEVELS)
 
 
-def expected_overlap(mask: Tensor, chance: Tensor) -> float:
+def expected_overlap(mask: Bool[Tensor, "m n"], chance: Float[Tensor, "m n"]) -> float:
     """Return the expected overlap of entries that move with ``chance``; NaN where none can."""
     total = float(chance.sum())
     return float((chance * mask).sum()) / total if total else math.nan
 
 
-def jaccard(first: Tensor, second: Tensor) -> float:
+def jaccard(first: Bool[Tensor, "*shape"], second: Bool[Tensor, "*shape"]) -> float:
     """Return |A and B| / |A or B| of two bool tensors; NaN where both are empty."""
     union = _count(first | second)
     return _count(first & second) / union if union else math.nan
@@ -145,7 +148,9 @@ def pairwise_jaccard(masks: Sequence[Tensor]) -> tuple[float, float]:
     return mean, chance
 
 
-def chance_by_size(base: Tensor, moved: Tensor) -> Tensor:
+def chance_by_size(
+    base: Float[Tensor, "m n"], moved: Bool[Tensor, "m n"]
+) -> Float32[Tensor, "m n"]:
     """Return the share of moved entries among those in the bf16 binade of each entry, float32."""
     binade = binade_bf16(base)
     counts = torch.bincount(binade.flatten(), minlength=256)
@@ -153,7 +158,7 @@ def chance_by_size(base: Tensor, moved: Tensor) -> Tensor:
     return share[binade]
 
 
-def jaccard_expected(first: Tensor, second: Tensor) -> float:
+def jaccard_expected(first: Float[Tensor, "m n"], second: Float[Tensor, "m n"]) -> float:
     r"""Return :math:`\sum p q / \sum (p + q - p q)` of the chances of entries to move in two runs.
 
     With ``chance_by_size`` of each run this is the Jaccard index of runs that agree on nothing but
@@ -180,7 +185,7 @@ def _pairs(masks: Sequence[Tensor]) -> list[tuple[int, int]]:
     return [(i, j) for j in range(len(masks)) for i in range(j) if moved[i] or moved[j]]
 
 
-def consensus(masks: Sequence[Tensor]) -> Tensor:
+def consensus(masks: Sequence[Bool[Tensor, "m n"]]) -> Float64[Tensor, "m n"]:
     r"""Return the consensus ratio :math:`C_{ij} = \frac1R \sum_r M_{ij}^{(r)}`, float64."""
     counts = masks[0].to(torch.int32)  # a stack of all masks would take R times the memory
     for mask in masks[1:]:

@@ -9,6 +9,7 @@ Infinities and zeros, which the definition leaves out, are compared like other v
 from collections.abc import Iterator
 
 import torch
+from jaxtyping import Bool, Float, Float64, Int32
 from torch import Tensor
 
 ATOL = 1e-5  # the absolute tolerance of arXiv 2505.11711
@@ -29,7 +30,9 @@ def _require_pair(base: Tensor, tuned: Tensor) -> None:
             raise ValueError(f"{name} holds NaN; a broken checkpoint has no update sparsity")
 
 
-def update_mask_bf16(base: Tensor, tuned: Tensor) -> Tensor:
+def update_mask_bf16(
+    base: Float[Tensor, "*shape"], tuned: Float[Tensor, "*other"]
+) -> Bool[Tensor, "*shape"]:
     """Return where the bf16 values differ (Def. 2.1), bool of the given shape.
 
     Both are cast to bf16 first (round to nearest even): an fp32 change too small to reach another
@@ -75,7 +78,7 @@ def sparsity_atol(base: Tensor, tuned: Tensor, atol: float = ATOL) -> float:
     return near / base.numel()
 
 
-def half_ulp_bf16(weight: Tensor) -> Tensor:
+def half_ulp_bf16(weight: Float[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
     r"""Return half the spacing of bf16 numbers at each entry, float64 of the given shape.
 
     :math:`\tfrac12 \mathrm{ULP}(w) = 2^{e-8}` for :math:`|w| \in [2^e, 2^{e+1})`, after the cast to
@@ -86,7 +89,7 @@ def half_ulp_bf16(weight: Tensor) -> Tensor:
     return table[binade_bf16(weight)]
 
 
-def binade_bf16(weight: Tensor) -> Tensor:
+def binade_bf16(weight: Float[Tensor, "*shape"]) -> Int32[Tensor, "*shape"]:
     r"""Return :math:`e + 127` where :math:`|w| \in [2^e, 2^{e+1})`, after the cast to bf16; int32.
 
     Subnormals and zero are spaced like the smallest normals and count with them, as 1.
@@ -108,7 +111,9 @@ def below_half_ulp(base: Tensor, tuned: Tensor) -> float:
     return below / base.numel()
 
 
-def update_profiles(moved: Tensor) -> tuple[Tensor, Tensor]:
+def update_profiles(
+    moved: Bool[Tensor, "m n"],
+) -> tuple[Float64[Tensor, " m"], Float64[Tensor, " n"]]:
     r"""Return the share of moved entries of each row and each column of a bool matrix, float64.
 
     :math:`\rho_i = \frac1n \sum_j M_{ij}` and :math:`\kappa_j = \frac1m \sum_i M_{ij}` (arXiv
@@ -119,7 +124,7 @@ def update_profiles(moved: Tensor) -> tuple[Tensor, Tensor]:
     return moved.count_nonzero(1).double() / columns, moved.count_nonzero(0).double() / rows
 
 
-def share_unchanged(changed: Tensor) -> float:
+def share_unchanged(changed: Bool[Tensor, "..."]) -> float:
     _require_entries(changed)
     return 1 - _count(changed) / changed.numel()
 

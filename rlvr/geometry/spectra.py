@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from rlvr.geometry.lapack import leading_eigenvectors
@@ -100,7 +101,7 @@ def _from_svd(weight: Tensor, keep: int) -> Spectrum:
     return Spectrum(values.to(device), left.to(device), right.to(device), error.to(device), None)
 
 
-def singular_values(weight: Tensor) -> Tensor:
+def singular_values(weight: Float[Tensor, "m n"]) -> Float64[Tensor, " k"]:
     """Return all singular values, descending, float64."""
     weight = weight.detach().double().cpu()
     tall = weight if weight.shape[0] >= weight.shape[1] else weight.T
@@ -109,7 +110,7 @@ def singular_values(weight: Tensor) -> Tensor:
     return torch.linalg.svdvals(tall)
 
 
-def gram(weight: Tensor) -> Tensor:
+def gram(weight: Float[Tensor, "m n"]) -> Float64[Tensor, "n n"]:
     r"""Return :math:`W^\top W` in float64; each pair of column blocks is multiplied once."""
     columns = weight.shape[1]
     width = -(-columns // _GRAM_BLOCKS)
@@ -150,7 +151,7 @@ def _from_gram(weight: Tensor, keep: int) -> Spectrum | None:
     return Spectrum(values, left, right, value_error, error, side_error)
 
 
-def spectral_shift(before: Tensor, after: Tensor) -> float:
+def spectral_shift(before: Float[Tensor, " k"], after: Float[Tensor, " k"]) -> float:
     r"""Return the normalised spectral shift of all singular values (arXiv 2511.08567, section 4).
 
     .. math:: \mathrm{NSS} = \|\sigma(W_+) - \sigma(W_0)\|_2 / \|\sigma(W_0)\|_2
@@ -167,7 +168,9 @@ def spectral_shift_error(before: Spectrum, after: Spectrum) -> float:
     return float((before.value_error + after.value_error).norm()) / norm if norm else 0.0
 
 
-def principal_angles(first: Tensor, second: Tensor) -> Tensor:
+def principal_angles(
+    first: Float[Tensor, "n k"], second: Float[Tensor, "n k"]
+) -> Float[Tensor, " k"]:
     r"""Return the principal angles between two subspaces, ascending, in radians.
 
     With orthonormal columns A and B (n x k): cosines are the singular values of :math:`A^\top B`,
@@ -185,7 +188,7 @@ def principal_angles(first: Tensor, second: Tensor) -> Tensor:
     return torch.atan2(sines, cosines)
 
 
-def top_energy(values: Tensor, rank: int) -> float:
+def top_energy(values: Float[Tensor, " k"], rank: int) -> float:
     r"""Return the share of the energy, the sum of squares, in the top ``rank`` of ``values``.
 
     .. math:: \sum_{i \le k} \sigma_i^2 / \sum_i \sigma_i^2
@@ -196,7 +199,9 @@ def top_energy(values: Tensor, rank: int) -> float:
     return float(values[:rank].square().sum()) / total if total else math.nan
 
 
-def energy_off_principal(update: Tensor, left: Tensor, right: Tensor) -> float:
+def energy_off_principal(
+    update: Float[Tensor, "m n"], left: Float[Tensor, "m k"], right: Float[Tensor, "n k"]
+) -> float:
     r"""Return the share of the energy of an update outside a principal subspace.
 
     .. math:: 1 - \|U_k^\top \Delta W V_k\|_F^2 / \|\Delta W\|_F^2
@@ -210,12 +215,12 @@ def energy_off_principal(update: Tensor, left: Tensor, right: Tensor) -> float:
     return 1 - inside / total if total else math.nan
 
 
-def stable_rank(values: Tensor) -> float:
+def stable_rank(values: Float[Tensor, " k"]) -> float:
     r"""Return :math:`\|W\|_F^2 / \|W\|_2^2` of singular values; NaN for a zero matrix."""
     return float((values / values[0]).square().sum()) if values[0] > 0 else math.nan
 
 
-def numerical_rank(values: Tensor, shape: Sequence[int]) -> int:
+def numerical_rank(values: Float[Tensor, " k"], shape: Sequence[int]) -> int:
     r"""Return how many singular values exceed :math:`\max(m, n) \, 2^{-52} \sigma_1`.
 
     The tolerance, NumPy's and MATLAB's, is that of float64 arithmetic and not of the storage: a

@@ -19,11 +19,15 @@ from math import floor
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rlvr.linalg import Svd, low_rank
 from rlvr.registry import mask_builder
 from rlvr.schema import RecipeError
+
+Matrix = Float[Tensor, "m n"]
+Entries = Bool[Tensor, "m n"]
 
 
 def exact_density(density: float) -> Fraction:
@@ -44,7 +48,7 @@ def generator_for(name: str, seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def largest(values: Tensor, count: int) -> Tensor:
+def largest(values: Float[Tensor, "*shape"], count: int) -> Bool[Tensor, "*shape"]:
     """Return a mask of the ``count`` largest of ``values``, ties by lower flat index."""
     flat = values.reshape(-1)
     if count == 0:
@@ -66,12 +70,12 @@ def _kth_smallest(flat: Tensor, index: int) -> Tensor:
     return torch.tensor(np.partition(flat.detach().numpy(), index)[index])
 
 
-def smallest(values: Tensor, count: int) -> Tensor:
+def smallest(values: Float[Tensor, "*shape"], count: int) -> Bool[Tensor, "*shape"]:
     """Return a mask of the ``count`` smallest of ``values``, ties by lower flat index."""
     return largest(-values, count)
 
 
-def principal_magnitude(weight: Tensor, name: str, rank: int, svd: Svd) -> Tensor:
+def principal_magnitude(weight: Matrix, name: str, rank: int, svd: Svd) -> Matrix:
     r"""Return :math:`|W^{(k)}|`, the entrywise magnitude of the rank-k reconstruction."""
     # Seed 0 always: the sketch of the randomised SVD is no part of a mask's own randomness.
     return low_rank(weight.float(), rank, svd=svd, generator=generator_for(name, 0)).abs()
@@ -79,8 +83,8 @@ def principal_magnitude(weight: Tensor, name: str, rank: int, svd: Svd) -> Tenso
 
 @mask_builder
 def principal(
-    weight: Tensor, name: str, *, rank: int, density: float, svd: Svd = "randomized"
-) -> Tensor:
+    weight: Matrix, name: str, *, rank: int, density: float, svd: Svd = "randomized"
+) -> Entries:
     r"""Principal weights: :math:`M_\mathrm{princ}^{(k)} = \mathrm{Top}_\alpha(|W_0^{(k)}|)`."""
     magnitude = principal_magnitude(weight, name, rank, svd)
     return largest(magnitude, count_of(exact_density(density), weight.numel()))
@@ -88,8 +92,8 @@ def principal(
 
 @mask_builder
 def off_principal(
-    weight: Tensor, name: str, *, rank: int, density: float, svd: Svd = "randomized"
-) -> Tensor:
+    weight: Matrix, name: str, *, rank: int, density: float, svd: Svd = "randomized"
+) -> Entries:
     r"""Off-principal weights: :math:`\mathrm{Bottom}_\alpha(|W_0^{(k)}|)`.
 
     At density 1 - alpha this is the complement of ``principal`` at alpha, entry for entry, so a
@@ -101,21 +105,21 @@ def off_principal(
 
 
 @mask_builder
-def low_magnitude(weight: Tensor, name: str, *, density: float) -> Tensor:
+def low_magnitude(weight: Matrix, name: str, *, density: float) -> Entries:
     r"""Low-magnitude weights: :math:`M_\mathrm{low} = \mathrm{Bottom}_\alpha(|W_0|)`."""
     return smallest(weight.float().abs(), count_of(exact_density(density), weight.numel()))
 
 
 @mask_builder
 def safe(
-    weight: Tensor,
+    weight: Matrix,
     name: str,
     *,
     rank: int,
     principal_density: float,
     low_density: float,
     svd: Svd = "randomized",
-) -> Tensor:
+) -> Entries:
     r"""The paper's safe mask :math:`M_\mathrm{low} \cup M_\mathrm{princ}^c`.
 
     Only entries that are principal and not low-magnitude are frozen. Its density depends on the
@@ -127,13 +131,13 @@ def safe(
 
 @mask_builder
 def random(
-    weight: Tensor,
+    weight: Matrix,
     name: str,
     *,
     density: float | None = None,
     like: Tensor | None = None,
     seed: int = 0,
-) -> Tensor:
+) -> Entries:
     """A uniform mask of ``density``, or with as many entries in each matrix as ``like`` has."""
     if density is not None and like is None:
         count = count_of(exact_density(density), weight.numel())
@@ -149,24 +153,24 @@ def random(
 
 
 @mask_builder
-def dense(weight: Tensor, name: str) -> Tensor:
+def dense(weight: Matrix, name: str) -> Entries:
     """Every entry: the control for the machinery itself, bit for bit training without a mask."""
     return torch.ones_like(weight, dtype=torch.bool)
 
 
 @mask_builder
-def union(weight: Tensor, name: str, *, of: list[Tensor]) -> Tensor:
+def union(weight: Matrix, name: str, *, of: list[Tensor]) -> Entries:
     """Entries in any of the masks ``of``."""
     return torch.stack(of).any(dim=0)
 
 
 @mask_builder
-def intersection(weight: Tensor, name: str, *, of: list[Tensor]) -> Tensor:
+def intersection(weight: Matrix, name: str, *, of: list[Tensor]) -> Entries:
     """Entries in all of the masks ``of``."""
     return torch.stack(of).all(dim=0)
 
 
 @mask_builder
-def complement(weight: Tensor, name: str, *, of: Tensor) -> Tensor:
+def complement(weight: Matrix, name: str, *, of: Tensor) -> Entries:
     """Entries outside the mask ``of``."""
     return ~of

@@ -9,6 +9,7 @@ studies this rounding of trained weights.
 import hashlib
 
 import torch
+from jaxtyping import BFloat16, Float32
 from torch import Tensor
 
 _INT64_MIN = -(1 << 63)
@@ -24,7 +25,9 @@ def seed_of(seed: int, name: str, step: int) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def round_stochastically(values: Tensor, generator: torch.Generator) -> Tensor:
+def round_stochastically(
+    values: Float32[Tensor, " k"], generator: torch.Generator
+) -> BFloat16[Tensor, " k"]:
     """Return the float32 vector ``values`` in bfloat16; NaN, infinities and bfloat16s stay."""
     # One 64-bit draw rounds four values; a signed 16-bit view of it is uniform as well.
     draws = torch.empty(-(-values.numel() // 4), dtype=torch.int64, device=values.device)

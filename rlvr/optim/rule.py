@@ -1,10 +1,16 @@
 """The update rule of AdamW on vectors, as the operations of ``torch.optim.AdamW``."""
 
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 
 def adamw(
-    weights: Tensor, grads: Tensor, mean: Tensor, mean_sq: Tensor, step: float, group: dict
+    weights: Float[Tensor, " k"],
+    grads: Float[Tensor, " k"],
+    mean: Float32[Tensor, " k"],
+    mean_sq: Float32[Tensor, " k"],
+    step: int,
+    group: dict,
 ) -> None:
     """Update in place the ``weights`` and the moments by AdamW's ``step``, counted from 1."""
     lr, (beta1, beta2) = group["lr"], group["betas"]

@@ -18,7 +18,7 @@ import yaml
 
 from rlvr import runtime
 from rlvr.files import write_bytes
-from rlvr.run_dir import is_locked
+from rlvr.locks import is_locked
 from rlvr.schema import RecipeError
 from rlvr.studies.launch_file import launch_environment
 from rlvr.studies.progress import geometry_is_due, state_of

@@ -13,6 +13,7 @@ from rlvr import runtime
 from rlvr.config import Recipe
 from rlvr.data import Row, render
 from rlvr.rewards import RewardCall, Status, UnverifiedLimit, restarts
+from rlvr.schema import RecipeError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -56,6 +57,21 @@ def training_arguments(recipe: Recipe, run_dir: Path) -> Any:
     """Return TRL's configuration: the recipe's ``trainer`` section and what the run owns."""
     kind = SupervisedArguments if recipe.supervised else Arguments
     return kind(**trainer_settings(recipe, run_dir))
+
+
+def join_processes(recipe: Recipe, run_dir: Path) -> Any:
+    """Join the processes of this launch, and return TRL's configuration for each of them.
+
+    Raises:
+        RecipeError: the launcher started processes that do not know of each other.
+    """
+    args = training_arguments(recipe, run_dir)
+    if args.world_size != runtime.world_size():
+        raise RecipeError(
+            f"the launcher started {runtime.world_size()} processes and accelerate sees "
+            f"{args.world_size}; start with one of the files in launch/"
+        )
+    return args
 
 
 def to_dataset(rows: list[Row]) -> "Dataset":

@@ -21,6 +21,7 @@ import math
 from typing import Any
 
 import torch
+from jaxtyping import Float, Float64, Num
 from torch import Tensor
 from transformers import TrainerCallback
 
@@ -36,7 +37,13 @@ def clip_bound(mean_length: float, low: float, high: float) -> float:
     return mean_length * max(down, math.log1p(high))
 
 
-def step_sums(before: Tensor, after: Tensor, kept: Tensor, low: float, high: float) -> Tensor:
+def step_sums(
+    before: Float[Tensor, "B T"],
+    after: Float[Tensor, "B T"],
+    kept: Num[Tensor, "B T"],
+    low: float,
+    high: float,
+) -> Float64[Tensor, " 4"]:
     """Return KL in nats, tokens, completions and tokens outside the clipping range, summed.
 
     Args:

@@ -6,7 +6,6 @@ both in the dtype of the export; sparsity and leaks are of the masters.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,12 @@ from rlvr.data import DataSpec, Row, load_prepared, parse_dataset, with_prefill
 from rlvr.delta import discard_applied
 from rlvr.eval import EvalResult, EvalSettings, evaluate, token_kl
 from rlvr.eval.gap import ROUNDING
-from rlvr.files import read_jsonl, write_json
+from rlvr.files import read_jsonl, write_sealed
 from rlvr.geometry.sparsity import update_sparsity
 from rlvr.masks import Mask
 from rlvr.policy import load_policy, load_tokenizer
 from rlvr.precision import dtype_name
+from rlvr.provenance import read_provenance
 from rlvr.rewards import RewardCall, check_columns, parse_reward
 from rlvr.training.export import (
     export_dtype,
@@ -52,14 +52,13 @@ def finish(plan: Plan, run_dir: Path) -> dict[str, Any]:
     summary |= compare_weights(plan, run_dir, masters)
     discard_applied(run_dir)
     summary["seconds_per_step"] = seconds_per_step(run_dir)
-    provenance = json.loads((run_dir / "provenance.json").read_text(encoding="utf-8"))
-    summary["optimizer_state_bytes"] = provenance.get("optimizer_state_bytes")
+    summary["optimizer_state_bytes"] = read_provenance(run_dir).get("optimizer_state_bytes")
     summary["checkpoint_bytes"] = policy_bytes(checkpoint)
     if plan.recipe.eval is not None:
         summary |= evaluate_run(plan.recipe, plan.recipe.eval, run_dir, policy)
     if plan.recipe.run.checkpoint == "delta" and store_as_delta(plan.recipe, run_dir):
         summary["policy"]["folder"] = None
-    write_json(run_dir / "summary.json", summary)
+    write_sealed(run_dir / "summary.json", summary)
     runtime.say(one_screen(run_dir, summary))
     return summary
 

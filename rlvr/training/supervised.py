@@ -90,7 +90,10 @@ class SupervisedTrainer(Seam, SFTTrainer):
         ids, attention, labels = (self._latest[name][:SCORED_ROWS] for name in names)
         kept = labels != -100
         logits = self.model(input_ids=ids, attention_mask=attention, use_cache=False).logits
-        logps = [token_logps(*row)[mask[1:]] for *row, mask in zip(logits, ids, kept, strict=True)]
+        logps = [
+            token_logps(scores, row)[mask[1:]]
+            for scores, row, mask in zip(logits, ids, kept, strict=True)
+        ]
         return ScoredTokens(ids, attention, kept, torch.cat(logps))
 
     @torch.no_grad()

@@ -1,6 +1,5 @@
 """``rlvr curvature``: policies measured, tables and figures written."""
 
-import json
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from rlvr.geometry.curvature import COLUMNS, EMPTY
 from rlvr.geometry.settings import Settings
 from rlvr.geometry.table import PLACE, write_table
 from rlvr.registry import import_plugins
+from rlvr.run_dir import recorded_recipe
 from rlvr.schema import RecipeError, RunError
 from rlvr.targets import resolve_targets
 
@@ -145,6 +145,6 @@ def find_sources(paths: Sequence[str], data: str | None, out: Path | None) -> So
 def _recipe_of(run_dir: Path) -> Recipe:
     file = run_dir / "recipe.json"
     try:
-        return resolve_recipe(json.loads(file.read_text(encoding="utf-8")), str(run_dir))
+        return resolve_recipe(recorded_recipe(run_dir), str(run_dir))
     except ValueError as error:
         raise RecipeError(f"{file}: is no recipe of a run: {error}") from error

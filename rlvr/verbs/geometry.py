@@ -9,6 +9,7 @@ from typing import Any
 from rlvr import __version__, runtime
 from rlvr.checkpoints.folders import (
     ADAPTER,
+    EXPORT,
     LORA,
     base_of_run,
     is_run,
@@ -16,7 +17,7 @@ from rlvr.checkpoints.folders import (
 )
 from rlvr.checkpoints.plain import Checkpoint
 from rlvr.checkpoints.reader import open_checkpoint
-from rlvr.checkpoints.runs import checkpoints, damage, step_of
+from rlvr.checkpoints.runs import checkpoints, damage, exported_step, step_of
 from rlvr.files import write_bytes, write_json
 from rlvr.geometry import consistency
 from rlvr.geometry.compare import measure_pairs, summarise
@@ -139,11 +140,14 @@ def _policies(run_dir: Path) -> list[tuple[int, Path]]:
     """Return the step and the folder of each checkpoint of a run that can be measured."""
     folders = []
     for folder in checkpoints(run_dir):
-        reason = damage(folder)
+        step, reason = step_of(folder), damage(folder)
         if (folder / ADAPTER).is_dir() and not (folder / LORA).is_dir():
-            reason = "its adapter cannot be merged here"
+            if step == exported_step(run_dir):
+                folder = run_dir / EXPORT
+            else:
+                reason = "its adapter cannot be merged here"
         if reason is None:
-            folders.append((step_of(folder), folder))
+            folders.append((step, folder))
         else:
             runtime.say(f"{folder}: left out of steps.csv ({reason})")
     return folders

@@ -9,6 +9,7 @@ from pathlib import Path
 from rlvr import runtime
 from rlvr.config import resolve_recipe
 from rlvr.files import write_bytes
+from rlvr.locks import locked
 from rlvr.schema import RecipeError
 from rlvr.studies.launch_file import as_launched
 from rlvr.studies.spec import Study, load_study
@@ -24,7 +25,6 @@ def run(options: Namespace) -> int:
         with naming(arm):
             check_names(resolve_recipe(study.runs_of(arm, study.values[0])[0].recipe, ""))
     # These import torch: only once the study reads well.
-    from rlvr.run_dir import locked
     from rlvr.studies import launching
     from rlvr.studies.progress import describe
 
