@@ -30,6 +30,7 @@ class Preset:
     folder: str | None = None
     extract: Extract = "text"
     keep: Mapping[str, list[Any]] = field(default_factory=dict)
+    joins: bool = False
     count: tuple[int, ...] = ()
     solution: str | None = None
 
@@ -75,6 +76,7 @@ PRESETS = {
         {"problem": "question", "answer": "final_answer"},
         config="OE_TO_maths_en_COMP",
         count=(674, 675),
+        joins=True,
     ),
     "minerva": Preset("math-ai/minervamath", "test", _QUESTION, count=(272,)),
 }
@@ -99,7 +101,7 @@ def _loader(name: str, preset: Preset) -> Callable[..., Loaded]:
         solution = preset.solution
         if solution is not None and first is not None and solution in first[1]:
             columns["solution"] = solution
-        reading = Reading(columns, preset.extract, preset.keep)
+        reading = Reading(columns, preset.extract, preset.keep, preset.joins)
         if path is not None and first is not None and {"problem", "answer"} <= set(first[1]):
             kept = {key: v for key, v in preset.keep.items() if key in first[1]}
             reading = Reading({}, "text" if preset.extract == "boxed" else preset.extract, kept)

@@ -158,6 +158,15 @@ def is_prose(text: str) -> bool:
     return any(not _NAMED.fullmatch(word) for word in found)
 
 
+_VERB = re.compile(r"(?:is|are|was|were|has|have|equals?|there|therefore|thus|because|we)", re.I)
+
+
+def is_sentence(text: str) -> bool:
+    """Return whether a cleaned ``text`` says something: at least two words, one of them a verb."""
+    found = re.findall(r"[^\W\d_]{2,}", re.sub(r"\\[a-zA-Z]+", " ", unwrapped(text)))
+    return len(found) >= 2 and any(_VERB.fullmatch(word) for word in found)
+
+
 _CHOICE = re.compile(
     r"\s*(?:\(\s*([A-J])\s*\)|\[\s*([A-J])\s*\]|([A-J])\s*(?:[.):]|$)|([A-J])\s+(?=[A-Z0-9$\\]))(.*)",
     re.DOTALL,
