@@ -192,6 +192,7 @@ def test_a_mistake_is_one_message_and_exit_code_2(
 
 def test_dropped_rows_are_counted_in_the_run(write_sft, tmp_path):
     data = write(tmp_path, [GOOD, "", GOOD])
-    assert train_main([str(write_sft(data=data, trainer={"max_steps": 1}))]) == 0
+    trainer = {"max_steps": 1, "per_device_train_batch_size": 2}
+    assert train_main([str(write_sft(data=data, trainer=trainer))]) == 0
     provenance = json.loads((tmp_path / "recipe" / "provenance.json").read_text())
     assert provenance["rows"] == {"trained on": 2, "dropped": {"no solution": 1}}

@@ -38,6 +38,7 @@ from rlvr.rewards import check_columns
 from rlvr.rewards.gold import unparsable_golds
 from rlvr.run_dir import claim_run
 from rlvr.schema import RecipeError, RunError
+from rlvr.training.batch_sizes import require_rows
 from rlvr.training.callbacks import (
     Interrupt,
     MergeUnmerge,
@@ -162,6 +163,8 @@ def _load_rows(
         own = {"rows": rows, "rewards": plan.rewards, "algorithm": plan.recipe.algorithm}
     for reason, ids in loaded.dropped.items():
         runtime.say(f"data     dropped {len(ids)} rows, {reason}: {', '.join(ids[:5])}")
+    dropped = sum(map(len, loaded.dropped.values()))
+    require_rows(len(loaded.rows), args, supervised=plan.recipe.supervised, dropped=dropped)
     return loaded, own
 
 
