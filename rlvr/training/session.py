@@ -19,7 +19,7 @@ from rlvr.data import (
     load_prepared,
     parse_dataset,
     plain_columns,
-    with_prefill,
+    prompt_tokenizer,
 )
 from rlvr.engines import engine_name, loading_whole, require_exact_base
 from rlvr.logs import restore_logs
@@ -102,7 +102,9 @@ def build_trainer(
     )
     set_seed(args.seed)
     data = parse_dataset(recipe.data, "data")
-    tokenizer = with_prefill(load_tokenizer(recipe.model), data.shared["prefill"], "data")
+    tokenizer = prompt_tokenizer(
+        load_tokenizer(recipe.model), data.shared["prefill"], recipe.template_kwargs, "data"
+    )
     loaded, own = _load_rows(plan, data, tokenizer, args)
     if recipe.eval is not None:
         # Read now as well: what is wrong with these rows must not come out after training.
