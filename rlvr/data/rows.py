@@ -182,7 +182,8 @@ def answer_text(value: Any, extract: Extract, *, joins: bool = False) -> str:
             )
         return ", ".join(texts)
     if getattr(value, "ndim", None) == 0:
-        value = value.item()  # of NumPy or torch
+        # A number of NumPy or torch.
+        value = value.item()  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise Rejected("no answer")
     if isinstance(value, float):
