@@ -169,6 +169,11 @@ class Recipe:
         """Whether the policy imitates the data's solutions, instead of being rewarded."""
         return self.algorithm is not None and self.algorithm.name == "sft"
 
+    @property
+    def template_kwargs(self) -> dict[str, Any]:
+        """Arguments of the policy's chat template."""
+        return self.trainer.get("chat_template_kwargs") or {}
+
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 

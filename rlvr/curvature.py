@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from rlvr import runtime
 from rlvr.config import ModelSection
-from rlvr.data import load_prepared, parse_dataset, with_prefill
+from rlvr.data import load_prepared, parse_dataset, prompt_tokenizer
 from rlvr.eval.divergence import kl_per_position
 from rlvr.eval.sampling import prompt_token_ids, sample
 from rlvr.geometry import curvature as cv
@@ -105,14 +105,20 @@ def draw_prompts(
     policy: Any,
     data: dict[str, Any],
     *,
+    template_kwargs: dict[str, Any] | None = None,
     prompts: int,
     samples: int,
     max_new_tokens: int,
     seed: int,
 ) -> Prompts:
-    """Draw at most ``prompts`` prompts of ``data``, and ``samples`` completions of each."""
+    """Draw at most ``prompts`` prompts of ``data``, and ``samples`` completions of each.
+
+    ``template_kwargs`` are arguments of the policy's chat template.
+    """
     spec = parse_dataset(data, "data")
-    tokenizer = with_prefill(load_tokenizer(section), spec.shared["prefill"], "data")
+    tokenizer = prompt_tokenizer(
+        load_tokenizer(section), spec.shared["prefill"], template_kwargs, "data"
+    )
     rows = load_prepared(spec, "data", tokenizer=tokenizer).rows
     if len(rows) < 2:
         raise RecipeError("data: has one row, and one prompt has no interval; name at least two")

@@ -183,7 +183,8 @@ def guarded_call(function: Callable, what: str, *arguments: Any, **options: Any)
         return list(returned) if isinstance(returned, Iterator) else returned
     except (RecipeError, RunError):
         raise
-    except Exception as error:
+    # sys.exit(0) in a user's function would end the run as if all were well.
+    except (Exception, SystemExit) as error:
         raise RecipeError(
             f"{what}: {place(function, error)}: {described(error)}; mend the function"
         ) from error

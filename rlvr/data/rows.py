@@ -181,6 +181,9 @@ def answer_text(value: Any, extract: Extract, *, joins: bool = False) -> str:
                 "values that are wanted, such as '1, 2')"
             )
         return ", ".join(texts)
+    if getattr(value, "ndim", None) == 0:
+        # A number of NumPy or torch.
+        value = value.item()  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise Rejected("no answer")
     if isinstance(value, float):

@@ -10,7 +10,7 @@ from trl import GRPOConfig
 from rlvr import runtime
 from rlvr.adapters import check_adapter, check_section, parse_adapter, refuse_head
 from rlvr.config import EvalSection, OptimizerSection, Recipe
-from rlvr.data import generation_prompt, parse_dataset, require_files, with_prefill
+from rlvr.data import generation_prompt, parse_dataset, prompt_tokenizer, require_files
 from rlvr.masks import MaskSpec, check_files, check_spec, parse_spec
 from rlvr.policy import load_skeleton, local_tokenizer
 from rlvr.registry import import_plugins
@@ -131,7 +131,8 @@ def _check_prompts(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
         sections["eval.data"] = recipe.eval.data
     for where, section in sections.items():
         data = parse_dataset(section, where)
-        extended = with_prefill(tokenizer, data.shared["prefill"], where)
+        prefill = data.shared["prefill"]
+        extended = prompt_tokenizer(tokenizer, prefill, recipe.template_kwargs, where)
         generation_prompt(extended, data.render("0"))
 
 

@@ -19,7 +19,7 @@ from rlvr.data import (
     load_prepared,
     parse_dataset,
     plain_columns,
-    with_prefill,
+    prompt_tokenizer,
 )
 from rlvr.engines import engine_name, forget_engine, loading_whole, require_exact_base
 from rlvr.logs import restore_logs
@@ -38,6 +38,7 @@ from rlvr.rewards import check_columns
 from rlvr.rewards.gold import unparsable_golds
 from rlvr.run_dir import claim_run
 from rlvr.schema import RecipeError, RunError
+from rlvr.training.batch_sizes import require_rows
 from rlvr.training.callbacks import (
     Interrupt,
     MergeUnmerge,
@@ -102,7 +103,9 @@ def build_trainer(
     )
     set_seed(args.seed)
     data = parse_dataset(recipe.data, "data")
-    tokenizer = with_prefill(load_tokenizer(recipe.model), data.shared["prefill"], "data")
+    tokenizer = prompt_tokenizer(
+        load_tokenizer(recipe.model), data.shared["prefill"], recipe.template_kwargs, "data"
+    )
     loaded, own = _load_rows(plan, data, tokenizer, args)
     if recipe.eval is not None:
         # Read now as well: what is wrong with these rows must not come out after training.
@@ -163,6 +166,8 @@ def _load_rows(
         own = {"rows": rows, "rewards": plan.rewards, "algorithm": plan.recipe.algorithm}
     for reason, ids in loaded.dropped.items():
         runtime.say(f"data     dropped {len(ids)} rows, {reason}: {', '.join(ids[:5])}")
+    dropped = sum(map(len, loaded.dropped.values()))
+    require_rows(len(loaded.rows), args, supervised=plan.recipe.supervised, dropped=dropped)
     return loaded, own
 
 

@@ -18,7 +18,7 @@ from rlvr.checkpoints.folders import EXPORT, model_folder, policy_bytes
 from rlvr.checkpoints.reader import open_checkpoint, select
 from rlvr.checkpoints.runs import checkpoints, newest_checkpoint, step_of
 from rlvr.config import EvalSection, Recipe
-from rlvr.data import DataSpec, Row, load_prepared, parse_dataset, with_prefill
+from rlvr.data import DataSpec, Row, load_prepared, parse_dataset, prompt_tokenizer
 from rlvr.delta import discard_applied
 from rlvr.eval import EvalResult, EvalSettings, evaluate, token_kl
 from rlvr.eval.gap import ROUNDING
@@ -126,7 +126,9 @@ def load_problems(
 ) -> tuple[DataSpec, PreTrainedTokenizerBase, list[Row], RewardCall]:
     """Return the eval section's data, the tokenizer, the rows, and the verifier that reads them."""
     data = parse_dataset(settings.data, "eval.data")
-    tokenizer = with_prefill(load_tokenizer(recipe.model), data.shared["prefill"], "eval.data")
+    tokenizer = prompt_tokenizer(
+        load_tokenizer(recipe.model), data.shared["prefill"], recipe.template_kwargs, "eval.data"
+    )
     rows = load_prepared(data, "eval.data", tokenizer=tokenizer).rows
     call = parse_reward(settings.verifier, "eval.verifier")
     check_columns([call], rows[0])

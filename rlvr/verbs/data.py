@@ -14,7 +14,7 @@ from rlvr.data import (
     generation_prompt,
     load_prepared,
     parse_dataset,
-    with_prefill,
+    prompt_tokenizer,
 )
 from rlvr.files import replacing, write_json
 from rlvr.registry import import_plugins, pop_plugins
@@ -35,6 +35,8 @@ def run(options: Namespace) -> int:
     named = [parse_reward({"name": options.reward}, "--reward")] if options.validate else []
     calls = [call for call in named if is_verifier(call)]
     tokenizer = _tokenizer(ModelSection(options.model)) if options.model else None
+    if tokenizer is not None:
+        tokenizer = prompt_tokenizer(tokenizer, data.shared["prefill"], None, "data")
     return _report(data, "data", calls, tokenizer, options)
 
 
@@ -49,8 +51,12 @@ def _run_recipe(options: Namespace) -> int:
             sections = [("data", recipe.data, [verifier])]
         sections.append(("eval.data", recipe.eval.data, [verifier]))
     checked = [(name, parse_dataset(spec, name), found) for name, spec, found in sections]
-    tokenizer = _tokenizer(recipe.model)
-    return max(_report(data, name, found, tokenizer, options) for name, data, found in checked)
+    tokenizer, kwargs = _tokenizer(recipe.model), recipe.template_kwargs
+    failed = 0
+    for name, data, found in checked:
+        own = prompt_tokenizer(tokenizer, data.shared["prefill"], kwargs, name)
+        failed |= _report(data, name, found, own, options)
+    return failed
 
 
 def _tokenizer(section: ModelSection) -> Any:
@@ -66,8 +72,6 @@ def _report(
     tokenizer: Any,
     options: Namespace,
 ) -> int:
-    if tokenizer is not None:
-        tokenizer = with_prefill(tokenizer, data.shared["prefill"], where)
     loaded = load_prepared(
         data, where, tokenizer=tokenizer, unparsable=lambda rows: unparsable_golds(calls, rows)
     )
