@@ -178,6 +178,19 @@ SETTINGS = {
         {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"reentrant": True}},
         ["gradient_checkpointing_kwargs", "reentrant", "use_reentrant"],
     ),
+    "a kernel's package is missing": (
+        {"use_liger_kernel": True},
+        ["trainer.use_liger_kernel", "liger-kernel"],
+    ),
+    "a balance of experts that are not there": (
+        {"router_aux_loss_coef": 0.1},
+        ["trainer.router_aux_loss_coef", "Qwen3ForCausalLM"],
+    ),
+    "an unknown cache": ({"cache_implementation": "lru"}, ["trainer.cache_implementation", "lru"]),
+    "a loss and a correction that do not fit": (
+        {"loss_type": "vespo", "use_vllm": True},
+        ["vllm_importance_sampling_mode", "token_mask", "sequence_mask"],
+    ),
     "text for a mapping": (
         {"lr_scheduler_kwargs": '{"min_lr": 1e-7}'},
         ["trainer.lr_scheduler_kwargs", "mapping"],
