@@ -26,8 +26,8 @@ def run(options: argparse.Namespace) -> int:
     recipe = load_recipe(options.recipe, options.overrides)
     check_names(recipe)
     run_dir = Path(str(recipe.run.dir))
-    runtime.prepare_environment(run_dir)
     with runtime.importing():  # torch and TRL: only once the recipe reads well
+        runtime.prepare_environment(run_dir)
         from rlvr.training.describe import describe
         from rlvr.training.plan import check_recipe, require_machine
 

@@ -2,14 +2,20 @@
 
 import dataclasses
 import shutil
+from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from trl import GRPOConfig, SFTConfig
 
 from rlvr import policy
 from rlvr.cli import main as cli_main
+from rlvr.engines import require_exact_base
+from rlvr.schema import RecipeError
 from rlvr.studies.launch_file import as_launched, launch_environment
 from rlvr.train import main as train_main
 from rlvr.training.limits import BOUNDS, CHOICES
@@ -172,6 +178,19 @@ SETTINGS = {
         {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"reentrant": True}},
         ["gradient_checkpointing_kwargs", "reentrant", "use_reentrant"],
     ),
+    "a kernel's package is missing": (
+        {"use_liger_kernel": True},
+        ["trainer.use_liger_kernel", "liger-kernel"],
+    ),
+    "a balance of experts that are not there": (
+        {"router_aux_loss_coef": 0.1},
+        ["trainer.router_aux_loss_coef", "Qwen3ForCausalLM"],
+    ),
+    "an unknown cache": ({"cache_implementation": "lru"}, ["trainer.cache_implementation", "lru"]),
+    "a loss and a correction that do not fit": (
+        {"loss_type": "vespo", "use_vllm": True},
+        ["vllm_importance_sampling_mode", "token_mask", "sequence_mask"],
+    ),
     "text for a mapping": (
         {"lr_scheduler_kwargs": '{"min_lr": 1e-7}'},
         ["trainer.lr_scheduler_kwargs", "mapping"],
@@ -254,6 +273,36 @@ def test_a_chat_template_that_refuses_the_system_message_is_refused(write_recipe
     capsys.readouterr()
     error = refusal(write_recipe(model=model, data={"system": "Be brief."}), capsys)
     assert "chat template refuses" in error and "no system" in error
+
+
+def test_rows_of_the_evaluation_are_read_before_training(write_recipe, tmp_path, capsys):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"problem": "1+1"}\n')
+    section = {**EVAL, "data": {"name": "jsonl", "path": str(rows)}}
+    assert train_main([str(write_recipe(eval=section))]) == 2
+    assert "line 1: no column 'answer'" in capsys.readouterr().err
+    assert not list((tmp_path / "recipe").glob("checkpoints/*"))
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
+def test_a_recipe_for_vllm_is_checked_anywhere_and_refused_where_it_is_missing(
+    write_recipe, tmp_path, capsys
+):
+    path = write_recipe(trainer={"use_vllm": True})
+    assert train_main([str(path), "--check"]) == 0
+    assert train_main([str(path)]) == 2
+    assert "trainer.use_vllm: vLLM is not installed" in capsys.readouterr().err
+    assert not (tmp_path / "recipe").exists()
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_base_that_deepspeed_would_round_is_refused(exact):
+    weight = torch.tensor([1.0, 0.5 if exact else 1 / 3])
+    args = SimpleNamespace(deepspeed_plugin=object(), bf16=True, fp16=False)
+    with nullcontext() if exact else pytest.raises(RecipeError, match="'w' holds values"):
+        require_exact_base(args, [("w", weight)])
+    for other in ({"bf16": False}, {"deepspeed_plugin": None}):  # nothing is rounded
+        require_exact_base(SimpleNamespace(**{**vars(args), **other}), [("w", weight)])
 
 
 # --- engines: the launch file beside the recipe ---
