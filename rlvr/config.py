@@ -176,7 +176,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def named(value: Any) -> Any:
+def named(value: object) -> Any:
     """Return ``{name: word}`` for a word, as whose shorthand a recipe may write it."""
     return {"name": value} if isinstance(value, str) else value
 
@@ -239,7 +239,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return merge(base, content)
 
 
-def check_section(section: type, value: Any, where: str) -> Any:
+def check_section(section: type, value: object, where: str) -> Any:
     """Return the dataclass ``section`` that a mapping states, with every key and type checked."""
     if not isinstance(value, dict):
         raise RecipeError(f"{where}: expected a mapping, got {value!r}")

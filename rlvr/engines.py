@@ -10,7 +10,7 @@ would still move it and is refused.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, distributed, nn
@@ -23,10 +23,14 @@ from rlvr.masks import Mask
 from rlvr.masks.bits import unpack_bits
 from rlvr.schema import RecipeError
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import TrainingArguments
+
 FSDP2 = "FSDP2"
 
 
-def engine_name(args: Any) -> str:
+def engine_name(args: "TrainingArguments") -> str:
     """Return the engine that the launcher asked for; ``require_engine`` makes it true."""
     if args.deepspeed_plugin is not None:
         return f"DeepSpeed ZeRO-{args.deepspeed_plugin.zero_stage}"
@@ -35,7 +39,7 @@ def engine_name(args: Any) -> str:
     return "DDP" if args.world_size > 1 else "one process"
 
 
-def require_engine(accelerator: Any) -> None:
+def require_engine(accelerator: "Accelerator") -> None:
     """Raise where accelerate runs another engine than its launch file names.
 
     It runs FSDP on accelerators alone, and plain DDP in its place without a word.
@@ -141,7 +145,7 @@ def load_shards(model: nn.Module, weights: Iterable[tuple[str, Tensor]]) -> None
 
 
 @contextmanager
-def loading_whole(args: Any) -> Iterator[torch.device | None]:
+def loading_whole(args: "TrainingArguments") -> Iterator[torch.device | None]:
     """Load every matrix whole in the body, on the device that is yielded.
 
     Masks and base values need whole matrices. Under ZeRO-3 transformers would scatter the weights

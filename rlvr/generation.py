@@ -71,7 +71,7 @@ def plain_generation(section: ModelSection, config: Any) -> GenerationConfig:
     return GenerationConfig(**values, use_cache=settings.get("use_cache"))
 
 
-def _as_list(value: Any) -> list[Any]:
+def _as_list(value: object) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]

@@ -31,7 +31,7 @@ def unknown_key(key: str, allowed: Iterable[str], where: str) -> RecipeError:
     return RecipeError(f"{where}: unknown {key!r}; {hint}")
 
 
-def _type_name(annotation: Any) -> str:
+def _type_name(annotation: object) -> str:
     if get_origin(annotation) is Literal:
         return " or ".join(map(repr, get_args(annotation)))
     if get_origin(annotation) in (Union, types.UnionType):

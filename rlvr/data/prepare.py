@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from inspect import signature
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlvr.config import pop_name
 from rlvr.data.filters import (
@@ -18,6 +18,9 @@ from rlvr.data.prompts import Message, check_template, generation_prompt, render
 from rlvr.data.rows import Loaded, Row, plain_columns, rows_of_plugin
 from rlvr.registry import dataset, place
 from rlvr.schema import RecipeError, check_options
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Unparsable = Callable[[list[Row]], list[bool]]
 SHOWN = 5  # ids of an error
@@ -120,7 +123,7 @@ def load_prepared(
     spec: DataSpec,
     where: str,
     *,
-    tokenizer: Any = None,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
     unparsable: Unparsable | None = None,
 ) -> Loaded:
     """Return the rows of ``spec`` in a deterministic order, and the ids of those it dropped.
@@ -188,7 +191,9 @@ def _benchmarks(specs: list[dict[str, Any]], where: str) -> dict[str, list[str]]
     return found
 
 
-def _keep_short(loaded: Loaded, spec: DataSpec, tokenizer: Any, where: str) -> None:
+def _keep_short(
+    loaded: Loaded, spec: DataSpec, tokenizer: "PreTrainedTokenizerBase | None", where: str
+) -> None:
     if tokenizer is None:
         raise RecipeError(f"{where}.max_prompt_tokens: needs a policy, whose tokenizer counts")
     most = spec.shared["max_prompt_tokens"]

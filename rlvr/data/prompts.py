@@ -6,9 +6,12 @@ once; nothing here writes a special token.
 
 import copy
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlvr.schema import RecipeError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PROBLEM = "{problem}"
 TEMPLATES = {
@@ -40,7 +43,7 @@ def generation_prompt(tokenizer: Any, messages: list[Message]) -> str:
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 
-def with_prefill(tokenizer: Any, prefill: str | None, where: str) -> Any:
+def with_prefill(tokenizer: "PreTrainedTokenizerBase", prefill: str | None, where: str) -> Any:
     """Return ``tokenizer`` with a chat template whose generation prompt ends in ``prefill``.
 
     A template that writes it already, as those of the DeepSeek distills write ``<think>``, is left

@@ -140,7 +140,7 @@ def _to_row(record: Mapping[str, Any], reading: Reading, source: str, where: str
     return Row(**{**schema, **rest, **found, **schema})
 
 
-def problem_text(value: Any) -> str:
+def problem_text(value: object) -> str:
     """Return a problem, which may come as chat messages with one user's turn."""
     if isinstance(value, list) and all(isinstance(item, Mapping) for item in value):
         turns = [item.get("content") for item in value if item.get("role") == "user"]
@@ -150,7 +150,7 @@ def problem_text(value: Any) -> str:
     return value
 
 
-def answer_text(value: Any, extract: Extract) -> str:
+def answer_text(value: object, extract: Extract) -> str:
     """Return a gold answer as text: numbers written out, lists joined by a comma."""
     if isinstance(value, list) and value and not any(isinstance(v, list | dict) for v in value):
         return ", ".join(answer_text(item, extract) for item in value)
@@ -199,7 +199,7 @@ def plain_columns(rows: list[Row], names: Iterable[str]) -> list[Row]:
     return [Row(**{**more, **schema}) for more, schema in zip(kept, plain, strict=True)]
 
 
-def _shape(value: Any) -> str:
+def _shape(value: object) -> str:
     """Name what Arrow must not mix."""
     if isinstance(value, list):
         shapes = {_shape(item) for item in value}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
 
 from rlvr import __version__, runtime
 from rlvr.adapters import Adapter, attach_adapter, base_weights, describe
@@ -108,7 +108,7 @@ def build_trainer(plan: Plan, run_dir: Path) -> Seam:
 
 
 def _load_rows(
-    plan: Plan, data: DataSpec, tokenizer: Any, args: Any
+    plan: Plan, data: DataSpec, tokenizer: PreTrainedTokenizerBase, args: Any
 ) -> tuple[Loaded, dict[str, Any]]:
     """Return the rows, and what the trainer of the plan's algorithm takes of them."""
     loaded = load_prepared(
@@ -133,7 +133,7 @@ def _with_prompts(plan: Plan, data: DataSpec, loaded: Loaded) -> list[Row]:
     return [Row(**{**row, "prompt": data.render(row["problem"])}) for row in rows]
 
 
-def _require_world(args: Any) -> None:
+def _require_world(args: TrainingArguments) -> None:
     """Refuse the launcher that starts N processes which do not know of each other."""
     if args.world_size != runtime.world_size():
         raise RecipeError(
@@ -171,7 +171,7 @@ def _make_mask(
 
 
 def _make_trainable(
-    plan: Plan, policy: PreTrainedModel, base_hash: str, run_dir: Path, args: Any
+    plan: Plan, policy: PreTrainedModel, base_hash: str, run_dir: Path, args: TrainingArguments
 ) -> Adapter | None:
     """Let what the recipe asks for receive gradients; return the adapter, if that is one."""
     recipe = plan.recipe
@@ -208,7 +208,7 @@ def _compare_base(adapter: Adapter, run_dir: Path) -> None:
         raise RunError("the base weights changed during the run; its adapter cannot be used")
 
 
-def _precision(plan: Plan, args: Any) -> Precision:
+def _precision(plan: Plan, args: TrainingArguments) -> Precision:
     return precision_of(args, getattr(torch, plan.recipe.model.dtype))
 
 
@@ -222,7 +222,7 @@ def _weights(plan: Plan) -> str:
 
 
 def _provenance(
-    args: Any, base_hash: str, mask: Mask | None, adapter: Adapter | None
+    args: TrainingArguments, base_hash: str, mask: Mask | None, adapter: Adapter | None
 ) -> dict[str, Any]:
     return {
         "base_weights": base_hash,
