@@ -211,7 +211,7 @@ def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> dict[s
     return content
 
 
-def absolute_paths(content: Any, folder: Path) -> Any:
+def absolute_paths(content: object, folder: Path) -> Any:
     """Return ``content`` with each text in it that starts with ./, ../ or ~/ as an absolute path.
 
     ``folder`` is that of the file which states it, or the working directory for an override. A

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def any_rank(flag: bool) -> bool:
     return any(flags)
 
 
-def from_main(make: Any) -> Any:
+def from_main(make: Callable[[], Any]) -> Any:
     """Return ``make()`` of the main process on every rank; only the main process calls it."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return make()
