@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-from rlvr.schema import RecipeError
+from rlvr.schema import Count, RecipeError
 
 Name = Literal["dapo", "grpo", "dr_grpo", "gspo", "cispo", "sft"]
 
@@ -76,15 +76,13 @@ class AlgorithmSection:
 
     name: Name
     dynamic_sampling: bool | None = None
-    max_rounds: int = 10
+    max_rounds: Count = 10
 
 
 def with_settings(
     section: AlgorithmSection, trainer: dict[str, Any]
 ) -> tuple[AlgorithmSection, dict[str, Any]]:
     """Return the section without nulls, and its settings under the recipe's ``trainer`` lines."""
-    if section.max_rounds < 1:
-        raise RecipeError(f"algorithm.max_rounds: must be at least 1, got {section.max_rounds}")
     dynamic = section.dynamic_sampling
     if dynamic and section.name == "sft":
         raise RecipeError("algorithm.dynamic_sampling: sft samples nothing; remove it")

@@ -4,9 +4,10 @@ import argparse
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
 
-from rlvr import __version__, runtime
+import rlvr
+from rlvr import commands, failures
+from rlvr.runtime import INTERRUPTED
 from rlvr.schema import RecipeError, RunError
 
 VERBS = {
@@ -22,28 +23,22 @@ VERBS = {
 }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="rlvr", description=import_module("rlvr").__doc__)
-    parser.add_argument("--version", action="version", version=f"rlvr {__version__}")
+def main(words: list[str] | None = None) -> int:
+    failures.steady_streams()
+    parser = argparse.ArgumentParser(prog="rlvr", description=rlvr.__doc__)
+    parser.add_argument("--version", action="version", version=f"rlvr {rlvr.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    words = sys.argv[1:] if arguments is None else arguments
     for name, summary in VERBS.items():
-        verb = verbs.add_parser(name, help=summary)
-        if name in words:  # the others would import for seconds what they alone need
-            module = _module(name)
-            verb.description = module.__doc__
-            module.add_arguments(verb)
-    options = parse(parser, words)
-    return guarded(_module(options.verb).run, options)
-
-
-def _module(verb: str) -> Any:
+        add_arguments = getattr(commands, name)
+        add_arguments(verbs.add_parser(name, help=summary, description=add_arguments.__doc__))
+    options = parse(parser, sys.argv[1:] if words is None else words)
     # ``accelerate launch -m rlvr.train`` is the one verb that is also a module to run.
-    return import_module("rlvr.train" if verb == "train" else f"rlvr.verbs.{verb}")
+    module = "rlvr.train" if options.verb == "train" else f"rlvr.verbs.{options.verb}"
+    return guarded(lambda: import_module(module).run(options))
 
 
 def parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
-    """Parse with overrides allowed on either side of a flag, which argparse alone refuses."""
+    """Parse with overrides allowed on either side of a flag, which argparse by itself refuses."""
     options, rest = parser.parse_known_args(arguments)
     takes_overrides = hasattr(options, "overrides")
     if any(word.startswith("-") or "=" not in word or not takes_overrides for word in rest):
@@ -53,19 +48,19 @@ def parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Nam
     return options
 
 
-def guarded(verb: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+def guarded(verb: Callable[[], int]) -> int:
     """Run ``verb``; a mistake of the user's is one message and exit code 2, not a traceback."""
     try:
-        return verb(options)
+        return verb()
     except RecipeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return failures.report(error, 2)
     except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return failures.report(error, 1)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        return runtime.INTERRUPTED
+        return INTERRUPTED
+    except Exception as error:
+        return failures.report_crash(error)
 
 
 if __name__ == "__main__":

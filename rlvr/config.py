@@ -17,7 +17,17 @@ from typing import Any, Literal, get_args, get_type_hints
 import yaml
 
 from rlvr.algorithms import AlgorithmSection, with_settings
-from rlvr.schema import RecipeError, check_value, unknown_key
+from rlvr.schema import (
+    Count,
+    CountOrZero,
+    NonNegative,
+    PositiveShare,
+    RecipeError,
+    Share,
+    check_value,
+    refuse_not_finite,
+    unknown_key,
+)
 
 
 class _Loader(yaml.SafeLoader):
@@ -82,12 +92,12 @@ class OptimizerSection:
 class EvalSettings:
     """How completions are drawn; ``samples`` of each problem, greedily at temperature 0."""
 
-    samples: int = 1
-    temperature: float = 1.0
-    top_p: float = 1.0
-    max_new_tokens: int = 4096
-    batch_size: int = 256
-    seed: int = 0
+    samples: Count = 1
+    temperature: NonNegative = 1.0
+    top_p: PositiveShare = 1.0
+    max_new_tokens: Count = 4096
+    batch_size: Count = 256
+    seed: CountOrZero = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +119,7 @@ class GeometrySection:
     Costs two bf16 copies of the target matrices in CPU memory.
     """
 
-    every: int = 0
+    every: CountOrZero = 0
 
 
 @dataclass(frozen=True)
@@ -127,11 +137,11 @@ class RunSection:
     """
 
     dir: str | None = None
-    kl_every: int = 10
-    rollouts: int = 8
+    kl_every: CountOrZero = 10
+    rollouts: CountOrZero = 8
     deterministic: bool = False
     checkpoint: Literal["full", "delta"] = "full"
-    max_unverified: float = 0.2
+    max_unverified: Share = 0.2
 
 
 @dataclass(frozen=True)
@@ -244,7 +254,7 @@ def check_section(section: type, value: object, where: str) -> Any:
     if not isinstance(value, dict):
         raise RecipeError(f"{where}: expected a mapping, got {value!r}")
     fields = {field.name: field for field in dataclasses.fields(section)}
-    hints = get_type_hints(section)
+    hints = get_type_hints(section, include_extras=True)
     for key in value:
         if key not in fields:
             raise unknown_key(str(key), fields, where)
@@ -269,14 +279,14 @@ def check_section(section: type, value: object, where: str) -> Any:
 
 def resolve_recipe(content: dict[str, Any], default_dir: str) -> Recipe:
     """Check a merged mapping and return the recipe; ``default_dir`` stands where none is given."""
+    for name, section in content.items():
+        refuse_not_finite(section, str(name))
     recipe = check_section(Recipe, content, "recipe")
     if recipe.mask and recipe.adapter:
         raise RecipeError(
             "mask and adapter are both given; a mask restricts the base weights and an adapter "
             "freezes them: set one of the two to null"
         )
-    if recipe.geometry.every < 0:
-        raise RecipeError(f"geometry.every: {recipe.geometry.every} is below 0; 0 is never")
     if not recipe.rewards and not recipe.supervised:
         raise RecipeError("rewards: the list is empty; name at least one reward")
     if recipe.rewards and recipe.supervised:

@@ -26,8 +26,8 @@ from rlvr.geometry import curvature as cv
 from rlvr.geometry import fisher
 from rlvr.geometry import fisher_length as fl
 from rlvr.geometry.fisher import Example, Weights
-from rlvr.geometry.matrix import Settings
 from rlvr.geometry.names import place_of
+from rlvr.geometry.settings import Settings
 from rlvr.policy import load_config, load_policy, load_tokenizer
 from rlvr.schema import RecipeError
 

@@ -21,6 +21,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from rlvr import runtime
 from rlvr.masks import Mask
 from rlvr.masks.bits import unpack_bits
+from rlvr.precision import precision_of
 from rlvr.schema import RecipeError
 
 if TYPE_CHECKING:
@@ -167,6 +168,26 @@ def loading_whole(args: "TrainingArguments") -> Iterator[torch.device | None]:
         yield None
     finally:
         integration.set_hf_deepspeed_config(args.deepspeed_plugin.dschf)
+
+
+def require_exact_base(args: "TrainingArguments", weights: Iterable[tuple[str, Tensor]]) -> None:
+    """Refuse a base that DeepSpeed would round when it makes its own half-precision weights.
+
+    Its float32 masters start from the rounded values, so every entry would seem to have moved.
+
+    Raises:
+        RecipeError: names the first tensor with a value that the engine's dtype lacks.
+    """
+    dtype = precision_of(args, torch.float32).weights
+    if dtype == torch.float32:
+        return
+    for name, weight in weights:
+        if not torch.equal(weight, weight.to(dtype).to(weight.dtype)):
+            raise RecipeError(
+                f"model.path: {name!r} holds values that {dtype} lacks, to which DeepSpeed would "
+                "round the base before the first step; launch with DDP or FSDP2, or set "
+                "trainer.bf16 to false"
+            )
 
 
 def restrict_gradients(model: nn.Module, mask: Mask) -> None:

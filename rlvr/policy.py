@@ -1,6 +1,7 @@
 """The policy: loading it, choosing what it may train, and its base weights as the reference."""
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -146,8 +147,10 @@ def _from_pretrained(section: ModelSection, **options: Any) -> PreTrainedModel:
     Raises:
         RecipeError: a tensor is missing, of another shape, or part of no such model.
     """
-    verbosity = logging.get_verbosity()
+    verbosity, shows_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # what it would report is raised below, in one line
+    if not sys.stderr.isatty() or options.get("device_map") == "meta":
+        logging.disable_progress_bar()
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             _location(section),
@@ -163,6 +166,8 @@ def _from_pretrained(section: ModelSection, **options: Any) -> PreTrainedModel:
         ) from error
     finally:
         logging.set_verbosity(verbosity)
+        if shows_bar:
+            logging.enable_progress_bar()
     model, report = loaded
     if runtime.is_main():  # another rank of FSDP2 may load nothing
         refuse_other_tensors(section.path, report)
@@ -213,10 +218,11 @@ def load_tokenizer(section: ModelSection) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def check_tokenizer(section: ModelSection) -> None:
-    """Refuse what ``load_tokenizer`` would, where the policy's files are on this machine."""
+def local_tokenizer(section: ModelSection) -> PreTrainedTokenizerBase | None:
+    """Return the policy's tokenizer; ``None`` where its files are not on this machine yet."""
     if is_local(section.path) or weight_files(_source(section, download=False)):
-        load_tokenizer(section)
+        return load_tokenizer(section)
+    return None
 
 
 def _require_finite(model: nn.Module, section: ModelSection) -> None:

@@ -1,18 +1,28 @@
-"""The process and its surroundings: rank, device, seeds, versions, environment variables."""
+"""The process and its surroundings: rank, device, seeds, versions, environment variables.
+
+Torch takes a second to import, which ``--help`` and a misspelt key must not wait for: each function
+that needs it imports it.
+"""
 
 import gc
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-from transformers.utils import logging as transformers_logging
+from rlvr.failures import SHARED
+from rlvr.schema import RecipeError, RunError
 
+if TYPE_CHECKING:
+    import torch
+
+Result = TypeVar("Result")
 INTERRUPTED = 130  # the shell's exit code for a program that Ctrl-C ended
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets", "vllm")
 
@@ -22,17 +32,32 @@ def prepare_environment(run_dir: Path | None = None) -> None:
 
     Tokenizer threads would deadlock after a fork; TensorBoard's folder has no Trainer argument.
     """
+    import torch
+
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if not sys.stderr.isatty():
-        transformers_logging.disable_progress_bar()
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of transformers' too
     if not torch.cuda.is_available():
         # DeepSpeed would search for an accelerator and warn that it found none.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if run_dir is not None:
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(run_dir / "tensorboard")
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Import large libraries in the body, without garbage collection.
+
+    Imports make a million objects that all stay; looking through them again and again costs a fifth
+    of the time.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def rank() -> int:
@@ -41,6 +66,18 @@ def rank() -> int:
 
 def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextmanager
+def without_launcher() -> Iterator[None]:
+    """Hide from the body which engine accelerate's launcher asks for."""
+    hidden = {k: v for k, v in os.environ.items() if k.startswith("ACCELERATE_USE_")}
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def launched_fsdp() -> bool:
@@ -53,10 +90,24 @@ def launcher_setting(name: str) -> str:
 
 
 def launched_zero_stage() -> int:
-    """Return the ZeRO stage that accelerate's launcher asks for; 0 without DeepSpeed."""
+    """Return the ZeRO stage that accelerate's launcher asks for; 0 without DeepSpeed.
+
+    Raises:
+        RecipeError: the launch file names a configuration of DeepSpeed's that cannot be read.
+    """
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
         return 0
-    return int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))
+    named = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
+    if named == "none":
+        return int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))
+    try:
+        content = json.loads(Path(named).read_text(encoding="utf-8"))
+        return int(content.get("zero_optimization", {}).get("stage", 0))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise RecipeError(
+            f"launch file: deepspeed_config_file {named} is no configuration of DeepSpeed's "
+            f"({error}); name another or remove it"
+        ) from error
 
 
 def is_main() -> bool:
@@ -65,12 +116,18 @@ def is_main() -> bool:
 
 def say(text: str = "") -> None:
     """Print one line of the run's story, on the main process."""
-    if is_main():
+    if not is_main():
+        return
+    try:
         print(text, flush=True)
+    except OSError:  # the terminal or pipe is gone, and the run goes on
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def any_rank(flag: bool) -> bool:
     """Tell every rank whether ``flag`` is set on any, so that all stop at the same step."""
+    import torch
+
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return flag
     flags: list[Any] = [None] * torch.distributed.get_world_size()
@@ -78,17 +135,32 @@ def any_rank(flag: bool) -> bool:
     return any(flags)
 
 
-def from_main(make: Callable[[], Any]) -> Any:
-    """Return ``make()`` of the main process on every rank; only the main process calls it."""
+def from_main(make: Callable[[], Result]) -> Result:
+    """Return ``make()`` of the main process on every rank; only the main process calls it.
+
+    A refusal of the main process is raised on every rank, so that none waits for the others.
+    """
+    import torch
+
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return make()
-    box = [make() if is_main() else None]
+    box: list[Any] = [None, None]
+    if is_main():
+        try:
+            box[0] = make()
+        except (RecipeError, RunError) as error:
+            box[1] = error
     torch.distributed.broadcast_object_list(box, src=0)
+    if box[1] is not None:
+        setattr(box[1], SHARED, True)
+        raise box[1]
     return box[0]
 
 
 def leave_group() -> None:
     """End the group of processes, together: one that exits while others use it may abort."""
+    import torch
+
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
@@ -99,12 +171,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def default_device() -> torch.device:
+def default_device() -> "torch.device":
+    import torch
+
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def free_memory() -> None:
     """Give the memory of what is no longer referenced back, before something large is loaded."""
+    import torch
+
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -112,6 +188,7 @@ def free_memory() -> None:
 
 def make_deterministic(seed: int) -> None:
     """Choose deterministic kernels, so that one recipe ends in one set of bits on one machine."""
+    import torch
     from transformers import set_seed
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -144,6 +221,9 @@ def git_commit() -> str | None:
 
 
 def machine() -> dict[str, Any]:
+    """Return what of this machine, and of this call, a number may depend on."""
+    import torch
+
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "platform": platform.platform(),

@@ -7,9 +7,11 @@ integer is a float: nothing else is converted.
 
 import difflib
 import inspect
+import math
 import types
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 Converters = Mapping[Any, Callable[[Any, str], Any]]
 NO_CONVERTERS: Converters = types.MappingProxyType({})
@@ -21,6 +23,53 @@ class RecipeError(ValueError):
 
 class RunError(RuntimeError):
     """A run that cannot be trusted or cannot go on: the message says what happened."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The range of a number: from ``low`` to ``high``, both allowed unless said otherwise.
+
+    ``above``: ``low`` itself is not allowed. ``below``: ``high`` itself is not allowed.
+    """
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+    below: bool = False
+
+    def check(self, value: float, where: str) -> None:
+        """Raise a ``RecipeError`` that names ``where``, where ``value`` is outside or NaN."""
+        high_enough = value > self.low if self.above else value >= self.low
+        low_enough = value < self.high if self.below else value <= self.high
+        if not (high_enough and low_enough and math.isfinite(value)):
+            raise RecipeError(f"{where}: must be {self}, got {value}")
+
+    def __str__(self) -> str:
+        if self.high < math.inf:
+            ends = ("(" if self.above else "[", ")" if self.below else "]")
+            return f"in {ends[0]}{self.low:g}, {self.high:g}{ends[1]}"
+        return f"{'above' if self.above else 'at least'} {self.low:g}"
+
+
+# For annotations of sections and options: the type and the range in one.
+Count = Annotated[int, Bounds(1)]
+CountOrZero = Annotated[int, Bounds(0)]
+Share = Annotated[float, Bounds(0, 1)]
+PositiveShare = Annotated[float, Bounds(0, 1, above=True)]
+NonNegative = Annotated[float, Bounds(0)]
+
+
+def refuse_not_finite(value: object, where: str) -> None:
+    """Raise where a number inside a recipe's mapping is NaN or infinite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(f"{where}: {value} is not a finite number")
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    for key, item in items:
+        refuse_not_finite(item, f"{where}[{key}]" if isinstance(key, int) else f"{where}.{key}")
 
 
 def unknown_key(key: str, allowed: Iterable[str], where: str) -> RecipeError:
@@ -38,6 +87,8 @@ def _type_name(annotation: object) -> str:
         return " or ".join(_type_name(option) for option in get_args(annotation))
     if annotation is type(None):
         return "null"
+    if get_origin(annotation) is Annotated:
+        return _type_name(get_args(annotation)[0])
     if get_args(annotation):
         return str(annotation)
     return getattr(annotation, "__name__", str(annotation))
@@ -56,6 +107,11 @@ def check_value(
     if annotation in (Any, inspect.Parameter.empty):
         return value
     origin, options = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        checked = check_value(value, options[0], where, converters)
+        for bounds in options[1:]:
+            bounds.check(checked, where)
+        return checked
     if origin is Literal:
         if value in options and type(value) in {type(option) for option in options}:
             return value
@@ -104,7 +160,7 @@ def check_options(
     converters: Converters = NO_CONVERTERS,
 ) -> dict[str, Any]:
     """Return the keyword-only arguments of ``function`` that ``options`` and its defaults give."""
-    hints = get_type_hints(function)
+    hints = get_type_hints(function, include_extras=True)
     parameters = {
         name: parameter
         for name, parameter in inspect.signature(function).parameters.items()

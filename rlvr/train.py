@@ -5,46 +5,69 @@ Also the module that ``accelerate launch … -m rlvr.train RECIPE`` runs.
 
 import argparse
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlvr import runtime
 from rlvr.config import load_recipe
+from rlvr.failures import DiskError, explained_writes
+from rlvr.launcher import resume_command
+from rlvr.locks import locked
+from rlvr.schema import RunError
+from rlvr.training.names import check_names
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", help="YAML recipe")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
-    parser.add_argument("--check", action="store_true", help="check and explain, then exit")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+if TYPE_CHECKING:
+    from rlvr.training.plan import Plan
 
 
 def run(options: argparse.Namespace) -> int:
     """Train one recipe and return the exit code."""
-    from rlvr.run_dir import locked, open_run
-
     recipe = load_recipe(options.recipe, options.overrides)
-    runtime.prepare_environment(Path(str(recipe.run.dir)))
-    from rlvr.training.describe import describe
-    from rlvr.training.plan import check_recipe  # imports trl: only once the recipe reads well
+    check_names(recipe)
+    run_dir = Path(str(recipe.run.dir))
+    runtime.prepare_environment(run_dir)
+    with runtime.importing():  # torch and TRL: only once the recipe reads well
+        from rlvr.training.describe import describe
+        from rlvr.training.plan import check_recipe, require_machine
 
-    plan = check_recipe(recipe)
+        plan = check_recipe(recipe)
     runtime.say(describe(plan))
     if options.check:
         return 0
-    run_dir, checkpoint = open_run(recipe, resume=options.resume)
+    require_machine(recipe)
+    again = resume_command(options.recipe, options.overrides)
+    try:
+        with explained_writes(run_dir):
+            finished = _train(plan, run_dir, resume=options.resume)
+    except DiskError as error:
+        raise RunError(
+            f"{error}, then go on with `{again}`: every finished checkpoint is kept. "
+            "trainer.save_total_limit and run.checkpoint=delta make a run smaller"
+        ) from error
+    if not finished:
+        runtime.say(f"interrupted; nothing is lost. Go on with:\n  {again}")
+        return runtime.INTERRUPTED
+    return 0
+
+
+def _train(plan: "Plan", run_dir: Path, *, resume: bool) -> bool:
+    """Train and evaluate in ``run_dir``, which the main process holds; false where interrupted."""
+    from rlvr.run_dir import check_run, open_run, require_writable
+    from rlvr.training.inputs import join_processes
     from rlvr.training.session import train
     from rlvr.training.summary import finish
 
-    with locked(run_dir) if runtime.is_main() else nullcontext():
-        finished = train(plan, run_dir, checkpoint)
+    args = join_processes(plan.recipe, run_dir)
+    runtime.from_main(lambda: require_writable(run_dir, resume=resume))
+    runtime.from_main(lambda: check_run(plan.recipe, resume=resume))
+    with ExitStack() as held:
+        runtime.from_main(lambda: held.enter_context(locked(run_dir)))
+        checkpoint = runtime.from_main(lambda: open_run(plan.recipe, resume=resume))
+        finished = train(plan, args, run_dir, checkpoint)
         if finished and runtime.is_main():
             finish(plan, run_dir)
-    if not finished:
-        command = " ".join(["rlvr train", options.recipe, *options.overrides, "--resume"])
-        runtime.say(f"interrupted; nothing is lost. Go on with:\n  {command}")
-        return runtime.INTERRUPTED
-    return 0
+    return finished
 
 
 def main(arguments: list[str] | None = None) -> int:

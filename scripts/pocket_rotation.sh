@@ -21,8 +21,9 @@ import sys
 from pathlib import Path
 
 from rlvr.checkpoints.reader import open_checkpoint
-from rlvr.geometry import overlap, update_mask_bf16
+from rlvr.geometry import overlap
 from rlvr.geometry.names import kind_of, layer_of, targets_of
+from rlvr.geometry.sparsity import update_mask_bf16
 
 out, policy, rotated = map(Path, sys.argv[1:])
 bases = {"first": policy, "second": policy, "turned": rotated}

@@ -18,7 +18,7 @@ from rlvr.curvature import Prompts, draw_prompts, load, measure_curvature, measu
 from rlvr.geometry import curvature as cv
 from rlvr.geometry import fisher_length as fl
 from rlvr.geometry.fisher import Example, logit_change
-from rlvr.geometry.matrix import Settings
+from rlvr.geometry.settings import Settings
 from rlvr.masks import builders
 from rlvr.targets import resolve_targets
 

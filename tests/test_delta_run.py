@@ -1,7 +1,6 @@
 """The deltas of real runs: packed from a run directory, and in a run's checkpoints."""
 
 import filecmp
-import json
 import shutil
 
 import pytest
@@ -21,6 +20,7 @@ from rlvr.checkpoints.runs import (
 from rlvr.cli import main as cli_main
 from rlvr.delta import apply, pack, policy_folder, revert
 from rlvr.masks.mask import Mask
+from rlvr.run_dir import read_summary
 from rlvr.schema import RecipeError
 from rlvr.train import main as train_main
 
@@ -72,7 +72,8 @@ def test_a_run_whose_checkpoints_are_deltas_is_the_run_whose_are_whole(train, tm
     trainer = {"max_steps": 4, "save_steps": 2}
     whole = train("whole", mask=RANDOM, trainer=trainer, eval=evaluation)
     sparse = train("sparse", mask=RANDOM, trainer=trainer, eval=evaluation, run=DELTA)
-    first, second = (json.loads((run / "summary.json").read_text()) for run in (whole, sparse))
+    first, second = (read_summary(run) for run in (whole, sparse))
+    assert first is not None and second is not None
     for summary in (first, second):
         del summary["seconds_per_step"], summary["policy"]["folder"]
     assert 10 * second.pop("checkpoint_bytes") < first.pop("checkpoint_bytes")

@@ -12,7 +12,7 @@ from rlvr.checkpoints.runs import step_folder
 from rlvr.cli import main as cli_main
 from rlvr.config import resolve_recipe
 from rlvr.files import read_jsonl
-from rlvr.geometry import update_sparsity
+from rlvr.geometry.sparsity import update_sparsity
 from rlvr.training.export import write_policy
 
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"

@@ -8,7 +8,8 @@ import torch
 from rounding import unit
 
 from rlvr.geometry import overlap as ov
-from rlvr.geometry.matrix import Settings, measure
+from rlvr.geometry.matrix import measure
+from rlvr.geometry.settings import Settings
 from rlvr.geometry.sparsity import share_unchanged, update_mask_bf16
 
 CPU = torch.device("cpu")

@@ -8,15 +8,24 @@ import rlvr
 
 PACKAGE = Path(rlvr.__file__).parent
 LAYERS = [
-    {"cli", "train", "verbs"},
+    {"cli", "commands", "train", "verbs"},
     {"training", "reports", "curvature"},
     {"plots"},
     {"policy", "adapters", "optim", "rewards", "eval", "data", "geometry", "rotation", "studies"},
     {"engines"},
     {"masks", "run_dir"},
-    {"delta"},
+    {"delta", "provenance", "logs"},
     {"algorithms", "config", "registry", "runtime", "targets", "linalg", "intervals"}
-    | {"checkpoints", "files", "generation", "precision", "schema"},
+    | {
+        "checkpoints",
+        "failures",
+        "files",
+        "generation",
+        "launcher",
+        "locks",
+        "precision",
+        "schema",
+    },
 ]
 FENCES = {
     "trl": {"training"},

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -58,6 +59,53 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_resume(write_recipe, tmp_pat
     words = ["--resume", f"trainer.max_steps={step + 1}"]
     output, _ = start(path, *words).communicate(timeout=120)
     assert checkpoints(tmp_path / "recipe")[-1].name == f"step-{step + 1:06d}", output
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGTERM"])
+def test_a_lost_terminal_or_a_polite_end_saves_a_checkpoint(write_recipe, tmp_path, name):
+    process = start(write_recipe(mask=SAFE, trainer={"max_steps": 500}))
+    wait_for_steps(process, tmp_path / "recipe", 2)
+    process.send_signal(signal.Signals[name])
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130 and "nothing is lost" in output, output
+    assert int(checkpoints(tmp_path / "recipe")[-1].name.removeprefix("step-")) >= 2
+
+
+def test_nohup_keeps_a_run_going(write_recipe, tmp_path):
+    """A process that was started with SIGHUP ignored goes on ignoring it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = start(write_recipe(mask=SAFE, trainer={"max_steps": 6}))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_for_steps(process, tmp_path / "recipe", 1)
+    process.send_signal(signal.SIGHUP)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+
+
+@pytest.mark.slow
+def test_of_several_processes_that_fail_the_reason_is_what_a_user_reads_last(
+    write_recipe, tmp_path
+):
+    """Two processes with a limit on the size of files, in which no checkpoint fits."""
+    trainer = {"max_steps": 3, "save_steps": 1, "per_device_train_batch_size": 8}
+    path = write_recipe(mask=SAFE, trainer=trainer)
+    launch = [sys.executable, "-m", "accelerate.commands.launch"]
+    launch += ["--config_file", str(ROOT / "launch" / "ddp_cpu.yaml"), "--main_process_port", "0"]
+    words = shlex.join([*launch, "-m", "rlvr.train", str(path)])
+    result = subprocess.run(
+        ["bash", "-c", f"ulimit -f 2000; exec {words}"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert result.returncode == 1
+    reason = f"error: {tmp_path / 'recipe' / 'checkpoints' / 'checkpoint-1'}"
+    assert reason in result.stderr.split("Root Cause")[-1], result.stderr
+    assert result.stderr.count("bytes are free there") <= 3, result.stderr
+    assert "accelerate" in result.stderr.split("go on with")[-1]
 
 
 def test_kill_9_loses_nothing_that_was_saved(write_recipe, tmp_path):

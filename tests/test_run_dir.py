@@ -17,7 +17,8 @@ from rlvr.checkpoints.runs import (
 )
 from rlvr.config import load_recipe
 from rlvr.files import write_json
-from rlvr.run_dir import differences, is_locked, locked
+from rlvr.locks import is_locked, locked
+from rlvr.run_dir import differences
 from rlvr.schema import RecipeError, RunError
 from rlvr.train import main as train_main
 
@@ -97,7 +98,7 @@ def test_a_run_made_before_a_key_existed_is_the_same_recipes(write_recipe, tmp_p
 
 
 def test_a_folder_is_one_process_at_a_time(tmp_path):
-    hold = "import sys, time; from pathlib import Path; from rlvr.run_dir import locked\n"
+    hold = "import sys, time; from pathlib import Path; from rlvr.locks import locked\n"
     hold += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     folder = tmp_path / "run"
     holder = subprocess.Popen([sys.executable, "-c", hold, folder], stdout=subprocess.PIPE)

@@ -156,8 +156,9 @@ def _initial(
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
     """Return the stored initial tensors of the run, or make and store them."""
     path = None if run_dir is None else run_dir / INITIAL
-    if path is not None and path.is_file():
-        return _stored(path, provenance)
+    stored = _stored(path, provenance) if path is not None and path.is_file() else None
+    if stored is not None:
+        return stored
     tensors, rows = make()
     if path is not None:
         about = {**provenance, "report": rows, "sha256": fingerprint_values(tensors.items())}
@@ -169,22 +170,32 @@ def _initial(
 
 def _stored(
     path: Path, provenance: dict[str, Any]
-) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]] | None:
+    """Return the initial tensors of a run; ``None`` where the file is damaged.
+
+    They can be made again, and a resumed run compares them with those of its first start.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             about = {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
+        damage = (
+            None if about["sha256"] == fingerprint_values(tensors.items()) else "it was changed"
+        )
+        made_with, rows = {key: about[key] for key in provenance}, about["report"]
     except Exception as error:  # noqa: BLE001  (safetensors' own error has no public name)
-        raise RunError(f"{path} cannot be read: {error}; start the run again") from error
-    if about.get("sha256") != fingerprint_values(tensors.items()):
-        raise RunError(f"{path} is not as it was written; start the run again")
+        tensors, made_with, rows = {}, {}, {}
+        damage = f"{type(error).__name__}: {error}"
+    if damage is not None:
+        runtime.say(f"{path}: damaged ({damage}); the initial factors are computed again")
+        return None
     for key, value in provenance.items():
-        if about.get(key) != value:
+        if made_with[key] != value:
             raise RunError(
-                f"{path} was made with another {key} ({about.get(key)}, now {value}); resume with "
+                f"{path} was made with another {key} ({made_with[key]}, now {value}); resume with "
                 "what the run was started with"
             )
-    return tensors, about["report"]
+    return tensors, rows
 
 
 @torch.no_grad()

@@ -77,6 +77,7 @@ def check_adapter(
     """
     name, options = parse_adapter(spec)
     _check_ranges(options, shapes)
+    _require_linear(skeleton, shapes)
     method = build_method(spec)
     if method.subtracts_start and options.get("dropout", 0.0):
         raise RecipeError(
@@ -93,6 +94,17 @@ def check_adapter(
         for key, parameter in wrapped.named_parameters()
         if parameter.requires_grad and is_trained(method, key)
     )
+
+
+def _require_linear(skeleton: nn.Module, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Refuse families that store their matrices transposed, such as GPT-2's Conv1D."""
+    for name in module_names(shapes):
+        module = skeleton.get_submodule(name)
+        if not isinstance(module, nn.Linear):
+            raise RecipeError(
+                f"adapter: {name} is a {type(module).__name__} and no nn.Linear, and adapters are "
+                "for those; train this family with a mask, or choose other model.targets"
+            )
 
 
 def is_trained(method: Method, key: str) -> bool:

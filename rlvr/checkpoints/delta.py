@@ -1,5 +1,6 @@
 """A delta file as the checkpoint it stands for, applied to its base tensor by tensor."""
 
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from rlvr.checkpoints.delta_codec import Bits, Coded, decode
 from rlvr.checkpoints.delta_file import Delta, read_delta
-from rlvr.checkpoints.folders import model_folder
+from rlvr.checkpoints.folders import base_of_run, model_folder
 from rlvr.checkpoints.layout import (
     TORCH_WORDS,
     Place,
@@ -62,6 +63,8 @@ def _fingerprint(folder: Path, stamps: tuple[Any, ...]) -> str:
 def base_of(delta: Delta) -> Path:
     """Return the folder of the base, by the path or hub id that the run was started with.
 
+    Where the base was moved since, the recipe of the delta's run may name its new place.
+
     Raises:
         RecipeError: it is not here.
     """
@@ -69,6 +72,9 @@ def base_of(delta: Delta) -> Path:
     try:
         return model_folder(str(model["path"]), model["revision"])
     except (KeyError, RecipeError) as error:
+        run_dir = delta.path.absolute().parent.parent.parent  # of RUN/checkpoints/step-N/DELTA
+        with suppress(RecipeError):
+            return base_of_run(run_dir)
         where = model.get("path", delta.header["provenance"]["base"])
         raise RecipeError(
             f"{delta.path}: a delta of {where}, which is not here; with its base in a folder "

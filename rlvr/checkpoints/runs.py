@@ -11,10 +11,11 @@ from pathlib import Path
 
 from rlvr import runtime
 from rlvr.checkpoints.folders import ADAPTER, DELTA, EXPORT, LORA, weight_files
-from rlvr.files import file_digest, write_json
+from rlvr.files import file_digest, read_sealed, sync_folder, write_json
 from rlvr.schema import RecipeError
 
 MANIFEST = "manifest.json"  # in each checkpoint: the SHA-256 of every file
+_DELETED = ".deleted"  # the name of a checkpoint while its files are deleted
 
 
 def step_folder(run_dir: Path, step: int) -> Path:
@@ -40,6 +41,7 @@ def publish_checkpoint(temporary: Path, final: Path, keep: int | None) -> None:
     write_json(temporary / MANIFEST, manifest)
     hidden = [_hide(final)] if final.exists() else []
     os.replace(temporary, final)
+    sync_folder(final.parent)
     for folder in hidden:
         shutil.rmtree(folder)
     if keep is not None:
@@ -49,11 +51,28 @@ def publish_checkpoint(temporary: Path, final: Path, keep: int | None) -> None:
 
 def _hide(folder: Path) -> Path:
     """Take a checkpoint's name from ``folder``, at once: nothing half deleted may keep it."""
-    hidden = folder.with_name(".deleted")
+    hidden = folder.with_name(_DELETED)
     if hidden.exists():
         shutil.rmtree(hidden)
     os.replace(folder, hidden)
     return hidden
+
+
+def recover_checkpoints(run_dir: Path) -> None:
+    """Finish what a killed process was doing to the checkpoints of a run.
+
+    A checkpoint that lacks its final name only is published; one that was being written or deleted
+    is deleted.
+    """
+    for temporary in (run_dir / "checkpoints").glob("checkpoint-[0-9]*"):
+        step = temporary.name.removeprefix("checkpoint-")
+        final = step_folder(run_dir, int(step)) if step.isdigit() else None
+        if final is not None and not final.exists() and damage(temporary) is None:
+            os.replace(temporary, final)
+        else:
+            shutil.rmtree(temporary)
+    if (run_dir / "checkpoints" / _DELETED).is_dir():
+        shutil.rmtree(run_dir / "checkpoints" / _DELETED)
 
 
 def damage(folder: Path) -> str | None:
@@ -106,7 +125,7 @@ def exported_step(run_dir: Path) -> int | None:
     summary = run_dir / "summary.json"
     if not (run_dir / EXPORT).is_dir() or not summary.is_file():
         return None
-    return json.loads(summary.read_text(encoding="utf-8")).get("step")
+    return read_sealed(summary, "resume the run, which writes it again").get("step")
 
 
 def checkpoint_bytes(checkpoint: Path) -> int:

@@ -1,7 +1,7 @@
 """Datasets in the one row schema: ``id, problem, answer, source``. Importing registers them."""
 
 from rlvr.data import mix, presets
-from rlvr.data.prepare import DataSpec, load_prepared, load_rows, parse_dataset
+from rlvr.data.prepare import DataSpec, load_prepared, load_rows, parse_dataset, require_files
 from rlvr.data.prompts import generation_prompt, render, with_prefill
 from rlvr.data.rows import Loaded, Row, plain_columns
 from rlvr.data.solutions import demonstrations
@@ -19,5 +19,6 @@ __all__ = [
     "plain_columns",
     "presets",
     "render",
+    "require_files",
     "with_prefill",
 ]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from inspect import signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr.config import pop_name
@@ -105,6 +106,21 @@ def parse_dataset(spec: dict[str, Any], where: str) -> DataSpec:
     for index, benchmark in enumerate(checked["decontaminate"] or []):
         parse_dataset(benchmark, f"{where}.decontaminate[{index}]")
     return DataSpec(name, source, checked)
+
+
+def require_files(spec: DataSpec, where: str) -> None:
+    """Raise where a local file that ``spec`` reads does not exist; none is opened."""
+    named = {"pass_rates": spec.shared["pass_rates"]}
+    if spec.name in ("jsonl", "parquet"):
+        named["path"] = spec.source["path"]
+    for key, path in named.items():
+        if path is not None and not Path(path).is_file():
+            raise RecipeError(f"{where}.{key}: {path} does not exist; check the path")
+    nested = {"parts": spec.source.get("parts"), "decontaminate": spec.shared["decontaminate"]}
+    for key, sources in nested.items():
+        for index, source in enumerate(sources or []):
+            place = f"{where}.{key}[{index}]"
+            require_files(parse_dataset(source, place), place)
 
 
 def load_source(spec: DataSpec, where: str) -> Loaded:

@@ -39,8 +39,20 @@ def render(problem: str, prompt: str = "plain", system: str | None = None) -> li
 
 
 def generation_prompt(tokenizer: Any, messages: list[Message]) -> str:
-    """Return the text that the policy continues."""
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    """Return the text that the policy continues.
+
+    Raises:
+        RecipeError: the chat template refuses the messages.
+    """
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # noqa: BLE001  (a template may raise whatever it likes)
+        roles = " and ".join(message["role"] for message in messages)
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise RecipeError(
+            f"model.path: the policy's chat template refuses a prompt of {roles} messages: "
+            f"{lines[0]}; remove the system message of the data section, or mend the template"
+        ) from error
 
 
 def with_prefill(tokenizer: "PreTrainedTokenizerBase", prefill: str | None, where: str) -> Any:

@@ -19,7 +19,7 @@ from rlvr import runtime
 from rlvr.config import EvalSettings
 from rlvr.eval.metrics import pass_at_k
 from rlvr.eval.sampling import Completion, Message, sample
-from rlvr.files import read_jsonl, write_json
+from rlvr.files import read_jsonl, write_bytes, write_json
 from rlvr.intervals import Estimate, bootstrap_interval
 
 Render = Callable[[str], Sequence[Message]]
@@ -90,10 +90,9 @@ class EvalResult:
 
     def write(self, directory: Path, name: str) -> Path:
         """Write ``<name>.jsonl``, one line per problem, and ``<name>.json``, which is returned."""
-        directory.mkdir(parents=True, exist_ok=True)
         lines = [json.dumps(_to_line(problem), ensure_ascii=False) for problem in self.problems]
         text = "".join(line + "\n" for line in lines)
-        (directory / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        write_bytes(directory / f"{name}.jsonl", text.encode())
         path = directory / f"{name}.json"
         write_json(path, self.summary())
         return path

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlvr.geometry.matrix import Settings
+from rlvr.geometry.settings import Settings
 from rlvr.masks.builders import generator_for, low_magnitude, principal
 
 Floats = NDArray[np.float64]

@@ -9,31 +9,11 @@ from torch import Tensor
 
 from rlvr.geometry import overlap as ov
 from rlvr.geometry import sparsity, spectra
+from rlvr.geometry.settings import Settings
 from rlvr.masks.builders import count_of, exact_density, generator_for, largest, smallest
-from rlvr.schema import RecipeError
 
 MASKS = ("principal", "low", "principal_not_low")
-ANGLE_RANK = 512  # what arXiv 2606.07082 uses
 _NULL_SEED = 0
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The flags of the verb; ranks are cut to the smaller side of each matrix."""
-
-    rank: int = 64
-    density: float = 0.5
-    low_density: float = 0.5
-    angle_rank: int = ANGLE_RANK
-    exact: bool = True
-
-    def __post_init__(self) -> None:
-        for flag, value in (("--rank", self.rank), ("--angle-rank", self.angle_rank)):
-            if value < 1:
-                raise RecipeError(f"{flag}: {value} is below 1")
-        for flag, value in (("--density", self.density), ("--low-density", self.low_density)):
-            if not 0 < value <= 1:
-                raise RecipeError(f"{flag}: {value} is outside (0, 1]; give a fraction of entries")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from rlvr.files import read_jsonl
+from rlvr.logs import read_metrics
 from rlvr.plots import study as draw
 from rlvr.plots.study import Dots
 from rlvr.plots.theme import THEMES, Draw, png
@@ -158,7 +158,7 @@ def _curves(study: Study, shown: Sequence[Cell]) -> dict[str, dict[str, Curve]]:
         curve = curve_of([accuracies(folder) for folder in folders])
         if curve is not None and len(curve.steps) > 2:  # more than before and after
             curves.setdefault("held-out accuracy (%)", {})[cell.arm] = curve
-        metrics = [read_jsonl(folder / "metrics.jsonl") for folder in folders]
+        metrics = [read_metrics(folder) for folder in folders]
         for key, label in CURVES.items():
             curve = curve_of([logged(rows, key) for rows in metrics])
             if curve is not None:

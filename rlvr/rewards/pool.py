@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
+from rlvr import runtime
 from rlvr.rewards.worker import receive, send
 from rlvr.schema import RunError
 
@@ -132,7 +133,7 @@ class WorkerPool:
         self, path: str, *, size: int | None = None, deadline_s: float = 2.0, memory_mb: int = 1024
     ) -> None:
         self.path, self.deadline_s, self.memory_mb = path, deadline_s, memory_mb
-        self.size = size or len(os.sched_getaffinity(0))
+        self.size = size or runtime.cores()
         self._reset()
         _pools.add(self)
 

@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from rlvr import runtime
 from rlvr.schema import RecipeError
 
 Mode = Literal["required", "best_effort"]
@@ -210,7 +211,7 @@ def run_tests(source: str, tests: list[str], limits: Limits, mode: Mode) -> tupl
 
 def cores() -> int:
     """Number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    return runtime.cores()
 
 
 def in_parallel(work: Callable[[Item], Result], items: list[Item]) -> list[Result]:

@@ -16,10 +16,10 @@ import torch
 import yaml
 
 from rlvr import runtime
-from rlvr.config import read_yaml
 from rlvr.files import write_bytes
-from rlvr.run_dir import is_locked
+from rlvr.locks import is_locked
 from rlvr.schema import RecipeError
+from rlvr.studies.launch_file import launch_environment
 from rlvr.studies.progress import geometry_is_due, state_of
 from rlvr.studies.spec import Run, Study
 
@@ -40,7 +40,7 @@ class Job:
 
 
 def processes_per_run(study: Study) -> int:
-    return 1 if study.launch is None else int(read_yaml(study.launch).get("num_processes", 1))
+    return int(launch_environment(study.launch)["WORLD_SIZE"])
 
 
 def slots(study: Study, jobs: int | None) -> list[dict[str, str]]:

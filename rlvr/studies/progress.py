@@ -6,7 +6,7 @@ from typing import Any
 
 from rlvr.checkpoints.runs import newest_checkpoint, step_of
 from rlvr.config import resolve_recipe
-from rlvr.run_dir import differences, read_summary
+from rlvr.run_dir import differences, has_steps, is_summarised, read_summary
 from rlvr.schema import RecipeError
 from rlvr.studies.spec import GeometrySettings, Run, Study
 
@@ -19,13 +19,17 @@ def state_of(run: Run) -> str:
     """
     if not (run.folder / "recipe.json").is_file():
         return "not started"
-    changed = differences(run.folder, resolve_recipe(run.recipe, ""))
+    recipe = resolve_recipe(run.recipe, "")
+    changed = differences(run.folder, recipe)
+    if changed and not has_steps(run.folder):
+        return "not started"
     if changed:
         raise RecipeError(
             f"{run.folder} holds a run of another recipe (they differ in {', '.join(changed)}); "
             "give the arm another name, the study another dir, or move the folder away"
         )
-    summary = read_summary(run.folder)
+    # A run whose evaluation was changed since keeps its steps and gets another summary.
+    summary = read_summary(run.folder) if is_summarised(run.folder, recipe) else None
     # A study with a larger max_steps goes on with the run.
     if summary is not None and summary["step"] >= run.recipe["trainer"].get("max_steps", -1):
         return "finished"

@@ -14,7 +14,7 @@ from rlvr.config import (
     read_yaml,
     resolve_recipe,
 )
-from rlvr.schema import RecipeError, check_value
+from rlvr.schema import Count, CountOrZero, PositiveShare, RecipeError, check_value
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class GeometrySettings:
     """How each finished run is compared with its base: the options of ``rlvr geometry``."""
 
     mode: Literal["exact", "fast"] = "exact"
-    rank: int = 64
-    density: float = 0.5
+    rank: Count = 64
+    density: PositiveShare = 0.5
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class StudyFile:
     arms: dict[str, dict]
     base: str | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
-    seeds: list[int] = field(default_factory=list)
+    seeds: list[CountOrZero] = field(default_factory=list)
     sweep: dict[str, list] = field(default_factory=dict)
     control: str | None = None
     geometry: GeometrySettings | None = None
@@ -129,7 +129,7 @@ def _runs_of_arm(
     overrides: Sequence[str],
 ) -> list[Run]:
     where = f"arms.{arm}"
-    seeds = check_value(change.pop("seeds", file.seeds), list[int], f"{where}.seeds")
+    seeds = check_value(change.pop("seeds", file.seeds), list[CountOrZero], f"{where}.seeds")
     if len(set(seeds)) < len(seeds):
         raise RecipeError(f"{where}.seeds: a seed is written twice; keep one")
     base, common = file.base, file.recipe

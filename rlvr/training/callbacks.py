@@ -5,7 +5,7 @@ import math
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import SaveStrategy
 
 from rlvr import runtime
 from rlvr.engines import local
-from rlvr.files import read_jsonl
+from rlvr.failures import explained_writes
 from rlvr.optim import MaskedAdamW
 from rlvr.training.guard import Guard
 
@@ -129,20 +130,6 @@ class MetricsCallback(TrainerCallback):
     def __init__(self, run_dir: Path) -> None:
         self.path = run_dir / "metrics.jsonl"
 
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
-    ) -> None:
-        if not runtime.is_main():
-            return
-        # Steps after the checkpoint that a resumed run starts from will be taken again.
-        for path in filter(Path.is_file, (self.path, self.path.with_name("rollouts.jsonl"))):
-            kept = [row for row in read_jsonl(path) if _is_before(row, path, state.global_step)]
-            path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-
     def on_log(
         self,
         args: TrainingArguments,
@@ -159,13 +146,8 @@ class MetricsCallback(TrainerCallback):
             for key, value in logs.items()
             if not (isinstance(value, float) and not math.isfinite(value))
         }
-        with open(self.path, "a", encoding="utf-8") as file:
+        with explained_writes(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": state.global_step, **finite}) + "\n")
-
-
-def _is_before(row: dict[str, Any], path: Path, step: int) -> bool:
-    # A metric is logged when its step has ended, a rollout when its step begins.
-    return row["step"] <= step if path.name == "metrics.jsonl" else row["step"] < step
 
 
 class ProgressCallback(TrainerCallback):
@@ -182,6 +164,10 @@ class ProgressCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: object,
     ) -> None:
+        with suppress(OSError):  # the terminal or pipe is gone, and the run goes on
+            self._begin(state)
+
+    def _begin(self, state: TrainerState) -> None:
         self.bar = tqdm(
             total=state.max_steps,
             initial=state.global_step,
@@ -200,8 +186,12 @@ class ProgressCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: object,
     ) -> None:
-        if self.bar is not None:
+        if self.bar is None:
+            return
+        try:
             self.bar.update(state.global_step - self.bar.n)
+        except OSError:  # the terminal or pipe is gone, and the run goes on
+            self.bar.disable, self.bar = True, None
 
     def on_log(
         self,
@@ -226,14 +216,35 @@ class ProgressCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: object,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the line of the bar; also after an error, whose message has its own line."""
         if self.bar is not None:
-            self.bar.close()
+            with suppress(OSError):
+                self.bar.close()
+            self.bar = None
+
+
+class SaveAtEnd(TrainerCallback):
+    """Saves a checkpoint after the last step, whatever ``trainer.save_strategy`` says."""
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        # "epoch" saves when this epoch ends, which it does now; twice would be once too often.
+        if state.global_step >= state.max_steps and args.save_strategy != SaveStrategy.EPOCH:
+            control.should_save = True
 
 
 class Interrupt(TrainerCallback):
-    """Turns Ctrl-C or SIGTERM into a checkpoint at the end of the current step, then a stop.
+    """Turns Ctrl-C, SIGTERM or SIGHUP into a checkpoint after the current step, then a stop.
 
-    A second Ctrl-C stops at once.
+    A second Ctrl-C stops at once. Under ``nohup`` SIGHUP is ignored.
     """
 
     def __init__(self) -> None:
@@ -261,7 +272,9 @@ class Interrupt(TrainerCallback):
             self.requested = True
             runtime.say("\nstopping after this step; press Ctrl-C again to stop at once")
 
-        previous = {name: signal.signal(name, request) for name in (signal.SIGINT, signal.SIGTERM)}
+        hung_up = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+        names = (signal.SIGINT, signal.SIGTERM, *[signal.SIGHUP] * hung_up)
+        previous = {name: signal.signal(name, request) for name in names}
         try:
             yield
         finally:

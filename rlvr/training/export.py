@@ -16,7 +16,6 @@ them again.
 """
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +33,7 @@ from rlvr.delta.publish import published
 from rlvr.eval.gap import LogProbGap, ScoredTokens
 from rlvr.policy import load_policy
 from rlvr.precision import Precision, dtype_name
+from rlvr.provenance import read_provenance
 from rlvr.schema import RecipeError
 from rlvr.targets import resolve_targets
 from rlvr.training.checkpoint_files import restore_files
@@ -48,7 +48,7 @@ def export_dtype(recipe: Recipe, precision: Precision) -> torch.dtype:
 
 def run_precision(run_dir: Path) -> Precision:
     """Return the precision that a run recorded in its provenance."""
-    provenance = json.loads((run_dir / "provenance.json").read_text(encoding="utf-8"))
+    provenance = read_provenance(run_dir)
     return Precision.from_dict(provenance["precision"])
 
 
@@ -122,7 +122,7 @@ def _trained(
         folder = policy_folder(checkpoint)
         return load_policy(_section(section, folder, dtype)), None
     base = load_policy(section)
-    provenance = json.loads((run_dir / "provenance.json").read_text(encoding="utf-8"))
+    provenance = read_provenance(run_dir)
     adapter = attach_adapter(
         base,
         recipe.adapter,

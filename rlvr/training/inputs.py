@@ -4,16 +4,19 @@ import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
-from datasets import Dataset
 from trl import GRPOConfig, SFTConfig
 
 from rlvr import runtime
 from rlvr.config import Recipe
 from rlvr.data import Row, render
 from rlvr.rewards import RewardCall, Status, UnverifiedLimit, restarts
+from rlvr.schema import RecipeError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 class _OneCPU:
@@ -33,8 +36,8 @@ class SupervisedArguments(_OneCPU, SFTConfig):
     """The settings of a supervised run."""
 
 
-def training_arguments(recipe: Recipe, run_dir: Path) -> Any:
-    """Return TRL's configuration: the recipe's ``trainer`` section and what the run owns."""
+def trainer_settings(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
+    """Return what TRL's configuration is given: the recipe's settings and what the run owns."""
     defaults = {"logging_steps": 1, "run_name": run_dir.name, "project": "rlvr"}
     settings = {
         **{**defaults, **recipe.trainer},
@@ -46,12 +49,35 @@ def training_arguments(recipe: Recipe, run_dir: Path) -> Any:
     }
     if recipe.supervised:
         # The rows come as token ids; TRL would cut them.
-        return SupervisedArguments(**settings, dataset_kwargs={"skip_prepare_dataset": True})
-    return Arguments(**settings)
+        settings["dataset_kwargs"] = {"skip_prepare_dataset": True}
+    return settings
 
 
-def to_dataset(rows: list[Row]) -> Dataset:
+def training_arguments(recipe: Recipe, run_dir: Path) -> Any:
+    """Return TRL's configuration: the recipe's ``trainer`` section and what the run owns."""
+    kind = SupervisedArguments if recipe.supervised else Arguments
+    return kind(**trainer_settings(recipe, run_dir))
+
+
+def join_processes(recipe: Recipe, run_dir: Path) -> Any:
+    """Join the processes of this launch, and return TRL's configuration for each of them.
+
+    Raises:
+        RecipeError: the launcher started processes that do not know of each other.
+    """
+    args = training_arguments(recipe, run_dir)
+    if args.world_size != runtime.world_size():
+        raise RecipeError(
+            f"the launcher started {runtime.world_size()} processes and accelerate sees "
+            f"{args.world_size}; start with one of the files in launch/"
+        )
+    return args
+
+
+def to_dataset(rows: list[Row]) -> "Dataset":
     """Return the rows as TRL wants them, each with its chat prompt."""
+    from datasets import Dataset  # imports pandas, which a check need not wait for
+
     return Dataset.from_list([{"prompt": render(row["problem"]), **row} for row in rows])
 
 

@@ -1,21 +1,25 @@
 """Everything about a run that can be known, and refused, before a weight is loaded."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
+import torch
+from transformers import PreTrainedTokenizerBase
 from trl import GRPOConfig
 
 from rlvr import runtime
 from rlvr.adapters import check_adapter, check_section, parse_adapter, refuse_head
 from rlvr.config import EvalSection, OptimizerSection, Recipe
-from rlvr.data import parse_dataset
+from rlvr.data import generation_prompt, parse_dataset, require_files, with_prefill
 from rlvr.masks import MaskSpec, check_files, check_spec, parse_spec
-from rlvr.policy import check_tokenizer, load_skeleton
+from rlvr.policy import load_skeleton, local_tokenizer
 from rlvr.registry import import_plugins
 from rlvr.rewards import RewardCall, parse_reward, parse_rewards
 from rlvr.schema import RecipeError
 from rlvr.targets import resolve_also_train, resolve_targets
 from rlvr.training.batch_sizes import BatchSizes
-from rlvr.training.resume import check_checkpoint
+from rlvr.training.library import check_library
+from rlvr.training.names import check_names
 from rlvr.training.settings import check_trainer
 
 
@@ -60,10 +64,12 @@ class Plan:
 
 def check_recipe(recipe: Recipe) -> Plan:
     """Check every section against the registries and the model's shapes; load no weights."""
+    check_names(recipe)
     import_plugins(recipe.plugins)
     mask = None if recipe.mask is None else parse_spec(recipe.mask)
     rewards = parse_rewards(recipe.rewards)
     data = parse_dataset(recipe.data, "data")
+    require_files(data, "data")
     if recipe.supervised and data.shared["check_gold"] and recipe.eval is None:
         raise RecipeError(
             "data.check_gold: algorithm sft has no rewards to check gold answers with; name the "
@@ -76,13 +82,19 @@ def check_recipe(recipe: Recipe) -> Plan:
     batch = check_trainer(recipe)
     _check_optimizer(recipe)
     model = load_skeleton(recipe.model)
-    check_tokenizer(recipe.model)
+    tokenizer = local_tokenizer(recipe.model)
     count = sum(parameter.numel() for parameter in model.parameters())
+    check_library(recipe, model)
+    if tokenizer is not None:
+        _check_prompts(recipe, tokenizer)
     if recipe.adapter is not None:
         refuse_head(model, recipe.model.targets)
     targets = resolve_targets(model, recipe.model.targets)
     also_train = resolve_also_train(model, recipe.model.also_train, targets)
-    check_checkpoint(recipe, model)
+    if recipe.run.checkpoint == "delta":
+        from rlvr.training.resume import check_checkpoint  # imports datasets, for a second
+
+        check_checkpoint(recipe, model)
     if mask is not None:
         check_spec(mask, targets)
         check_files(mask, targets)
@@ -95,13 +107,38 @@ def check_recipe(recipe: Recipe) -> Plan:
 
 
 def _check_eval(recipe: Recipe, section: EvalSection) -> None:
-    parse_dataset(section.data, "eval.data")
+    require_files(parse_dataset(section.data, "eval.data"), "eval.data")
     parse_reward(section.verifier, "eval.verifier")
-    for key in ("samples", "max_new_tokens", "batch_size"):
-        if getattr(section, key) < 1:
-            raise RecipeError(f"eval.{key}: must be at least 1, got {getattr(section, key)}")
-    if section.temperature < 0:
-        raise RecipeError(f"eval.temperature: must be 0 or above, got {section.temperature}")
+
+
+def _check_prompts(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Render a prompt of each data section, as the policy will read it."""
+    sections = {"data": recipe.data}
+    if recipe.eval is not None:
+        sections["eval.data"] = recipe.eval.data
+    for where, section in sections.items():
+        data = parse_dataset(section, where)
+        extended = with_prefill(tokenizer, data.shared["prefill"], where)
+        generation_prompt(extended, data.render("0"))
+
+
+def require_machine(recipe: Recipe) -> None:
+    """Refuse what this machine cannot run and another could, which a check therefore lets pass.
+
+    Raises:
+        RecipeError: vLLM is missing, or one process sees several GPUs.
+    """
+    if recipe.trainer.get("use_vllm") and find_spec("vllm") is None:
+        raise RecipeError(
+            "trainer.use_vllm: vLLM is not installed; run `pip install vllm`, or set it to false"
+        )
+    gpus = torch.cuda.device_count()
+    if gpus > 1 and runtime.world_size() == 1:
+        raise RecipeError(
+            f"one process sees {gpus} GPUs and would use the first; start one process for each "
+            "with `accelerate launch --config_file launch/ddp.yaml -m rlvr.train RECIPE`, or make "
+            "one visible with CUDA_VISIBLE_DEVICES=0"
+        )
 
 
 def _check_optimizer(recipe: Recipe) -> None:

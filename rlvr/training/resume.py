@@ -5,8 +5,10 @@ algorithm:
 
 1. The metrics and the loss that wait to be logged, where not every step is.
 2. A checkpoint that holds a delta (``run.checkpoint: delta``) is loaded through the base.
-3. Of a masked run under FSDP2 each rank saves the compact states of its shards, and reads its rows
-   of the exported weights; accelerate keeps rank 0's states alone, and the weights twice.
+3. Under FSDP2 each rank of a masked run saves the compact states of its shards, and reads its rows
+   of the exported weights; accelerate keeps rank 0's states only, and the weights twice.
+4. How much of the run's logs belongs to the checkpoint (``logs.py``).
+5. A run that has taken its last step takes no further one.
 """
 
 from collections import defaultdict
@@ -26,6 +28,7 @@ from rlvr.checkpoints.reader import read_weights, weights_of
 from rlvr.config import Recipe
 from rlvr.delta import check_delta_base
 from rlvr.engines import FSDP2, load_shards
+from rlvr.logs import record_logs
 from rlvr.optim import MaskedAdamW
 from rlvr.schema import RecipeError
 
@@ -68,6 +71,7 @@ class ExactResume(Trainer):
     engine: str
     masked: MaskedAdamW | None
     adapter: Adapter | None
+    run_dir: Path
     state_name = "trainer"  # of each rank's file in a checkpoint
     _tr_loss: torch.Tensor
     _metrics: dict[str, defaultdict[str, list[float]]]
@@ -86,9 +90,18 @@ class ExactResume(Trainer):
         rank, world = self.args.process_index, self.args.world_size
         return Path(folder) / f"{self.state_name}-{rank:05d}-of-{world:05d}.pt"
 
+    def ends_by(self, step: int) -> bool:
+        """Tell whether training is over at ``step``, where Trainer would take one step more."""
+        if self.args.max_steps > 0:
+            return step >= self.args.max_steps
+        *_, last = self.set_initial_training_values(self.args, self.get_train_dataloader())
+        return step >= last
+
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
         torch.save(self.held_state(), self._state_file(output_dir))
+        if runtime.is_main():
+            record_logs(self.run_dir, Path(output_dir))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         super()._load_rng_state(checkpoint)

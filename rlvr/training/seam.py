@@ -34,10 +34,11 @@ from rlvr.delta import store_delta
 from rlvr.engines import FSDP2, engine_name, require_engine, restrict_gradients
 from rlvr.eval.gap import ScoredTokens
 from rlvr.eval.sampling import evaluation_mode
-from rlvr.files import amend_json
+from rlvr.failures import DiskError, explained_writes
 from rlvr.masks import Mask
 from rlvr.optim import MaskedAdamW
 from rlvr.policy import BaseWeights
+from rlvr.provenance import add_to_provenance
 from rlvr.training.callbacks import GuardCallback, optimizer_bytes
 from rlvr.training.checkpoint_files import restore_files
 from rlvr.training.export import TRAINED_LOGPS
@@ -177,14 +178,26 @@ class Seam(FiniteSteps, ExactResume):
         self.require_finite_weights()
         self.guard.check(step)
         temporary = Path(self.args.output_dir) / f"checkpoint-{step}"
+        try:
+            with explained_writes(temporary, self._bytes_to_save):
+                self._write_checkpoint(model, trial, temporary)
+        except DiskError:
+            shutil.rmtree(temporary, ignore_errors=True)  # half a checkpoint fills the disk
+            raise
+
+    def _bytes_to_save(self) -> int:
+        """Return the bytes of the weights and of the optimizer's state, near to a checkpoint's."""
+        weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
+        return weights + optimizer_bytes(self.optimizer)
+
+    def _write_checkpoint(self, model: Any, trial: Any, temporary: Path) -> None:
+        step = self.state.global_step
         if runtime.is_main() and temporary.exists():
             shutil.rmtree(temporary)  # what a killed run left of this step
         if runtime.is_main():
             # Before the checkpoint has its name: a run killed right after it lacks nothing.
-            amend_json(
-                self.run_dir / "provenance.json",
-                optimizer_state_bytes=optimizer_bytes(self.optimizer),
-            )
+            held = optimizer_bytes(self.optimizer)
+            add_to_provenance(self.run_dir, {"optimizer_state_bytes": held})
         self.accelerator.wait_for_everyone()
         super()._save_checkpoint(model, trial)
         if step >= self.state.max_steps:

@@ -1,6 +1,5 @@
 """One training session: from a checked plan to a trained run directory."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,21 +21,36 @@ from rlvr.data import (
     plain_columns,
     with_prefill,
 )
-from rlvr.engines import engine_name, loading_whole
-from rlvr.files import write_json
+from rlvr.engines import engine_name, loading_whole, require_exact_base
+from rlvr.logs import restore_logs
 from rlvr.masks import Mask, build_mask, check_built_from
 from rlvr.policy import choose_trainable, load_policy, load_tokenizer
 from rlvr.precision import Precision, precision_of
+from rlvr.provenance import (
+    Start,
+    add_to_provenance,
+    plugin_digests,
+    read_provenance,
+    rows_digest,
+    tokenizer_digest,
+)
 from rlvr.rewards import check_columns
 from rlvr.rewards.gold import unparsable_golds
 from rlvr.run_dir import claim_run
 from rlvr.schema import RecipeError, RunError
-from rlvr.training.callbacks import Interrupt, MergeUnmerge, MetricsCallback, ProgressCallback
+from rlvr.training.callbacks import (
+    Interrupt,
+    MergeUnmerge,
+    MetricsCallback,
+    ProgressCallback,
+    SaveAtEnd,
+)
 from rlvr.training.geometry_callback import GeometryCallback
-from rlvr.training.inputs import training_arguments
+from rlvr.training.inputs import join_processes
 from rlvr.training.plan import Plan
 from rlvr.training.resume import check_checkpoint
 from rlvr.training.seam import Seam, Setup
+from rlvr.training.summary import load_problems
 from rlvr.training.supervised import SupervisedTrainer
 from rlvr.training.trainer import RLVRTrainer
 
@@ -44,56 +58,82 @@ from rlvr.training.trainer import RLVRTrainer
 TRAINER_COLUMNS = {"completion_ids": []}
 
 
-def train(plan: Plan, run_dir: Path, checkpoint: Path | None) -> bool:
+def train(plan: Plan, args: Any, run_dir: Path, checkpoint: Path | None) -> bool:
     """Train to the end and return true, or false where the user interrupted.
 
+    ``checkpoint`` is what a resumed run goes on from.
+
     Raises:
+        RecipeError: a resumed run would not go on with what it was started on.
         RunError: an entry outside the mask moved, or nothing moved at all.
     """
-    if checkpoint is not None and 0 < plan.max_steps <= step_of(checkpoint):
-        return True  # killed after its last checkpoint; Trainer would take one step more
-    trainer = build_trainer(plan, run_dir)
+    trainer = build_trainer(plan, run_dir, args, checkpoint)
     interrupt = Interrupt()
     trainer.add_callback(interrupt)
-    with interrupt.caught():
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if checkpoint is None or not trainer.ends_by(step_of(checkpoint)):
+        try:
+            with interrupt.caught():
+                trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        finally:
+            for callback in trainer.callback_handler.callbacks:
+                if isinstance(callback, ProgressCallback):
+                    callback.close()
     if trainer.adapter is not None:
         _compare_base(trainer.adapter, run_dir)
     runtime.leave_group()  # what remains is the main process's alone
     return not interrupt.requested
 
 
-def build_trainer(plan: Plan, run_dir: Path) -> Seam:
+def build_trainer(
+    plan: Plan, run_dir: Path, args: Any = None, checkpoint: Path | None = None
+) -> Seam:
     """Return the trainer of a checked plan, ready for its first step; claim ``run_dir`` for it."""
     recipe = plan.recipe
-    args = training_arguments(recipe, run_dir)
-    _require_world(args)
+    args = join_processes(recipe, run_dir) if args is None else args
+    if runtime.is_main():
+        run_dir.mkdir(parents=True, exist_ok=True)
+    start = Start(recipe, run_dir, None if checkpoint is None else step_of(checkpoint))
+    start.require(
+        processes=args.world_size,
+        engine=engine_name(args),
+        precision=_precision(plan, args).to_dict(),
+        plugins=plugin_digests(recipe.plugins),
+    )
     set_seed(args.seed)
     data = parse_dataset(recipe.data, "data")
     tokenizer = with_prefill(load_tokenizer(recipe.model), data.shared["prefill"], "data")
     loaded, own = _load_rows(plan, data, tokenizer, args)
-    if runtime.is_main():
-        claim_run(run_dir, recipe)
+    if recipe.eval is not None:
+        # Read now as well: what is wrong with these rows must not come out after training.
+        load_problems(recipe, recipe.eval)
+    rows = own.get("rows") or own["examples"]
+    start.require(tokenizer=tokenizer_digest(tokenizer), rows_sha256=rows_digest(rows))
     with loading_whole(args) as device:
         policy = load_policy(recipe.model, device)
+    require_exact_base(args, policy.named_parameters())
     check_checkpoint(recipe, policy)
     # Under FSDP2 the other ranks may hold no values yet.
     base_hash = runtime.from_main(lambda: fingerprint_values(policy.named_parameters()))
+    start.require(base_weights=base_hash)
     mask = _make_mask(plan, policy, base_hash, run_dir, args.device)
+    start.require(mask=None if mask is None else mask.fingerprint())
     every = recipe.geometry.every
     watched = [GeometryCallback(policy, plan.targets, every)] if every > 0 else []
     adapter = _make_trainable(plan, policy, base_hash, run_dir, args)
+    start.require(initial_adapter=None if adapter is None else adapter.start["initial"])
     if recipe.run.deterministic:
         # Only now: finding a mask's threshold has no deterministic CUDA kernel, and needs none.
         runtime.make_deterministic(args.seed)
     if runtime.is_main():
-        provenance = _provenance(args, base_hash, mask, adapter)
-        provenance["precision"] = _precision(plan, args).to_dict()
-        provenance["weights"] = _weights(plan)
         dropped = {reason: len(ids) for reason, ids in loaded.dropped.items()}
-        provenance["rows"] = {"trained on": len(loaded.rows), "dropped": dropped}
-        write_json(run_dir / "provenance.json", provenance)
-    callbacks: list[Any] = [*watched, MetricsCallback(run_dir), ProgressCallback()]
+        start.record(
+            _provenance(args, adapter),
+            weights=_weights(plan),
+            rows={"trained on": len(loaded.rows), "dropped": dropped},
+            lost=restore_logs(run_dir, checkpoint),
+        )
+        claim_run(run_dir, recipe)
+    callbacks: list[Any] = [*watched, MetricsCallback(run_dir), ProgressCallback(), SaveAtEnd()]
     if adapter is not None and adapter.is_control and not args.use_vllm:
         callbacks.append(MergeUnmerge())
     kind = SupervisedTrainer if recipe.supervised else RLVRTrainer
@@ -133,15 +173,6 @@ def _with_prompts(plan: Plan, data: DataSpec, loaded: Loaded) -> list[Row]:
     return [Row(**{**row, "prompt": data.render(row["problem"])}) for row in rows]
 
 
-def _require_world(args: TrainingArguments) -> None:
-    """Refuse the launcher that starts N processes which do not know of each other."""
-    if args.world_size != runtime.world_size():
-        raise RecipeError(
-            f"the launcher started {runtime.world_size()} processes and accelerate sees "
-            f"{args.world_size}; start with one of the files in launch/"
-        )
-
-
 def _make_mask(
     plan: Plan, policy: PreTrainedModel, base_hash: str, run_dir: Path, device: torch.device
 ) -> Mask | None:
@@ -155,9 +186,13 @@ def _make_mask(
         provenance = {"spec": spec.to_dict(), "base_weights": base_hash}
         if path.is_file():
             # A resumed run keeps its mask: another machine's SVD may round a few entries away.
-            kept = Mask.load(path)
-            if provenance.items() <= kept.provenance.items():
-                return kept
+            try:
+                kept = Mask.load(path)
+            except RecipeError as error:
+                runtime.say(str(error))
+            else:
+                if provenance.items() <= kept.provenance.items():
+                    return kept
         runtime.say(f"building the {spec.builder} mask of {len(plan.targets)} matrices")
         weights = ((name, parameters[name].to(device)) for name in plan.targets)
         mask = build_mask(spec, weights, provenance)
@@ -199,12 +234,10 @@ def _compare_base(adapter: Adapter, run_dir: Path) -> None:
         RunError: they differ, so the adapter no longer belongs to the base policy.
     """
     after = fingerprint_values(base_weights(adapter.model))
-    path = run_dir / "provenance.json"
     if not runtime.is_main():
         return
-    provenance = json.loads(path.read_text(encoding="utf-8"))
-    write_json(path, {**provenance, "base_weights_after": after})
-    if after != provenance["base_weights"] and not adapter.is_control:
+    add_to_provenance(run_dir, {"base_weights_after": after})
+    if after != read_provenance(run_dir)["base_weights"] and not adapter.is_control:
         raise RunError("the base weights changed during the run; its adapter cannot be used")
 
 
@@ -221,18 +254,12 @@ def _weights(plan: Plan) -> str:
     return f"{dtype}, {updates[plan.recipe.optimizer.bf16_update]}"
 
 
-def _provenance(
-    args: TrainingArguments, base_hash: str, mask: Mask | None, adapter: Adapter | None
-) -> dict[str, Any]:
+def _provenance(args: TrainingArguments, adapter: Adapter | None) -> dict[str, Any]:
     return {
-        "base_weights": base_hash,
         "rlvr": __version__,
         "git_commit": runtime.git_commit(),
         "versions": runtime.versions(),
         "machine": runtime.machine(),
-        "mask": None if mask is None else mask.fingerprint(),
-        "engine": engine_name(args),
-        "processes": args.world_size,
         "seed": args.seed,
         "start_logit_gap": 0.0 if adapter is None else adapter.start["logit_gap"],
         "adapter": None if adapter is None else adapter.start,

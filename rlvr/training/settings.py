@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any, get_type_hints
 
+import torch
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from trl import GRPOConfig, SFTConfig
 
 from rlvr import runtime
@@ -12,46 +14,11 @@ from rlvr.config import Recipe
 from rlvr.schema import RecipeError, check_value, unknown_key
 from rlvr.training.batch_sizes import BatchSizes, resolve_sizes
 from rlvr.training.distribution import check_sampling
+from rlvr.training.limits import check_limits
+from rlvr.training.reserved import GRPO_RESERVED, SFT_RESERVED
 
-# Set by the run itself: a recipe that sets one of them would contradict the run directory.
-_RESERVED = {
-    "output_dir": "run.dir",
-    "resume_from_checkpoint": "the --resume flag",
-    "model_init_kwargs": "the model section",
-    "full_determinism": "run.deterministic",
-    "use_cpu": "nothing: a GPU is used where there is one",
-    "disable_tqdm": "nothing: the run shows one progress bar",
-    "logging_nan_inf_filter": "nothing: a loss that is NaN or infinite stops the run",
-}
-GRPO_RESERVED = _RESERVED | {
-    "remove_unused_columns": "nothing: rewards need the columns",
-    "reward_weights": "the weight of each entry of rewards",
-    "sync_ref_model": "nothing: the reference is the base policy",
-}
-# The run renders, tokenises and joins the rows, so that prompts are those of RLVR.
-_WHOLE = "nothing: each row is trained on whole, by itself"
-_RENDERED = "the data section: prompts are rendered as under RLVR"
-SFT_RESERVED = _RESERVED | {
-    "remove_unused_columns": "nothing: the rows hold token ids alone",
-    "completion_only_loss": "nothing: the loss is on the completion",
-    "assistant_only_loss": "nothing: the loss is on the completion",
-    "packing": _WHOLE,
-    "packing_strategy": _WHOLE,
-    "eval_packing": _WHOLE,
-    "padding_free": _WHOLE,
-    "truncation_mode": "nothing: a row longer than max_length is dropped",
-    "shuffle_dataset": "data.shuffle",
-    "eval_strategy": "the eval section",
-    "chat_template_path": _RENDERED,
-    "dataset_text_field": _RENDERED,
-    "dataset_kwargs": _RENDERED,
-    "dataset_num_proc": _RENDERED,
-    "eos_token": "nothing: a completion ends in the tokenizer's end token",
-    "pad_token": "nothing: it is the tokenizer's",
-}
-# What an epoch's order is drawn from otherwise, a resumed run does not have.
+# Other strategies draw the order of an epoch from state that no checkpoint saves.
 SAMPLING = ("random", "sequential")
-SFT_LOSSES = ("nll", "dft")
 MASKED_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused")
 
 
@@ -70,9 +37,11 @@ def check_trainer(recipe: Recipe) -> BatchSizes | None:
         if key in reserved:
             raise RecipeError(f"trainer.{key}: not yours to set; use {reserved[key]}")
         if key not in fields:
-            _refuse_unknown(key, fields, recipe.supervised)
+            raise unknown_key(key, fields, "trainer")
         check_value(value, hints[key], f"trainer.{key}")
     values = {**fields, **settings}
+    check_limits(values, supervised=recipe.supervised)
+    _check_precision(values)
     batch = None
     if recipe.supervised:
         _check_supervised(recipe, values)
@@ -92,24 +61,13 @@ def check_trainer(recipe: Recipe) -> BatchSizes | None:
     return batch
 
 
-def _refuse_unknown(key: str, fields: Mapping[str, Any], supervised: bool) -> None:
-    if supervised and key in {field.name for field in dataclasses.fields(GRPOConfig)}:
-        raise RecipeError(
-            f"trainer.{key}: a setting of GRPO, and algorithm sft takes those of TRL's SFTConfig; "
-            "remove it, or give this recipe another base"
-        )
-    raise unknown_key(key, fields, "trainer")
-
-
 def _check_supervised(recipe: Recipe, values: Mapping[str, Any]) -> None:
-    for key, allowed in (("train_sampling_strategy", SAMPLING), ("loss_type", SFT_LOSSES)):
-        if str(values[key]) not in allowed:
-            raise RecipeError(
-                f"trainer.{key}: {values[key]} is not possible under sft; use "
-                f"{' or '.join(allowed)}"
-            )
-    if values["max_length"] is not None and values["max_length"] < 2:
-        raise RecipeError(f"trainer.max_length: must be at least 2, got {values['max_length']}")
+    strategy = str(values["train_sampling_strategy"])
+    if strategy not in SAMPLING:
+        raise RecipeError(
+            f"trainer.train_sampling_strategy: {strategy} is not possible under sft; use "
+            f"{' or '.join(SAMPLING)}"
+        )
     if recipe.adapter is not None and recipe.adapter.get("sync") == "merge_unmerge":
         raise RecipeError(
             "adapter.sync: merge_unmerge is what a push to the sampler does, and algorithm sft "
@@ -121,6 +79,11 @@ def _check_reporters(report_to: str | list[str] | None) -> None:
     for name in [report_to] if isinstance(report_to, str) else report_to or []:
         if name in ("none", "all"):
             continue
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise RecipeError(
+                f"trainer.report_to: {name!r} is none of none, all, "
+                f"{', '.join(INTEGRATION_TO_CALLBACK)}"
+            )
         if find_spec(name) is None:
             raise RecipeError(
                 f"trainer.report_to: {name!r} is not installed; run `pip install {name}` or leave "
@@ -128,11 +91,33 @@ def _check_reporters(report_to: str | list[str] | None) -> None:
             )
 
 
+def _check_precision(values: Mapping[str, Any]) -> None:
+    """Refuse a launch file whose precision is not the recipe's: only one of them would be true."""
+    if values["fp16"] and values["bf16"]:
+        raise RecipeError("trainer.fp16: bf16 is true too; set one of them to false")
+    # TRL computes in bf16 where a recipe does not say.
+    bf16 = not values["fp16"] if values["bf16"] is None else values["bf16"]
+    ours = "fp16" if values["fp16"] else "bf16" if bf16 else "no"
+    launched = runtime.launcher_setting("ACCELERATE_MIXED_PRECISION")
+    if launched not in ("no", ours):
+        raise RecipeError(
+            f"launch file: mixed_precision is {launched!r} and the recipe computes in "
+            f"{'fp32' if ours == 'no' else ours}; set mixed_precision to 'no' in the launch file, "
+            "which leaves it to trainer.bf16"
+        )
+    if ours == "fp16" and not torch.cuda.is_available():
+        raise RecipeError("trainer.fp16: needs a GPU, and there is none; use trainer.bf16")
+
+
 def _check_masked(recipe: Recipe, values: Mapping[str, Any]) -> None:
     if str(values["optim"]) not in MASKED_OPTIMIZERS:
         raise RecipeError(
             f"trainer.optim: {values['optim']} cannot keep entries outside the mask still; "
             f"with a mask use {MASKED_OPTIMIZERS[0]}"
+        )
+    if values["optim_args"]:
+        raise RecipeError(
+            "trainer.optim_args: the optimizer of a masked run takes none; remove them"
         )
     if runtime.launched_zero_stage():
         _check_masked_zero(recipe, values)
@@ -152,7 +137,7 @@ def _check_masked_zero(recipe: Recipe, values: Mapping[str, Any]) -> None:
     if recipe.model.dtype != "float32":
         raise RecipeError(
             f"model.dtype: DeepSpeed keeps the masters of {recipe.model.dtype} weights itself; set "
-            "it to float32, and mixed_precision: bf16 in the launch file"
+            "it to float32, and trainer.bf16 to true"
         )
 
 
@@ -163,13 +148,11 @@ def _check_fsdp(recipe: Recipe) -> None:
         if runtime.launcher_setting(name) != value:
             raise RecipeError(
                 f"launch file: {name.lower()} is {runtime.launcher_setting(name)!r} and must be "
-                f"{value}: rows of a matrix stay together in version 2 alone, and a checkpoint "
+                f"{value}: only version 2 keeps the rows of a matrix together, and a checkpoint "
                 "holds whole weights; start from launch/fsdp2.yaml"
             )
-    precision = runtime.launcher_setting("ACCELERATE_MIXED_PRECISION")
-    if recipe.model.dtype != "float32" and precision != "no":
+    if recipe.model.dtype != "float32" and recipe.trainer.get("bf16") is not False:
         raise RecipeError(
-            f"model.dtype: with mixed_precision {precision} accelerate widens {recipe.model.dtype} "
-            "weights to float32 under FSDP2; set model.dtype to float32, or mixed_precision in the "
-            "launch file to 'no'"
+            f"model.dtype: with trainer.bf16 accelerate widens {recipe.model.dtype} weights to "
+            "float32 under FSDP2; set model.dtype to float32, or trainer.bf16 to false"
         )

@@ -6,29 +6,29 @@ both in the dtype of the export; sparsity and leaks are of the masters.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlvr import runtime
 from rlvr.checkpoints.folders import EXPORT, model_folder, policy_bytes
 from rlvr.checkpoints.reader import open_checkpoint, select
 from rlvr.checkpoints.runs import checkpoints, newest_checkpoint, step_of
 from rlvr.config import EvalSection, Recipe
-from rlvr.data import load_prepared, parse_dataset, with_prefill
+from rlvr.data import DataSpec, Row, load_prepared, parse_dataset, with_prefill
 from rlvr.delta import discard_applied
 from rlvr.eval import EvalResult, EvalSettings, evaluate, token_kl
 from rlvr.eval.gap import ROUNDING
-from rlvr.files import read_jsonl, write_json
-from rlvr.geometry import update_sparsity
+from rlvr.files import read_jsonl, write_sealed
+from rlvr.geometry.sparsity import update_sparsity
 from rlvr.masks import Mask
 from rlvr.policy import load_policy, load_tokenizer
 from rlvr.precision import dtype_name
-from rlvr.rewards import check_columns, parse_reward
+from rlvr.provenance import read_provenance
+from rlvr.rewards import RewardCall, check_columns, parse_reward
 from rlvr.training.export import (
     export_dtype,
     export_gap,
@@ -52,14 +52,13 @@ def finish(plan: Plan, run_dir: Path) -> dict[str, Any]:
     summary |= compare_weights(plan, run_dir, masters)
     discard_applied(run_dir)
     summary["seconds_per_step"] = seconds_per_step(run_dir)
-    provenance = json.loads((run_dir / "provenance.json").read_text(encoding="utf-8"))
-    summary["optimizer_state_bytes"] = provenance.get("optimizer_state_bytes")
+    summary["optimizer_state_bytes"] = read_provenance(run_dir).get("optimizer_state_bytes")
     summary["checkpoint_bytes"] = policy_bytes(checkpoint)
     if plan.recipe.eval is not None:
         summary |= evaluate_run(plan.recipe, plan.recipe.eval, run_dir, policy)
     if plan.recipe.run.checkpoint == "delta" and store_as_delta(plan.recipe, run_dir):
         summary["policy"]["folder"] = None
-    write_json(run_dir / "summary.json", summary)
+    write_sealed(run_dir / "summary.json", summary)
     runtime.say(one_screen(run_dir, summary))
     return summary
 
@@ -122,20 +121,28 @@ def compare_weights(plan: Plan, run_dir: Path, folder: Path) -> dict[str, Any]:
     }
 
 
+def load_problems(
+    recipe: Recipe, settings: EvalSection
+) -> tuple[DataSpec, PreTrainedTokenizerBase, list[Row], RewardCall]:
+    """Return the eval section's data, the tokenizer, the rows, and the verifier that reads them."""
+    data = parse_dataset(settings.data, "eval.data")
+    tokenizer = with_prefill(load_tokenizer(recipe.model), data.shared["prefill"], "eval.data")
+    rows = load_prepared(data, "eval.data", tokenizer=tokenizer).rows
+    call = parse_reward(settings.verifier, "eval.verifier")
+    check_columns([call], rows[0])
+    return data, tokenizer, rows, call
+
+
 def evaluate_run(
     recipe: Recipe, settings: EvalSection, run_dir: Path, folder: Path
 ) -> dict[str, Any]:
     """Evaluate base and exported policy on the same problems, and the KL between them."""
     section = recipe.model
-    data = parse_dataset(settings.data, "eval.data")
-    tokenizer = with_prefill(load_tokenizer(section), data.shared["prefill"], "eval.data")
-    rows = load_prepared(data, "eval.data", tokenizer=tokenizer).rows
-    call = parse_reward(settings.verifier, "eval.verifier")
+    data, tokenizer, rows, call = load_problems(recipe, settings)
     device = runtime.default_device()
     # The base in the dtype of the export: a KL between two precisions would count the rounding.
     dtype: Any = dtype_name(export_dtype(recipe, run_precision(run_dir)))
 
-    check_columns([call], rows[0])
     copies = settings.samples
     columns = {name: [row[name] for row in rows for _ in range(copies)] for name in rows[0]}
 

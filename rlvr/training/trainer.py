@@ -18,6 +18,7 @@ What ``RLVRTrainer`` changes in TRL 1.16's GRPOTrainer beside what every trainer
 """
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,6 +34,7 @@ from rlvr.data import Row
 from rlvr.engines import FSDP2
 from rlvr.eval.gap import ScoredTokens
 from rlvr.eval.sampling import end_token_ids, evaluation_mode, undisturbed
+from rlvr.failures import explained_writes
 from rlvr.rewards import RewardCall, UnverifiedLimit
 from rlvr.training.empty_steps import is_scored
 from rlvr.training.inputs import reward_function, to_dataset
@@ -195,21 +197,31 @@ class RLVRTrainer(Seam, DynamicSampling):
         self._metrics["train"]["kl_to_base"].append((totals[0] / totals[1].clamp(min=1)).item())
 
     def _write_rollouts(self) -> None:
-        """Append the first rollouts of this generation to ``rollouts.jsonl``."""
+        """Append the first ``run.rollouts`` rollouts of this generation to ``rollouts.jsonl``.
+
+        They are mostly of one prompt, because a generation lists the completions of each prompt
+        together. A reward that is not a number (unjudged) is null.
+        """
         if not (runtime.is_main() and self.run.rollouts):
             return
         names = list(self._logs["rewards"])
         count = len(self._logs["prompt"])
-        with open(self.run_dir / "rollouts.jsonl", "a", encoding="utf-8") as file:
+        path = self.run_dir / "rollouts.jsonl"
+        with explained_writes(path), open(path, "a", encoding="utf-8") as file:
             for index in range(min(count, self.run.rollouts)):
                 row = {
                     "step": self.state.global_step,
                     "prompt": _text(self._logs["prompt"][index]),
                     "completion": _text(self._logs["completion"][index]),
-                    "rewards": {name: self._logs["rewards"][name][index] for name in names},
-                    "advantage": self._logs["advantages"][index],
+                    "rewards": {n: _finite(self._logs["rewards"][n][index]) for n in names},
+                    "advantage": _finite(self._logs["advantages"][index]),
                 }
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _finite(value: Any) -> float | None:
+    """Return ``value``, or null where JSON has no number for it."""
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def _text(message: Any) -> str:

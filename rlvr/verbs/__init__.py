@@ -1,1 +1,1 @@
-"""The verbs of the ``rlvr`` command: each module has ``add_arguments`` and ``run``."""
+"""The verbs of the ``rlvr`` command: each module has ``run``; ``commands`` says what they take."""

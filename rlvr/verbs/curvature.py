@@ -1,17 +1,6 @@
-"""``rlvr curvature``: is the policy sharper on a mask than elsewhere, and how far did an update go?
+"""``rlvr curvature``: policies measured, tables and figures written."""
 
-RUN is a run directory; BASE and TUNED are checkpoint folders or hub ids, with ``--data``. Samples
-completions of the base policy, estimates the diagonal of its Fisher information on them, and
-compares its mean on each mask with random masks of the same size. With a tuned policy also the
-Fisher length of the update beside the exact KL. Writes ``curvature.csv`` (one row a matrix and
-mask; units and formulas in ``curvature.columns.json``), ``curvature.json`` and figures.
-
-In float32, on one device. Memory beside the policies: two copies of the target matrices, and with
-``--lanczos`` one more for each of its steps.
-"""
-
-import argparse
-import json
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,9 +12,10 @@ from rlvr.data import parse_dataset
 from rlvr.delta import discard_applied, exported_policy
 from rlvr.files import write_bytes, write_json
 from rlvr.geometry.curvature import COLUMNS, EMPTY
-from rlvr.geometry.matrix import Settings
+from rlvr.geometry.settings import Settings
 from rlvr.geometry.table import PLACE, write_table
 from rlvr.registry import import_plugins
+from rlvr.run_dir import recorded_recipe
 from rlvr.schema import RecipeError, RunError
 from rlvr.targets import resolve_targets
 
@@ -33,30 +23,7 @@ OUT = Path("curvature")
 LEAST = {"prompts": 2, "samples": 1, "max_new_tokens": 1, "probes": 0, "lanczos": 0}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    defaults = Settings()
-    parser.add_argument("paths", nargs="+", metavar="RUN | BASE [TUNED]")
-    parser.add_argument("--data", help="prompts, such as '{name: pocket}' (default: those of RUN)")
-    parser.add_argument("--out", type=Path, help=f"folder to write (default {OUT}, RUN/{OUT})")
-    parser.add_argument("--targets", nargs="+", default=["linear"], help="patterns of matrices")
-    numbers = (
-        ("--prompts", 64, "prompts, drawn at random: the unit of every interval"),
-        ("--samples", 1, "completions of each prompt"),
-        ("--max-new-tokens", 512, "of a completion; the rest of a longer one is left out"),
-        ("--seed", 0, "of the prompts, the completions and the probes"),
-        ("--rank", defaults.rank, "of the principal mask"),
-        ("--probes", 8, "Hutchinson probes, a second estimate without sampled labels; 0: none"),
-        ("--lanczos", 16, "steps for the top eigenvalues; 0: none"),
-    )
-    for flag, value, words in numbers:
-        parser.add_argument(flag, type=int, default=value, help=f"{words} (default {value})")
-    shares = (("--density", defaults.density, "of the principal mask"),
-              ("--low-density", defaults.low_density, "of the low-magnitude mask"))  # fmt: skip
-    for flag, value, words in shares:
-        parser.add_argument(flag, type=float, default=value, help=f"{words} (default {value})")
-
-
-def run(options: argparse.Namespace) -> int:
+def run(options: Namespace) -> int:
     """Measure, write and return the exit code."""
     settings = Settings(options.rank, options.density, options.low_density)
     for name, least in LEAST.items():
@@ -80,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _measure(
-    sources: "Sources", settings: Settings, options: argparse.Namespace
+    sources: "Sources", settings: Settings, options: Namespace
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     from rlvr.curvature import draw_prompts, load, measure_curvature, measure_length
 
@@ -114,7 +81,7 @@ def _measure(
     return measured.rows, summary
 
 
-def _describe(sources: "Sources", options: argparse.Namespace, settings: Settings) -> dict:
+def _describe(sources: "Sources", options: Namespace, settings: Settings) -> dict:
     chosen = {name: getattr(options, name) for name in (*LEAST, "seed", "targets")}
     masks = {name: asdict(settings)[name] for name in ("rank", "density", "low_density")}
     return {
@@ -178,6 +145,6 @@ def find_sources(paths: Sequence[str], data: str | None, out: Path | None) -> So
 def _recipe_of(run_dir: Path) -> Recipe:
     file = run_dir / "recipe.json"
     try:
-        return resolve_recipe(json.loads(file.read_text(encoding="utf-8")), str(run_dir))
+        return resolve_recipe(recorded_recipe(run_dir), str(run_dir))
     except ValueError as error:
         raise RecipeError(f"{file}: is no recipe of a run: {error}") from error

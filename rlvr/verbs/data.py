@@ -1,11 +1,7 @@
-"""``rlvr data TARGET``: a recipe's data, or a named dataset, into the one row schema.
+"""``rlvr data``: rows counted, shown, validated and written."""
 
-Prints how many rows are kept, which are dropped and why, and three prompts as the policy reads
-them. ``--validate`` asks the reward about every row's own gold answer.
-"""
-
-import argparse
 import json
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,21 +28,7 @@ if TYPE_CHECKING:
 SHOWN_IDS, SHOWN_PROMPTS = 20, 3
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", help="YAML recipe, or the name of a dataset")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="section.key=value of a recipe, an option of the dataset, or plugins=[my_module]",
-    )
-    parser.add_argument("--validate", action="store_true", help="every gold must score itself")
-    parser.add_argument("--out", type=Path, help="write the rows, one JSON object a line")
-    parser.add_argument("--model", help="policy whose chat template shows the prompts of a dataset")
-    parser.add_argument("--reward", default="math", help="what validates a dataset (math)")
-
-
-def run(options: argparse.Namespace) -> int:
+def run(options: Namespace) -> int:
     """Show, check and write the rows; return 1 where a gold answer does not score itself."""
     runtime.prepare_environment()
     if Path(options.target).suffix in (".yaml", ".yml"):
@@ -59,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     return _report(data, "data", calls, tokenizer, options)
 
 
-def _run_recipe(options: argparse.Namespace) -> int:
+def _run_recipe(options: Namespace) -> int:
     recipe = load_recipe(options.target, options.overrides)
     import_plugins(recipe.plugins)
     calls = [call for call in parse_rewards(recipe.rewards) if is_verifier(call)]
@@ -85,7 +67,7 @@ def _report(
     where: str,
     calls: list[RewardCall],
     tokenizer: "PreTrainedTokenizerBase | None",
-    options: argparse.Namespace,
+    options: Namespace,
 ) -> int:
     if tokenizer is not None:
         tokenizer = with_prefill(tokenizer, data.shared["prefill"], where)

@@ -1,30 +1,17 @@
-"""The verb ``rlvr delta``: what it takes, and the line it ends with."""
+"""``rlvr delta pack|apply|revert``: what it does, and the line it ends with."""
 
-import argparse
+from argparse import Namespace
 from pathlib import Path
 
 from rlvr import runtime
+from rlvr.commands import DELTA_VERBS
 from rlvr.delta.exact import pack
 from rlvr.delta.publish import leftovers
 from rlvr.delta.restoring import apply, discard_applied, revert
 from rlvr.schema import RunError
 
-SUB_VERBS = {
-    "pack": ("the changed entries of two checkpoints into one file", ("base", "tuned")),
-    "apply": ("the tuned checkpoint, from its base and a delta", ("base", "delta")),
-    "revert": ("the base, from the tuned checkpoint and a delta", ("tuned", "delta")),
-}
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    sub_verbs = parser.add_subparsers(dest="sub_verb", required=True, metavar="SUB_VERB")
-    for name, (summary, inputs) in SUB_VERBS.items():
-        sub_parser = sub_verbs.add_parser(name, help=summary, description=summary)
-        for word in (*inputs, "out"):
-            sub_parser.add_argument(word, type=Path, metavar=word.upper())
-
-
-def run(options: argparse.Namespace) -> int:
+def run(options: Namespace) -> int:
     """Pack, apply or revert and return the exit code."""
     out = options.out
     for path in leftovers(out):
@@ -41,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         raise RunError(f"{error}; nothing was written as {out}") from error
     finally:
-        for path in (getattr(options, word) for word in SUB_VERBS[options.sub_verb][1]):
+        for path in (getattr(options, word) for word in DELTA_VERBS[options.sub_verb][1]):
             discard_applied(path)
     return 0
 

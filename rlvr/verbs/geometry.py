@@ -1,13 +1,7 @@
-"""``rlvr geometry``: where in weight space the update between two checkpoints went.
+"""``rlvr geometry``: checkpoints compared, tables and reports written."""
 
-BASE and TUNED are checkpoint folders or files, LoRA adapters, or hub ids; one argument alone is a
-run directory. Writes ``matrices.csv`` (one row a matrix; units and formulas in
-``matrices.columns.json``), ``summary.json``, figures and one self-contained ``report.html``.
-``--runs A B C`` asks whether several runs from one base moved the same weights.
-"""
-
-import argparse
 import dataclasses
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,39 +21,15 @@ from rlvr.checkpoints.runs import checkpoints, damage, exported_step, step_of
 from rlvr.files import write_bytes, write_json
 from rlvr.geometry import consistency
 from rlvr.geometry.compare import measure_pairs, summarise
-from rlvr.geometry.matrix import ANGLE_RANK, Settings
 from rlvr.geometry.names import pair_up
+from rlvr.geometry.settings import ANGLE_RANK, Settings
 from rlvr.geometry.table import COLUMNS, write_table
 from rlvr.schema import RecipeError, RunError
 
 OUT = Path("geometry")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    defaults = Settings()
-    parser.add_argument("paths", nargs="*", metavar="BASE TUNED | RUN", help="what to compare")
-    parser.add_argument("--runs", nargs="+", default=[], help="two or more: consistency of runs")
-    parser.add_argument("--out", type=Path, help=f"folder to write (default {OUT}, RUN/{OUT})")
-    parser.add_argument("--targets", nargs="+", default=["linear"], help="patterns of matrices")
-    cut = "; at most the smaller side of a matrix"
-    words = f"of the principal subspace and mask (default {defaults.rank}){cut}"
-    parser.add_argument("--rank", type=int, default=defaults.rank, help=words)
-    words = f"of the principal angles (default {ANGLE_RANK}, with --fast the rank){cut}"
-    parser.add_argument("--angle-rank", type=int, help=words)
-    shares = (("--density", defaults.density, "of the principal mask"),
-              ("--low-density", defaults.low_density, "of the low-magnitude mask"))  # fmt: skip
-    for flag, value, words in shares:
-        parser.add_argument(flag, type=float, default=value, help=f"{words} (default {value})")
-    mode = parser.add_mutually_exclusive_group()
-    mode.add_argument(
-        "--exact", action="store_true", help="the default: float64 SVD of every whole matrix"
-    )
-    mode.add_argument(
-        "--fast", action="store_true", help="from Gram matrices, with the error of each number"
-    )
-
-
-def run(options: argparse.Namespace) -> int:
+def run(options: Namespace) -> int:
     """Compare, write and return the exit code."""
     angle_rank = options.angle_rank
     if angle_rank is None:

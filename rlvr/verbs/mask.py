@@ -1,13 +1,9 @@
-"""``rlvr mask build``, ``rlvr mask show`` and ``rlvr mask calibrate``: masks without training.
+"""``rlvr mask build|show|calibrate``: masks without training."""
 
-A recipe takes a mask file by ``mask: {builder: file, path: M.safetensors}``. The word
-``plugins=[my_module]`` brings a builder of one's own, as in a recipe.
-"""
-
-import argparse
 import csv
 import dataclasses
 import io
+from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,43 +32,8 @@ from rlvr.registry import pop_plugins
 from rlvr.schema import RecipeError
 from rlvr.targets import resolve_targets
 
-FIND = """Sweeps the rank of the principal part of the safe mask and prints the mask's density over
-all target matrices, from exact decompositions; the rank nearest to the target is the answer. Each
-pass over the model decomposes each matrix once, however many ranks it looks at: first 1, 2, 4, ...
-up to the smallest dimension of all matrices, then the ranks between which the target lies."""
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    verbs = parser.add_subparsers(dest="mask_verb", required=True, metavar="build|show|calibrate")
-    build = verbs.add_parser("build", help="base weights into a mask file")
-    build.add_argument("model", help="hub id or folder of safetensors")
-    build.add_argument("--builder", required=True, help="such as safe; its options as key=value")
-    build.add_argument("--out", required=True, type=Path, help="the mask file to write")
-    build.add_argument("--targets", nargs="+", default=["linear"], help="patterns of matrices")
-    build.add_argument(
-        "--measure-svd", action="store_true", help="record the overlap with the exact SVD's mask"
-    )
-    build.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="option of the builder, or plugins=[my_module]",
-    )
-    show = verbs.add_parser("show", help="densities, provenance and fingerprint of a mask file")
-    show.add_argument("file", type=Path)
-    find = verbs.add_parser(
-        "calibrate", help="the rank at which the safe mask has a given density", description=FIND
-    )
-    find.add_argument("model", help="hub id or folder of safetensors")
-    find.add_argument("--builder", choices=["safe"], default="safe", help="whose density varies")
-    find.add_argument("--target", type=float, default=0.7402, help="density; default: the paper's")
-    find.add_argument("--principal-density", type=float, default=0.5)
-    find.add_argument("--low-density", type=float, default=0.5)
-    find.add_argument("--targets", nargs="+", default=["linear"], help="patterns of matrices")
-    find.add_argument("--out", type=Path, help="write the table, as .csv or .json")
-
-
-def run(options: argparse.Namespace) -> int:
+def run(options: Namespace) -> int:
     if options.mask_verb == "show":
         print(describe(Mask.load(options.file)))
         return 0
@@ -148,7 +109,7 @@ def describe(mask: Mask) -> str:
     return "\n".join([*lines, f"fingerprint: {mask.fingerprint()}"])
 
 
-def run_calibrate(options: argparse.Namespace) -> int:
+def run_calibrate(options: Namespace) -> int:
     """Find a rank, print the table and write it."""
     if options.out is not None:
         _require_free(options.out)

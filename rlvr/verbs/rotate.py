@@ -1,17 +1,10 @@
-"""``rlvr rotate MODEL OUT --layers 20 25 --permute 20``: other weights, the same policy.
+"""``rlvr rotate``: the rotated checkpoint, and the gaps of its logits."""
 
-Rotates the value space of the attention heads in ``--layers`` and reorders the heads in
-``--permute`` (random, by ``--seed``), checks in float64 that the logits did not change, and writes
-a checkpoint in the dtypes of MODEL, or in ``--dtype``. Rounding the rotated weights to bf16 changes
-logits as any rounding does; that gap is printed and written to ``rotation.json``. Compare runs with
-the rotated weights as their base.
-"""
-
-import argparse
 import json
 import os
 import shutil
 import tempfile
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -39,16 +32,7 @@ _LENGTH, _PROMPTS = 32, 4
 _DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="hub id or checkpoint folder")
-    parser.add_argument("out", nargs="?", help="folder to write")
-    parser.add_argument("--layers", nargs="+", default=[], metavar="N", help="blocks to rotate")
-    parser.add_argument("--permute", nargs="+", default=[], metavar="N", help="heads to reorder")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--dtype", choices=_DTYPES, help="default: as MODEL stores each tensor")
-
-
-def run(options: argparse.Namespace) -> int:
+def run(options: Namespace) -> int:
     """Rotate, check, write and return the exit code."""
     runtime.prepare_environment()
     words = {"--layers": list(options.layers), "--permute": list(options.permute)}

@@ -1,42 +1,33 @@
-"""``rlvr study STUDY``: a base recipe, arms, seeds and one swept field into runs and a report.
+"""``rlvr study``: the runs of a study, its tables and its report."""
 
-Each run is a process of its own, through accelerate where the study names a launch file, several
-at once where there are GPUs or cores for them. A finished run is kept, an interrupted one resumed,
-and a failed one reported without stopping the others. Writes ``report.html``, ``table.md``,
-``summary.csv`` (one row an arm), ``runs.csv`` (one row a run) and the figures.
-"""
-
-import argparse
-import os
 import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rlvr import runtime
 from rlvr.config import resolve_recipe
 from rlvr.files import write_bytes
-from rlvr.run_dir import locked
+from rlvr.locks import locked
 from rlvr.schema import RecipeError
-from rlvr.studies import launching
-from rlvr.studies.progress import describe
+from rlvr.studies.launch_file import as_launched
 from rlvr.studies.spec import Study, load_study
+from rlvr.training.names import check_names
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("study", help="YAML study: base, arms, and what else a study may state")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
-    parser.add_argument("--jobs", type=int, help="runs at once (default: as GPUs or cores allow)")
-    mode = parser.add_mutually_exclusive_group()
-    mode.add_argument(
-        "--dry-run", action="store_true", help="write the recipes, list the runs and what is left"
-    )
-    mode.add_argument("--report-only", action="store_true", help="train nothing; tables, figures")
-
-
-def run(options: argparse.Namespace) -> int:
+def run(options: Namespace) -> int:
     """Run or report a study and return the exit code: 1 where a run failed."""
     if options.jobs is not None and options.jobs < 1:
         raise RecipeError(f"--jobs: at least one run at a time, got {options.jobs}")
     study = load_study(Path(options.study), options.overrides)
+    for arm in study.arms:
+        with naming(arm):
+            check_names(resolve_recipe(study.runs_of(arm, study.values[0])[0].recipe, ""))
+    # These import torch: only once the study reads well.
+    from rlvr.studies import launching
+    from rlvr.studies.progress import describe
+
     if options.report_only:
         runtime.say(report(study))
         return 0
@@ -62,22 +53,23 @@ def check_arms(study: Study) -> None:
     Raises:
         RecipeError: with the name of the arm.
     """
-    from rlvr.training.plan import check_recipe  # imports trl
+    with runtime.importing(), as_launched(study.launch):
+        runtime.prepare_environment()
+        from rlvr.training.plan import check_recipe  # imports trl
 
-    before = os.environ.get("WORLD_SIZE")
-    os.environ["WORLD_SIZE"] = str(launching.processes_per_run(study))
-    try:
         for arm in study.arms:
             for value in study.values:
-                first = study.runs_of(arm, value)[0]
-                try:
-                    check_recipe(resolve_recipe(first.recipe, ""))
-                except RecipeError as error:
-                    raise RecipeError(f"arm {arm!r}: {error}") from error
-    finally:
-        os.environ.pop("WORLD_SIZE")
-        if before is not None:
-            os.environ["WORLD_SIZE"] = before
+                with naming(arm):
+                    check_recipe(resolve_recipe(study.runs_of(arm, value)[0].recipe, ""))
+
+
+@contextmanager
+def naming(arm: str) -> Iterator[None]:
+    """Put the name of the arm before the message of whatever the body refuses."""
+    try:
+        yield
+    except RecipeError as error:
+        raise RecipeError(f"arm {arm!r}: {error}") from error
 
 
 def report(study: Study) -> str:

@@ -1,11 +1,7 @@
-"""``rlvr verify CASES.jsonl --out SCORED.jsonl``: the math verifier on rows {gold, response}.
+"""``rlvr verify``: a file of rows, judged by the math verifier, and the table of disagreements."""
 
-Each row comes back with ``reward``, ``status``, ``extracted`` (the answer found) and ``detail``.
-Where rows carry ``label`` (is the response right?), a table by ``tag`` counts the disagreements.
-"""
-
-import argparse
 import json
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -23,21 +19,7 @@ CHUNK = 2_000  # rows judged between two moves of the progress bar
 Row = dict[str, Any]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("cases", type=Path, help="JSONL with the keys gold and response")
-    parser.add_argument("--out", type=Path, required=True, help="JSONL to write")
-    parser.add_argument(
-        "--extract",
-        choices=("auto", "boxed"),
-        default="auto",
-        help="auto: without a box an announced answer will do (default); boxed: no box, no reward",
-    )
-    parser.add_argument(
-        "--deadline", type=float, default=2.0, metavar="S", help="wall time of one row (default 2)"
-    )
-
-
-def run(options: argparse.Namespace) -> int:
+def run(options: Namespace) -> int:
     if options.deadline <= 0:
         raise RecipeError(f"--deadline: {options.deadline:g} is no time; give seconds above 0")
     if not options.cases.is_file():
