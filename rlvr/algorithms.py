@@ -104,5 +104,5 @@ def describe_algorithm(section: AlgorithmSection, trainer: dict[str, Any]) -> st
     return f"algorithm  {section.name}: {', '.join(parts)}"
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

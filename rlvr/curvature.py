@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from rlvr import runtime
 from rlvr.config import ModelSection
@@ -55,14 +56,14 @@ class Prompts:
         """Index of the prompt of each completion."""
         return [i for i, group in enumerate(self.completions) for _ in group]
 
-    def examples(self, policy: Any) -> Iterator[Example]:
+    def examples(self, policy: PreTrainedModel) -> Iterator[Example]:
         """Yield each completion with its logits as a function of weights, by parameter name."""
         for head, group in zip(self.heads, self.completions, strict=True):
             for tokens in group:
                 yield _example(policy, head, tokens)
 
 
-def _example(policy: Any, head: list[int], tokens: list[int]) -> Example:
+def _example(policy: PreTrainedModel, head: list[int], tokens: list[int]) -> Example:
     # One completion at a time: squared gradients of a batch would mix its completions.
     ids = torch.tensor([head + tokens], device=next(policy.parameters()).device)
     span = slice(len(head) - 1, len(head) + len(tokens) - 1)  # each predicts the token after it
@@ -74,7 +75,7 @@ def _example(policy: Any, head: list[int], tokens: list[int]) -> Example:
     return Example(logits, ids[0, len(head) :])
 
 
-def load(section: ModelSection, like: Any = None) -> Any:
+def load(section: ModelSection, like: PreTrainedModel | None = None) -> PreTrainedModel:
     """Load a policy in float32 for derivatives, on the default device.
 
     Raises:
@@ -89,7 +90,7 @@ def load(section: ModelSection, like: Any = None) -> Any:
     return policy
 
 
-def _require_same(base: Any, tuned: Any, path: str) -> None:
+def _require_same(base: PreTrainedModel, tuned: PreTrainedModel, path: str) -> None:
     shapes = [{n: list(p.shape) for n, p in m.named_parameters()} for m in (base, tuned)]
     for name in sorted(shapes[0].keys() | shapes[1].keys()):
         own, other = (of.get(name, "missing") for of in shapes)
@@ -102,7 +103,7 @@ def _require_same(base: Any, tuned: Any, path: str) -> None:
 
 def draw_prompts(
     section: ModelSection,
-    policy: Any,
+    policy: PreTrainedModel,
     data: dict[str, Any],
     *,
     template_kwargs: dict[str, Any] | None = None,
@@ -150,7 +151,7 @@ class Curvature:
 
 
 def measure_curvature(
-    policy: Any,
+    policy: PreTrainedModel,
     prompts: Prompts,
     names: Sequence[str],
     settings: Settings,
@@ -200,7 +201,7 @@ def measure_curvature(
 
 
 def _table(
-    policy: Any, prompts: Prompts, weights: Weights, cells: Mapping[str, Tensor]
+    policy: PreTrainedModel, prompts: Prompts, weights: Weights, cells: Mapping[str, Tensor]
 ) -> cv.Table:
     names, owners = list(weights), prompts.owners
     place = {name: index for index, name in enumerate(names)}
@@ -263,7 +264,7 @@ def _lanczos(
 
 
 def measure_length(
-    policy: Any, tuned: Any, prompts: Prompts, cells: Mapping[str, Tensor]
+    policy: PreTrainedModel, tuned: PreTrainedModel, prompts: Prompts, cells: Mapping[str, Tensor]
 ) -> dict[str, Any]:
     """Return the Fisher length of the update of all parameters, its shares, and the exact KL."""
     after = dict(tuned.named_parameters())

@@ -10,7 +10,7 @@ would still move it and is refused.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, distributed, nn
@@ -24,10 +24,14 @@ from rlvr.masks.bits import unpack_bits
 from rlvr.precision import precision_of
 from rlvr.schema import RecipeError
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import TrainingArguments
+
 FSDP2 = "FSDP2"
 
 
-def engine_name(args: Any) -> str:
+def engine_name(args: "TrainingArguments") -> str:
     """Return the engine that the launcher asked for; ``require_engine`` makes it true."""
     if args.deepspeed_plugin is not None:
         return f"DeepSpeed ZeRO-{args.deepspeed_plugin.zero_stage}"
@@ -36,7 +40,7 @@ def engine_name(args: Any) -> str:
     return "DDP" if args.world_size > 1 else "one process"
 
 
-def require_engine(accelerator: Any) -> None:
+def require_engine(accelerator: "Accelerator") -> None:
     """Raise where accelerate runs another engine than its launch file names.
 
     It runs FSDP on accelerators alone, and plain DDP in its place without a word.
@@ -142,7 +146,7 @@ def load_shards(model: nn.Module, weights: Iterable[tuple[str, Tensor]]) -> None
 
 
 @contextmanager
-def loading_whole(args: Any) -> Iterator[torch.device | None]:
+def loading_whole(args: "TrainingArguments") -> Iterator[torch.device | None]:
     """Load every matrix whole in the body, on the device that is yielded.
 
     Masks and base values need whole matrices. Under ZeRO-3 transformers would scatter the weights
@@ -166,7 +170,7 @@ def loading_whole(args: Any) -> Iterator[torch.device | None]:
         integration.set_hf_deepspeed_config(args.deepspeed_plugin.dschf)
 
 
-def forget_engine(args: Any) -> None:
+def forget_engine(args: "TrainingArguments") -> None:
     """Load models whole from here on: transformers would scatter each one as ZeRO-3 did the first.
 
     After training only the main process loads any, and there is no group to scatter among.
@@ -177,7 +181,7 @@ def forget_engine(args: Any) -> None:
         integration.unset_hf_deepspeed_config()
 
 
-def require_exact_base(args: Any, weights: Iterable[tuple[str, Tensor]]) -> None:
+def require_exact_base(args: "TrainingArguments", weights: Iterable[tuple[str, Tensor]]) -> None:
     """Refuse a base that DeepSpeed would round when it makes its own half-precision weights.
 
     Its float32 masters start from the rounded values, so every entry would seem to have moved.

@@ -10,7 +10,7 @@ a user of the checkpoint has the base's defaults back.
 import json
 from typing import Any
 
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PretrainedConfig
 
 from rlvr.checkpoints.folders import model_file
 from rlvr.config import ModelSection
@@ -59,7 +59,7 @@ def put_aside(section: ModelSection) -> dict[str, Any]:
     return {k: v for k, v in settings.items() if k not in KEPT and k not in _SILENT}
 
 
-def plain_generation(section: ModelSection, config: Any) -> GenerationConfig:
+def plain_generation(section: ModelSection, config: PretrainedConfig) -> GenerationConfig:
     """Return the settings in ``KEPT``, a token id that the file lacks from the model's ``config``.
 
     Every end token of the base stays: ``eos_token_id`` is a list, or ``None`` where there is none.
@@ -71,7 +71,7 @@ def plain_generation(section: ModelSection, config: Any) -> GenerationConfig:
     return GenerationConfig(**values, use_cache=settings.get("use_cache"))
 
 
-def _as_list(value: Any) -> list[Any]:
+def _as_list(value: object) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]

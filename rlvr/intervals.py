@@ -7,7 +7,6 @@ no width; shares then get a bound that depends on n, so that 0 of n is never cer
 
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -119,7 +118,7 @@ def bootstrap_ratio(
     return Estimate(float(x.sum() / w.sum()), float(low), float(high), x.size)
 
 
-def _vector(values: Any) -> Floats:
+def _vector(values: ArrayLike) -> Floats:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not array.size:
         raise ValueError(f"expected a vector with one value per problem, got shape {array.shape}")

@@ -59,7 +59,7 @@ PositiveShare = Annotated[float, Bounds(0, 1, above=True)]
 NonNegative = Annotated[float, Bounds(0)]
 
 
-def refuse_not_finite(value: Any, where: str) -> None:
+def refuse_not_finite(value: object, where: str) -> None:
     """Raise where a number inside a recipe's mapping is NaN or infinite."""
     if isinstance(value, float) and not math.isfinite(value):
         raise RecipeError(f"{where}: {value} is not a finite number")
@@ -80,7 +80,7 @@ def unknown_key(key: str, allowed: Iterable[str], where: str) -> RecipeError:
     return RecipeError(f"{where}: unknown {key!r}; {hint}")
 
 
-def _type_name(annotation: Any) -> str:
+def _type_name(annotation: object) -> str:
     if get_origin(annotation) is Literal:
         return " or ".join(map(repr, get_args(annotation)))
     if get_origin(annotation) in (Union, types.UnionType):

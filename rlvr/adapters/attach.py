@@ -133,7 +133,7 @@ def start_of(method: Method, matrix: Matrix, seed: int) -> tuple[Tensor, Tensor,
     return first, second, start_row(matrix, first, second, scaling_of(method.config))
 
 
-def _maker(method: Method, weights: Mapping[str, Tensor], wrapped: Any, seed: int) -> Make:
+def _maker(method: Method, weights: Mapping[str, Tensor], wrapped: PeftModel, seed: int) -> Make:
     """Return a function that computes the initial tensors and, of factors, their report."""
 
     def from_peft() -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
@@ -199,7 +199,7 @@ def _stored(
 
 
 @torch.no_grad()
-def _fill(wrapped: Any, method: Method, tensors: dict[str, Tensor]) -> None:
+def _fill(wrapped: PeftModel, method: Method, tensors: dict[str, Tensor]) -> None:
     """Write the initial tensors into the adapter, and into the frozen start if it needs one."""
     if method.factors is None:
         parameters = dict(wrapped.named_parameters())
@@ -233,7 +233,7 @@ def _set_magnitude(layer: Any) -> None:
     magnitude.weight.data = torch.linalg.norm(layer.get_base_layer().weight.float(), dim=1)
 
 
-def _trained(wrapped: Any) -> dict[str, int]:
+def _trained(wrapped: PeftModel) -> dict[str, int]:
     return {
         name: sum(p.numel() for p in layer.parameters() if p.requires_grad)
         for name, layer in tuner_layers(wrapped).items()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -53,7 +53,7 @@ def save_adapter(adapter: Adapter, folder: Path) -> None:
         _save_lora(model, state, folder / LORA)
 
 
-def _save_lora(model: Any, state: dict[str, Tensor], folder: Path) -> None:
+def _save_lora(model: PeftModel, state: dict[str, Tensor], folder: Path) -> None:
     tensors, scaling, rank = {}, 1.0, 0
     for name, layer in tuner_layers(model).items():
         path = f"base_model.model.{name}"

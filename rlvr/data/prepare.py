@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlvr.config import pop_name
 from rlvr.data.filters import (
@@ -19,6 +19,9 @@ from rlvr.data.prompts import Message, check_template, generation_prompt, render
 from rlvr.data.rows import Loaded, Row, plain_columns, rows_of_plugin
 from rlvr.registry import dataset, place
 from rlvr.schema import RecipeError, check_options
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Unparsable = Callable[[list[Row]], list[bool]]
 SHOWN = 5  # ids of an error
@@ -136,7 +139,7 @@ def load_prepared(
     spec: DataSpec,
     where: str,
     *,
-    tokenizer: Any = None,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
     unparsable: Unparsable | None = None,
 ) -> Loaded:
     """Return the rows of ``spec`` in a deterministic order, and the ids of those it dropped.
@@ -204,7 +207,9 @@ def _benchmarks(specs: list[dict[str, Any]], where: str) -> dict[str, list[str]]
     return found
 
 
-def _keep_short(loaded: Loaded, spec: DataSpec, tokenizer: Any, where: str) -> None:
+def _keep_short(
+    loaded: Loaded, spec: DataSpec, tokenizer: "PreTrainedTokenizerBase | None", where: str
+) -> None:
     if tokenizer is None:
         raise RecipeError(f"{where}.max_prompt_tokens: needs a policy, whose tokenizer counts")
     most = spec.shared["max_prompt_tokens"]

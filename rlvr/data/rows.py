@@ -146,7 +146,7 @@ def _to_row(record: Mapping[str, Any], reading: Reading, source: str, where: str
     return Row(**{**schema, **rest, **found, **schema})
 
 
-def problem_text(value: Any) -> str:
+def problem_text(value: object) -> str:
     """Return a problem, which may come as chat messages with one user's turn.
 
     Raises:
@@ -229,7 +229,7 @@ def plain_columns(rows: list[Row], names: Iterable[str]) -> list[Row]:
     return [Row(**{**more, **schema}) for more, schema in zip(kept, plain, strict=True)]
 
 
-def _shape(value: Any) -> str:
+def _shape(value: object) -> str:
     """Name what Arrow must not mix."""
     if isinstance(value, list):
         shapes = {_shape(item) for item in value}

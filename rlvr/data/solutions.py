@@ -7,13 +7,16 @@ the prompt), and one end token. Nothing is cut: a row that cannot be learnt whol
 
 import re
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from rlvr.data.filters import keep_where
 from rlvr.data.prepare import DataSpec
 from rlvr.data.prompts import generation_prompt
 from rlvr.data.rows import Loaded, Row
 from rlvr.schema import RecipeError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SOLUTION = "solution"  # the column
 IGNORED = -100  # the label of a token without a loss, as torch and TRL have it
@@ -28,7 +31,11 @@ class Demonstration(TypedDict):
 
 
 def demonstrations(
-    loaded: Loaded, spec: DataSpec, tokenizer: Any, max_length: int | None, where: str
+    loaded: Loaded,
+    spec: DataSpec,
+    tokenizer: Any,
+    max_length: int | None,
+    where: str,
 ) -> list[Demonstration]:
     """Return the rows as token ids; those without a usable solution are dropped from ``loaded``.
 
@@ -84,7 +91,7 @@ def _join(prompt: list[int], completion: list[int]) -> Demonstration:
     return {"input_ids": prompt + completion, "labels": [IGNORED] * len(prompt) + completion}
 
 
-def _token_ids(tokenizer: Any, texts: dict[str, str]) -> dict[str, list[int]]:
+def _token_ids(tokenizer: "PreTrainedTokenizerBase", texts: dict[str, str]) -> dict[str, list[int]]:
     """Return the ids of each text; special tokens are those that stand in it."""
     if not texts:
         return {}
@@ -92,7 +99,7 @@ def _token_ids(tokenizer: Any, texts: dict[str, str]) -> dict[str, list[int]]:
     return dict(zip(texts, found, strict=True))
 
 
-def _completion(prompt: str, solution: Any, prefill: str | None, end: str) -> str:
+def _completion(prompt: str, solution: object, prefill: str | None, end: str) -> str:
     """Return what the policy should write after ``prompt``; empty where there is nothing."""
     if not isinstance(solution, str):
         return ""

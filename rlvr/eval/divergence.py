@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Float64
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from rlvr.eval.sampling import Completion, Message, evaluation_mode, prompt_token_ids
@@ -78,7 +78,7 @@ def _batches(rows: Rows, order: list[int], batch_size: int, vocab_size: int) -> 
 @torch.no_grad()
 def token_kl(
     policy: Any,
-    base: Any,
+    base: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[Message]],
     completions: Sequence[Sequence[Completion]],
@@ -121,7 +121,7 @@ def token_kl(
     return KLEstimate(estimate.mean, estimate.low, estimate.high, estimate.n, sum(counts))
 
 
-def _logits(model: Any, rows: Rows, batch: list[int]) -> Tensor:
+def _logits(model: nn.Module, rows: Rows, batch: list[int]) -> Tensor:
     """Return the logits of the rows in ``batch``, padded on the right."""
     device = next(model.parameters()).device
     width = max(len(rows[index]) for index in batch)

@@ -7,13 +7,13 @@ is also counted by itself, so that a failing verifier cannot raise a rate.
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlvr import runtime
 from rlvr.config import EvalSettings
@@ -112,7 +112,7 @@ class EvalResult:
         }
 
 
-def _mean(values: Any) -> float:
+def _mean(values: Iterable[float]) -> float:
     values = list(values)
     return float(sum(values) / len(values))
 
@@ -174,7 +174,7 @@ def _judge(
 
 
 def evaluate(
-    policy: Any,
+    policy: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[Mapping[str, Any]],
     *,

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Message = dict[str, str]
 
@@ -86,7 +86,7 @@ def prompt_token_ids(
     return [list(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
 
-def end_token_ids(policy: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def end_token_ids(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return every token id that ends a completion, of the policy and of the tokenizer."""
     configured = policy.generation_config.eos_token_id
     tokens: list[Any] = configured if isinstance(configured, list) else [configured]

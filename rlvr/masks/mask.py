@@ -183,7 +183,7 @@ def check_built_from(spec: MaskSpec, base_weights: str, where: str = "mask") -> 
 def _build(spec: MaskSpec, weight: Tensor, name: str) -> Tensor:
     """Return the bool mask of one weight, its nested masks first."""
 
-    def built(value: Any) -> Any:
+    def built(value: object) -> Any:
         if isinstance(value, MaskSpec):
             return _build(value, weight, name)
         return [built(item) for item in value] if isinstance(value, list) else value

@@ -36,7 +36,7 @@ class MaskSpec:
                         yield item, f"{where}.{key}[{index}]"
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if isinstance(value, MaskSpec):
         return value.to_dict()
     return [_plain(item) for item in value] if isinstance(value, list) else value

@@ -59,7 +59,7 @@ def _check(options: dict[str, Any], where: str) -> None:
             raise RecipeError(f"{where}.all_rows: {problem['detail']}")
 
 
-def _verdict(reply: Any) -> Verdict:
+def _verdict(reply: dict[str, Any]) -> Verdict:
     if isinstance(reply, Overrun):
         return Verdict("timeout", detail="validation passed the deadline")
     if isinstance(reply, Crash):

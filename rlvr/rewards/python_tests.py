@@ -61,7 +61,9 @@ def _check(options: dict[str, Any], where: str) -> None:
     require(options["sandbox"], where)
 
 
-def _judge(completion: str, tests: Any, limits: Limits, mode: Mode, require_think: bool) -> Verdict:
+def _judge(
+    completion: str, tests: object, limits: Limits, mode: Mode, require_think: bool
+) -> Verdict:
     try:
         parsed = parse_tests(tests)
     except (ValueError, TypeError, KeyError, SyntaxError, RecursionError) as error:
@@ -85,7 +87,7 @@ def find_program(text: str) -> str | None:
     return fitting[-1] if fitting and fitting[-1].strip() else None
 
 
-def parse_tests(tests: Any) -> Tests:
+def parse_tests(tests: object) -> Tests:
     """Return a row's tests; ValueError where there are none or one has another form."""
     if isinstance(tests, str):
         try:

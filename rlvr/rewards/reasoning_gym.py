@@ -58,7 +58,7 @@ def _check(options: dict[str, Any], where: str) -> None:
         raise RecipeError(f"{where}.threshold: must be in (0, 1], got {options['threshold']}")
 
 
-def _verdict(answer: str, reply: Any, threshold: float) -> Verdict:
+def _verdict(answer: str, reply: dict[str, Any], threshold: float) -> Verdict:
     shown = answer[:1000]
     if isinstance(reply, Overrun):
         return Verdict("timeout", answer=shown, detail="the scorer passed the deadline")

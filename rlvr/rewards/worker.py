@@ -19,7 +19,7 @@ _PR_SET_PDEATHSIG = 1
 MEGABYTE = 1 << 20
 
 
-def send(stream: IO[bytes], message: Any) -> None:
+def send(stream: IO[bytes], message: object) -> None:
     content = json.dumps(message).encode()
     stream.write(struct.pack("!I", len(content)) + content)
     stream.flush()

@@ -74,5 +74,5 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_bytes(path, buffer.getvalue().encode())
 
 
-def _is_empty(value: Any) -> bool:
+def _is_empty(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))

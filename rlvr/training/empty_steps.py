@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlvr.training.generations import ResumesGenerations
 
@@ -16,7 +16,7 @@ from rlvr.training.generations import ResumesGenerations
 PER_COMPLETION = ("grpo", "dr_grpo", "sapo", "luspo")
 
 
-def is_scored(inputs: Any) -> bool:
+def is_scored(inputs: object) -> bool:
     """Whether a batch has been generated and scored: a step prepares it once and passes it on."""
     return isinstance(inputs, dict) and "advantages" in inputs
 
@@ -28,7 +28,12 @@ class EmptySteps(ResumesGenerations):
     _has_gradient = False
     _is_skipped = False
 
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
         """Train on one slice of a generation, or do nothing at all where its batch is empty.
 
         Without a backward pass no parameter has a gradient, and optimizers leave such ones alone:
@@ -52,14 +57,14 @@ class EmptySteps(ResumesGenerations):
             self._current_train_step_time = 0.0
         return torch.zeros((), device=self.args.device)
 
-    def _prepare_inputs(self, inputs: Any) -> Any:
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> Any:
         return inputs if is_scored(inputs) else super()._prepare_inputs(inputs)
 
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Any:
         # DeepSpeed would return the norm of the step before.
         return 0.0 if self._is_skipped else super()._get_grad_norm(model, grad_norm)
 
-    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+    def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         loss = super()._compute_loss(model, inputs)
         share = inputs.get("kept_share")
         if share is None or self.loss_type not in PER_COMPLETION:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Trainer
 
 from rlvr import runtime
@@ -31,12 +31,14 @@ class FiniteSteps(Trainer):
     state: Any
     _losses: Tensor | None = None  # of the batches of this step, summed
 
-    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Tensor:
         loss = super().training_step(model, inputs, *args, **kwargs)
         self._losses = loss if self._losses is None else self._losses + loss
         return loss
 
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm)
         loss, self._losses = self._losses, None
         values = {} if loss is None else {"loss": float(loss)}

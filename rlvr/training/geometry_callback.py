@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rlvr import runtime
 from rlvr.adapters import policy_weights
@@ -33,11 +33,15 @@ class GeometryCallback(TrainerCallback):
         self.previous = self.base
         self.metrics: dict[str, float] = {}
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if state.global_step:
             self.previous = self._read(kwargs["model"])
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if state.global_step % self.every:
             return
         now = self._read(kwargs["model"])
@@ -49,7 +53,12 @@ class GeometryCallback(TrainerCallback):
         self.previous = now
 
     def on_log(
-        self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict | None = None,
+        **kwargs: object,
     ) -> None:
         if logs is not None and "grad_norm" in logs:
             logs.update(self.metrics)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel, Trainer
 
 from rlvr import runtime
@@ -133,7 +134,9 @@ class ExactResume(Trainer):
             scheduler: Any = self.lr_scheduler
             torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
         checkpoint = Path(resume_from_checkpoint)
         if self.adapter is not None:
             return load_adapter(self.adapter, checkpoint)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor, nn
 from transformers import PrinterCallback
 
 from rlvr import runtime
@@ -113,7 +114,7 @@ class Seam(FiniteSteps, ExactResume):
             self._keep_base()
         return super().create_scheduler(*args, **kwargs)
 
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.mask is None or self.optimizer is not None:
             fresh, optimizer = self.optimizer is None, super().create_optimizer(model)
             if self.adapter is not None and fresh:
@@ -142,12 +143,12 @@ class Seam(FiniteSteps, ExactResume):
         )
         return self.optimizer
 
-    def _clip_grad_norm(self, model: Any) -> Any:
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
         if self.masked is not None and self.precision.free_gradients:
             return self.masked.clip_grad_norm_(model.parameters(), self.args.max_grad_norm)
         return super()._clip_grad_norm(model)
 
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Any:
         if grad_norm is None and self.masked is not None and self.precision.free_gradients:
             grad_norm = self.masked.clip_grad_norm_(model.parameters(), float("inf"))
         return super()._get_grad_norm(model, grad_norm)
@@ -172,7 +173,7 @@ class Seam(FiniteSteps, ExactResume):
         if scored is not None and runtime.is_main():
             scored.save(folder / TRAINED_LOGPS)
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         step = self.state.global_step
         self.require_finite_weights()
         self.guard.check(step)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
 
 from rlvr import __version__, runtime
 from rlvr.adapters import Adapter, attach_adapter, base_weights, describe
@@ -152,7 +152,7 @@ def build_trainer(
 
 
 def _load_rows(
-    plan: Plan, data: DataSpec, tokenizer: Any, args: Any
+    plan: Plan, data: DataSpec, tokenizer: PreTrainedTokenizerBase, args: Any
 ) -> tuple[Loaded, dict[str, Any]]:
     """Return the rows, and what the trainer of the plan's algorithm takes of them."""
     loaded = load_prepared(
@@ -212,7 +212,7 @@ def _make_mask(
 
 
 def _make_trainable(
-    plan: Plan, policy: PreTrainedModel, base_hash: str, run_dir: Path, args: Any
+    plan: Plan, policy: PreTrainedModel, base_hash: str, run_dir: Path, args: TrainingArguments
 ) -> Adapter | None:
     """Let what the recipe asks for receive gradients; return the adapter, if that is one."""
     recipe = plan.recipe
@@ -247,7 +247,7 @@ def _compare_base(adapter: Adapter, run_dir: Path) -> None:
         raise RunError("the base weights changed during the run; its adapter cannot be used")
 
 
-def _precision(plan: Plan, args: Any) -> Precision:
+def _precision(plan: Plan, args: TrainingArguments) -> Precision:
     return precision_of(args, getattr(torch, plan.recipe.model.dtype))
 
 
@@ -260,7 +260,7 @@ def _weights(plan: Plan) -> str:
     return f"{dtype}, {updates[plan.recipe.optimizer.bf16_update]}"
 
 
-def _provenance(args: Any, adapter: Adapter | None) -> dict[str, Any]:
+def _provenance(args: TrainingArguments, adapter: Adapter | None) -> dict[str, Any]:
     return {
         "rlvr": __version__,
         "git_commit": runtime.git_commit(),

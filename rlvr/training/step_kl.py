@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Float64, Num
 from torch import Tensor
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 CLIPPED_LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo")
 
@@ -82,7 +82,13 @@ class StepKL(TrainerCallback):
     def _logps(self, inputs: dict[str, Any]) -> Tensor:
         return self.trainer._completion_logps(inputs, reference=False)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
         if not self.seen:
             return
         low = args.epsilon

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer
 
 from rlvr.eval.divergence import kl_per_position
@@ -40,10 +41,10 @@ class SupervisedTrainer(Seam, SFTTrainer):
         self,
         setup: Setup,
         *,
-        model: Any,
+        model: nn.Module,
         args: Any,
         examples: list[Any],
-        tokenizer: Any,
+        tokenizer: PreTrainedTokenizerBase,
         callbacks: list[Any],
     ) -> None:
         self.step_seconds = 0.0
@@ -68,7 +69,7 @@ class SupervisedTrainer(Seam, SFTTrainer):
         self.kl_sum, self.kl_tokens = state["kl"]
 
     def training_step(
-        self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any
+        self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Tensor:
         start = time.perf_counter()
         inputs = self._prepare_inputs(inputs)

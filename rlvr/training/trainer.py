@@ -23,7 +23,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 from trl import GRPOConfig
 
 from rlvr import runtime
@@ -62,7 +63,7 @@ class RLVRTrainer(Seam, DynamicSampling):
         args: GRPOConfig,
         rows: list[Row],
         rewards: list[RewardCall],
-        tokenizer: Any,
+        tokenizer: PreTrainedTokenizerBase,
         algorithm: AlgorithmSection | None,
         callbacks: list[Any],
     ) -> None:
@@ -129,7 +130,9 @@ class RLVRTrainer(Seam, DynamicSampling):
                 raise
             raise self.non_finite("the policy's probabilities are NaN or infinite") from error
 
-    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+    def _get_per_token_logps_and_entropies(
+        self, model: nn.Module, *args: Any, **kwargs: Any
+    ) -> Any:
         if torch.is_grad_enabled():
             return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
         with undisturbed(model):

@@ -4,7 +4,7 @@ import json
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlvr import runtime
 from rlvr.config import ModelSection, apply_overrides, load_recipe
@@ -21,6 +21,9 @@ from rlvr.registry import import_plugins, pop_plugins
 from rlvr.rewards import RewardCall, check_columns, parse_reward, parse_rewards
 from rlvr.rewards.gold import gold_verdicts, is_verifier, unparsable_golds
 from rlvr.schema import RecipeError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SHOWN_IDS, SHOWN_PROMPTS = 20, 3
 
@@ -69,7 +72,7 @@ def _report(
     data: DataSpec,
     where: str,
     calls: list[RewardCall],
-    tokenizer: Any,
+    tokenizer: "PreTrainedTokenizerBase | None",
     options: Namespace,
 ) -> int:
     loaded = load_prepared(

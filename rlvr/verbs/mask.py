@@ -84,7 +84,7 @@ def measure_svd(mask: Mask, section: ModelSection) -> dict[str, float]:
     return {"min": min(overlaps), "mean": sum(overlaps) / len(overlaps)}
 
 
-def _with_exact(spec: Any) -> Any:
+def _with_exact(spec: object) -> Any:
     """Return a spec's dict with every SVD in it exact."""
     if isinstance(spec, list):
         return [_with_exact(item) for item in spec]

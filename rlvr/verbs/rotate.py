@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from rlvr import runtime
 from rlvr.checkpoints.companions import companions
@@ -124,7 +125,7 @@ def _tokens(vocabulary: int) -> Tensor:
 
 
 @torch.no_grad()
-def _logits(model: Any, tokens: Tensor) -> Tensor:
+def _logits(model: PreTrainedModel, tokens: Tensor) -> Tensor:
     with _norms_in_float64(model):
         return model.eval()(input_ids=tokens.to(model.device)).logits.double().cpu()
 
@@ -151,7 +152,7 @@ def _gap(first: Tensor, second: Tensor) -> float:
 
 
 def _change(
-    model: Any, layers: list[int] | None, permuted: list[int] | None, seed: int
+    model: PreTrainedModel, layers: list[int] | None, permuted: list[int] | None, seed: int
 ) -> list[str]:
     """Rotate and permute in place; return the names of the parameters that may have changed."""
     attention = attention_layers(model)

@@ -22,7 +22,7 @@ from typing import Any
 MAX_REPLY = 8 << 20  # bytes of one message
 
 
-def encode(value: Any, keep: Any) -> Any:
+def encode(value: object, keep: Any) -> Any:
     """Return ``value`` as JSON content; ``keep`` makes a handle of what is no plain data."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -41,7 +41,7 @@ def encode(value: Any, keep: Any) -> Any:
     return {"handle": keep(value)}
 
 
-def decode(content: Any, proxy: Any) -> Any:
+def decode(content: object, proxy: Any) -> Any:
     """Return the value of ``encode``'s content, of exact builtin types; ``proxy`` for handles."""
     if isinstance(content, list):
         return [decode(item, proxy) for item in content]

@@ -6,7 +6,7 @@ from rlvr.rewards.math.cursor import Node
 from rlvr.rewards.math.sets import names_of
 
 
-def substitute(node: Any, name: str, new: Node) -> Any:
+def substitute(node: object, name: str, new: Node) -> Any:
     """Return the tree with every name ``name`` replaced."""
     if isinstance(node, tuple):
         if node == ("sym", name):
@@ -17,13 +17,13 @@ def substitute(node: Any, name: str, new: Node) -> Any:
     return node
 
 
-def has_sign(node: Any) -> bool:
+def has_sign(node: object) -> bool:
     if isinstance(node, tuple):
         return bool(node) and (node[0] == "pm" or any(has_sign(part) for part in node))
     return isinstance(node, list) and any(has_sign(part) for part in node)
 
 
-def _signed(node: Any, sign: int) -> Any:
+def _signed(node: object, sign: int) -> Any:
     if isinstance(node, tuple):
         if node and node[0] == "pm":
             inner = _signed(node[2], sign)

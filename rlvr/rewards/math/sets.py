@@ -16,7 +16,7 @@ FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 INEQUALITIES = {"<", ">", "<=", ">=", "!="}
 
 
-def names_of(node: Any) -> set[str]:
+def names_of(node: object) -> set[str]:
     """Return the names that occur in a tree."""
     if isinstance(node, tuple) and len(node) == 2 and node[0] == "sym":
         return {node[1]}
