@@ -1,4 +1,4 @@
-"""What happens beside the optimizer: the guard, the run's files, the progress bar, Ctrl-C."""
+"""What happens around the optimizer: the guard, the run's files, the progress bar, Ctrl-C."""
 
 import json
 import math
@@ -25,6 +25,7 @@ from rlvr.training.guard import Guard
 
 def _masked(optimizer: Any) -> MaskedAdamW | None:
     """Return the masked optimizer inside accelerate's wrapper, if it is one."""
+    # Trainer hands callbacks the wrapped optimizer; the wrapper hides methods of ours.
     inner = optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
     return inner if isinstance(inner, MaskedAdamW) else None
 
@@ -33,12 +34,13 @@ def _gradients(model: Any, optimizer: Any) -> Iterator[Tensor]:
     """Return the gradients that the optimizer is about to read, also where it freed them."""
     masked = _masked(optimizer)
     if masked is not None:
+        # With free_gradients each p.grad is already None here: the optimizer took it in backward.
         return masked.gradients()
     return (p.grad for p in model.parameters() if p.grad is not None)
 
 
 def optimizer_bytes(optimizer: Optimizer) -> int:
-    """Return the bytes that this process holds for the optimizer beside weights and gradients.
+    """Return the bytes that this process holds for the optimizer: neither weights nor gradients.
 
     These are its state tensors (moments, masters, step counts) and, of a masked optimizer, the
     packed masks. Every engine's wrapper hands ``state`` through; sharded tensors count as held.
@@ -63,12 +65,13 @@ class GuardCallback(TrainerCallback):
     """
 
     def __init__(self, guard: Guard, idle: str) -> None:
-        """``idle`` says why nothing moved in a run whose gradients were all 0."""
+        """``idle`` says why nothing moved when every gradient of a run was 0."""
         self.guard, self.idle = guard, idle
         self.checked = False
         self.had_gradient = False
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # Reading every gradient costs a pass over them, so stop once one was seen.
         if self.guard.has_moved or self.had_gradient:
             return
         gradients = _gradients(kwargs["model"], kwargs["optimizer"])
@@ -82,6 +85,7 @@ class GuardCallback(TrainerCallback):
             self.checked = True
         if self.guard.has_moved or not self.had_gradient:
             return
+        # Masters that moved will reach the bf16 weights later; give them until the end of the run.
         if not _has_hidden_updates(kwargs["optimizer"]):
             self.guard.require_movement(
                 state.global_step,
@@ -92,6 +96,7 @@ class GuardCallback(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.guard.check(state.global_step)
+        # An interrupted run may be too short to have moved; its resume decides.
         if state.global_step >= state.max_steps:
             self.guard.require_movement(state.global_step, self._reason())
 
@@ -124,6 +129,7 @@ class MetricsCallback(TrainerCallback):
         # TRL logs the reward at the steps that generate, and Trainer its own totals at the end.
         if not (runtime.is_main() and logs and "grad_norm" in logs):
             return
+        # JSON has no NaN; a strict reader of metrics.jsonl would refuse the file.
         finite = {
             key: value
             for key, value in logs.items()
@@ -160,6 +166,7 @@ class ProgressCallback(TrainerCallback):
         if self.bar is None:
             return
         try:
+            # The difference, not 1: global_step is the truth after a resume.
             self.bar.update(state.global_step - self.bar.n)
         except OSError:  # the terminal or pipe is gone, and the run goes on
             self.bar.disable, self.bar = True, None
@@ -179,7 +186,7 @@ class ProgressCallback(TrainerCallback):
         self.close()
 
     def close(self) -> None:
-        """End the line of the bar; also after an error, whose message has its own line."""
+        """End the line of the bar, so that an error message starts on a line of its own."""
         if self.bar is not None:
             with suppress(OSError):
                 self.bar.close()
@@ -205,6 +212,7 @@ class Interrupt(TrainerCallback):
         self.requested = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # One rank got the signal, all must leave the loop: the others would wait in a collective.
         if runtime.any_rank(self.requested):
             self.requested = True
             control.should_save = True
@@ -220,6 +228,8 @@ class Interrupt(TrainerCallback):
             self.requested = True
             runtime.say("\nstopping after this step; press Ctrl-C again to stop at once")
 
+        # `nohup` sets SIG_IGN so that the run survives its terminal; catching the signal would end
+        # it.
         hung_up = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
         names = (signal.SIGINT, signal.SIGTERM, *[signal.SIGHUP] * hung_up)
         previous = {name: signal.signal(name, request) for name in names}

@@ -1,18 +1,18 @@
-"""The seam to any Trainer of TRL's: update masks, the base policy beside it, and run files.
+"""The seam to any Trainer of TRL's: update masks, the base policy, and run files.
 
 What ``RLVRTrainer`` and ``SupervisedTrainer`` share, and how both deviate from TRL 1.16:
 
 1. ``create_optimizer`` returns a ``MaskedAdamW`` where the recipe has a mask.
-2. The base policy is had by swapping the base values in, or by switching off an adapter, which
-   never writes to them; there is no second model.
+2. The base policy is recovered by swapping the base values in, or by switching off an adapter,
+   which never writes to them; there is no second model.
 3. Gradients that the optimizer frees are clipped, and their norm logged, by the optimizer.
 4. A checkpoint is checked for leaks, written under a temporary name, and then renamed; its weights
    may be replaced by their delta against the base.
-5. A run goes on from a checkpoint of any step as if it had never stopped (``resume.py``).
+5. A run resumes from a checkpoint of any step with the bits of an unbroken run (``resume.py``).
 6. Under FSDP2 the optimizer and the base policy are bound to the shards as soon as they exist.
 7. A loss or gradient norm that is NaN or infinite stops the run before it reaches the optimizer,
    and no checkpoint holds such weights (``finite.py``).
-8. The files beside the weights of a checkpoint are the base's own (``checkpoint_files.py``).
+8. Tokenizer and settings in a checkpoint are the base's own files (``checkpoint_files.py``).
 """
 
 import shutil
@@ -48,7 +48,7 @@ from rlvr.training.resume import ExactResume
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run gives its trainer, whichever its algorithm."""
+    """What a run gives its trainer, under any algorithm."""
 
     source: ModelSection
     run: RunSection
@@ -58,9 +58,9 @@ class Setup:
     adapter: Adapter | None
 
     def has_base(self, args: Any) -> bool:
-        """Tell whether the base policy can be had from the trained one's weights.
+        """Tell whether the base policy can be recovered from the weights of the trained one.
 
-        Where ZeRO-3 has scattered the weights there is nothing to swap.
+        ZeRO-3 scatters the weights, so that base values cannot be swapped in.
         """
         return self.adapter is not None or engine_name(args) != "DeepSpeed ZeRO-3"
 
@@ -72,7 +72,7 @@ class Seam(FiniteSteps, ExactResume):
     """
 
     _tokenizer: Any
-    idle: ClassVar[str]  # why nothing moved in a run whose gradients were all 0
+    idle: ClassVar[str]  # why nothing moved when every gradient of a run was 0
 
     def __init__(self, setup: Setup, *, args: Any, **trl: Any) -> None:
         self.run, self.run_dir, self.source = setup.run, setup.run_dir, setup.source
@@ -114,6 +114,7 @@ class Seam(FiniteSteps, ExactResume):
         return super().create_scheduler(*args, **kwargs)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        # As in Trainer, an optimizer that exists is kept: masks are bound to it only once.
         if self.mask is None or self.optimizer is not None:
             fresh, optimizer = self.optimizer is None, super().create_optimizer(model)
             if self.adapter is not None and fresh:
@@ -123,6 +124,7 @@ class Seam(FiniteSteps, ExactResume):
         if self.is_deepspeed_enabled:
             restrict_gradients(source, self.mask)
             return super().create_optimizer(model)
+        # The two groups that Trainer makes: no decay for norms and biases.
         decayed = set(self.get_decay_parameter_names(source))
         trained = [(name, p) for name, p in source.named_parameters() if p.requires_grad]
         groups = [
@@ -148,6 +150,7 @@ class Seam(FiniteSteps, ExactResume):
         return super()._clip_grad_norm(model)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        # Trainer did not clip (max_grad_norm 0); clipping at infinity only measures the norm.
         if grad_norm is None and self.masked is not None and self.precision.free_gradients:
             grad_norm = self.masked.clip_grad_norm_(model.parameters(), float("inf"))
         return super()._get_grad_norm(model, grad_norm)
@@ -176,6 +179,7 @@ class Seam(FiniteSteps, ExactResume):
         step = self.state.global_step
         self.require_finite_weights()
         self.guard.check(step)
+        # The folder that Trainer writes; ours gets its final name only once it is whole.
         temporary = Path(self.args.output_dir) / f"checkpoint-{step}"
         try:
             with explained_writes(temporary, self._bytes_to_save):
@@ -199,10 +203,12 @@ class Seam(FiniteSteps, ExactResume):
             add_to_provenance(self.run_dir, {"optimizer_state_bytes": held})
         self.accelerator.wait_for_everyone()
         super()._save_checkpoint(model, trial)
+        # Only the last checkpoint becomes the export that must give these log-probs again.
         if step >= self.state.max_steps:
             self._save_trained_logps(temporary)
         self.accelerator.wait_for_everyone()
         if runtime.is_main():
+            # After super(): Trainer and TRL have written their versions of these files.
             restore_files(model_folder(self.source.path, self.source.revision), temporary)
             if self.run.checkpoint == "delta":
                 names = {"path": self.source.path, "revision": self.source.revision}

@@ -54,22 +54,23 @@ from rlvr.training.summary import load_problems
 from rlvr.training.supervised import SupervisedTrainer
 from rlvr.training.trainer import RLVRTrainer
 
-# What TRL hands to a reward beside the columns of the dataset.
+# What TRL hands to a reward in addition to the columns of the dataset.
 TRAINER_COLUMNS = {"completion_ids": []}
 
 
 def train(plan: Plan, args: Any, run_dir: Path, checkpoint: Path | None) -> bool:
     """Train to the end and return true, or false where the user interrupted.
 
-    ``checkpoint`` is what a resumed run goes on from.
+    ``checkpoint`` is where a resumed run continues.
 
     Raises:
-        RecipeError: a resumed run would not go on with what it was started on.
+        RecipeError: a resumed run would continue with other inputs than it was started with.
         RunError: an entry outside the mask moved, or nothing moved at all.
     """
     trainer = build_trainer(plan, run_dir, args, checkpoint)
     interrupt = Interrupt()
     trainer.add_callback(interrupt)
+    # Trainer takes one step more when it resumes at max_steps.
     if checkpoint is None or not trainer.ends_by(step_of(checkpoint)):
         try:
             with interrupt.caught():
@@ -80,7 +81,7 @@ def train(plan: Plan, args: Any, run_dir: Path, checkpoint: Path | None) -> bool
                     callback.close()
     if trainer.adapter is not None:
         _compare_base(trainer.adapter, run_dir)
-    runtime.leave_group()  # what remains is the main process's alone
+    runtime.leave_group()  # what remains, only the main process does
     return not interrupt.requested
 
 
@@ -99,6 +100,7 @@ def build_trainer(
         precision=_precision(plan, args).to_dict(),
         plugins=plugin_digests(recipe.plugins),
     )
+    # Before anything draws: adapters initialise, and builders may sample.
     set_seed(args.seed)
     data = parse_dataset(recipe.data, "data")
     tokenizer = with_prefill(load_tokenizer(recipe.model), data.shared["prefill"], "data")
@@ -118,6 +120,7 @@ def build_trainer(
     mask = _make_mask(plan, policy, base_hash, run_dir, args.device)
     start.require(mask=None if mask is None else mask.fingerprint())
     every = recipe.geometry.every
+    # Built before the adapter wraps the policy: it copies base weights by their plain names.
     watched = [GeometryCallback(policy, plan.targets, every)] if every > 0 else []
     adapter = _make_trainable(plan, policy, base_hash, run_dir, args)
     start.require(initial_adapter=None if adapter is None else adapter.start["initial"])
@@ -133,6 +136,7 @@ def build_trainer(
             lost=restore_logs(run_dir, checkpoint),
         )
         claim_run(run_dir, recipe)
+    # In this order: each adds to the logs that MetricsCallback then writes.
     callbacks: list[Any] = [*watched, MetricsCallback(run_dir), ProgressCallback(), SaveAtEnd()]
     if adapter is not None and adapter.is_control and not args.use_vllm:
         callbacks.append(MergeUnmerge())
@@ -187,15 +191,18 @@ def _make_mask(
         if path.is_file():
             # A resumed run keeps its mask: another machine's SVD may round a few entries away.
             try:
+                # A damaged file is named and built again, since the base weights are at hand.
                 kept = Mask.load(path)
             except RecipeError as error:
                 runtime.say(str(error))
             else:
+                # A subset: newer versions may record more than this recipe and base.
                 if provenance.items() <= kept.provenance.items():
                     return kept
         runtime.say(f"building the {spec.builder} mask of {len(plan.targets)} matrices")
         weights = ((name, parameters[name].to(device)) for name in plan.targets)
         mask = build_mask(spec, weights, provenance)
+        # Parameters of also_train move freely: they join the mask as all true.
         mask = mask.with_dense({name: parameters[name].shape for name in plan.also_train})
         mask.save(path)
         return mask
@@ -228,7 +235,7 @@ def _make_trainable(
 
 
 def _compare_base(adapter: Adapter, run_dir: Path) -> None:
-    """Write the hash of the base weights after the run beside the one before.
+    """Record the hash of the base weights after the run, next to the one before.
 
     Raises:
         RunError: they differ, so the adapter no longer belongs to the base policy.

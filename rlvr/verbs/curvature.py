@@ -36,11 +36,12 @@ def run(options: Namespace) -> int:
     except NotImplementedError as error:
         raise RunError(
             f"{sources.base.path}: a layer of this architecture has no forward-mode derivative "
-            f"({str(error).splitlines()[0]}); measure the masks alone: BASE without TUNED, "
+            f"({str(error).splitlines()[0]}); measure only the masks: BASE without TUNED, "
             "--probes 0 --lanczos 0"
         ) from error
     finally:
         for path in options.paths:
+            # Whole weights that `exported_policy` made from a delta; also after an error.
             discard_applied(Path(path))
     write(sources.out, rows, summary)
     return 0
@@ -49,6 +50,7 @@ def run(options: Namespace) -> int:
 def _measure(
     sources: "Sources", settings: Settings, options: Namespace
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    # Here, since it imports torch and transformers: paths and options are checked first.
     from rlvr.curvature import draw_prompts, load, measure_curvature, measure_length
 
     policy = load(sources.base)
@@ -110,7 +112,7 @@ def write(out: Path, rows: list[dict[str, Any]], summary: dict[str, Any]) -> Non
 
 @dataclass(frozen=True)
 class Sources:
-    """Whose curvature, on which prompts; ``tuned`` is ``None`` where there is no update."""
+    """The policies to measure and their prompts; ``tuned`` is ``None`` where there is no update."""
 
     base: ModelSection
     tuned: ModelSection | None
@@ -126,6 +128,7 @@ def find_sources(paths: Sequence[str], data: str | None, out: Path | None) -> So
     base = ModelSection(paths[0])
     tuned = ModelSection(paths[1]) if len(paths) == 2 else None
     content: Any = None
+    # A run directory may stand in either place: RUN, or BASE RUN.
     if (last / "recipe.json").is_file():
         recipe = _recipe_of(last)
         import_plugins(recipe.plugins)

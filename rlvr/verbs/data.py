@@ -46,14 +46,19 @@ def _run_recipe(options: Namespace) -> int:
     if recipe.eval is not None:
         verifier = parse_reward(recipe.eval.verifier, "eval.verifier")
         if recipe.supervised:
+            # SFT has no rewards; the verifier of its evaluation judges its gold answers.
             sections = [("data", recipe.data, [verifier])]
         sections.append(("eval.data", recipe.eval.data, [verifier]))
-    checked = [(name, parse_dataset(spec, name), found) for name, spec, found in sections]
+    # All sections are parsed before the first is read: reading may take minutes.
+    checked = [(name, parse_dataset(spec, name), verifiers) for name, spec, verifiers in sections]
     tokenizer = _tokenizer(recipe.model)
-    return max(_report(data, name, found, tokenizer, options) for name, data, found in checked)
+    return max(
+        _report(data, name, verifiers, tokenizer, options) for name, data, verifiers in checked
+    )
 
 
 def _tokenizer(section: ModelSection) -> Any:
+    # transformers takes seconds to import, and rows can be shown without a policy.
     from rlvr.policy import load_tokenizer
 
     return load_tokenizer(section)
@@ -84,6 +89,7 @@ def _report(
             text = generation_prompt(tokenizer, messages)
         runtime.say(f"--- prompt of {row['id']} (answer {row['answer']!r})\n{text}")
     runtime.say("---")
+    # --out names one file, and the training rows are those that one wants.
     if options.out is not None and where == "data":
         _write(options.out, loaded)
     failures = _validate(calls, loaded.rows, where) if options.validate else 0
@@ -91,7 +97,7 @@ def _report(
 
 
 def _write(out: Path, loaded: Loaded) -> None:
-    """Write the rows, and the ids that were dropped beside them; whole files or none."""
+    """Write the rows, and the dropped ids to a second file; whole files or none."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with replacing(out) as temporary, open(temporary, "w", encoding="utf-8") as file:
@@ -101,9 +107,9 @@ def _write(out: Path, loaded: Loaded) -> None:
         raise RecipeError(f"--out {out}: {error}; nothing was written") from error
     runtime.say(f"{out}: {len(loaded.rows)} rows")
     if loaded.dropped:
-        beside = out.with_name(f"{out.name}.dropped.json")
-        write_json(beside, loaded.dropped)
-        runtime.say(f"{beside}: the ids that were dropped, by reason")
+        dropped = out.with_name(f"{out.name}.dropped.json")
+        write_json(dropped, loaded.dropped)
+        runtime.say(f"{dropped}: the ids that were dropped, by reason")
 
 
 def _validate(calls: Sequence[RewardCall], rows: Sequence[Any], where: str) -> int:

@@ -28,6 +28,7 @@ def run(options: Namespace) -> int:
     except OSError as error:
         raise RunError(f"{error}; nothing was written as {out}") from error
     finally:
+        # Arguments may be runs: their deltas were made whole on the way.
         for path in (getattr(options, word) for word in DELTA_VERBS[options.sub_verb][1]):
             discard_applied(path)
     return 0

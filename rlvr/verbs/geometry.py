@@ -33,6 +33,7 @@ def run(options: Namespace) -> int:
     """Compare, write and return the exit code."""
     angle_rank = options.angle_rank
     if angle_rank is None:
+        # Angles at more than `rank` need triplets that the fast SVD did not compute.
         angle_rank = options.rank if options.fast else ANGLE_RANK
     settings = Settings(
         rank=options.rank,
@@ -68,6 +69,7 @@ def compare(
 ) -> None:
     """Measure every target matrix of two checkpoints and write everything to ``out``."""
     first = open_checkpoint(base)
+    # `first` is the base of an adapter in TUNED.
     second = open_checkpoint(tuned, first)
     pairs = pair_up(first, second, (base, tuned), targets)
     measured = measure_pairs(pairs, (base, tuned), settings, runtime.default_device())
@@ -97,6 +99,7 @@ def _publish(out: Path, images: dict, page: str, summary: dict[str, Any]) -> Non
     for name, themes in images.items():
         write_bytes(out / f"{name}.png", themes["light"])
     write_bytes(out / "report.html", page.encode())
+    # Last: who finds the summary finds the rest.
     write_json(out / "summary.json", summary)
 
 
@@ -118,6 +121,7 @@ def measure_steps(base: Path, run_dir: Path, targets: list[str]) -> list[dict[st
         from_base = consistency.measure_step(
             pair_up(first, now, (base, folder), targets), (base, folder), device
         )
+        # The first checkpoint has none before it but the base.
         since = from_base
         if rows:
             pairs = pair_up(before, now, (before_path, folder), targets)
@@ -142,6 +146,7 @@ def _policies(run_dir: Path) -> list[tuple[int, Path]]:
     for folder in checkpoints(run_dir):
         step, reason = step_of(folder), damage(folder)
         if (folder / ADAPTER).is_dir() and not (folder / LORA).is_dir():
+            # The export has dense weights of the last step only.
             if step == exported_step(run_dir):
                 folder = run_dir / EXPORT
             else:

@@ -43,6 +43,7 @@ def run(options: Namespace) -> int:
     words = pop_plugins(apply_overrides({"builder": options.builder}, options.overrides))
     mask = build(ModelSection(options.model), parse_spec(words), options.targets)
     if options.measure_svd:
+        # In the provenance, not in the fingerprint: the bits of the mask are the same.
         mask.provenance["iou_with_exact_svd"] = measure_svd(mask, ModelSection(options.model))
     mask.save(options.out)
     print(describe(mask))
@@ -60,7 +61,7 @@ def build(section: ModelSection, spec: MaskSpec, patterns: list[str]) -> Mask:
     targets = resolve_targets(skeleton, patterns)
     check_spec(spec, targets)
     check_files(spec, targets)
-    # Of the parameters as a run has them: a tied head may be stored too.
+    # By the names that a run has: a file may store a tied head in addition.
     everything = _weights_of(section, [name for name, _ in skeleton.named_parameters()])
     provenance = {"model": section.path, "base_weights": fingerprint_values(everything)}
     weights = _weights_of(section, targets)
@@ -121,6 +122,7 @@ def run_calibrate(options: Namespace) -> int:
         "low_density": options.low_density,
     }
     targets = resolve_targets(load_skeleton(section), options.targets)
+    # Rank 1 fits every matrix: this checks the densities before any weight is read.
     check_spec(parse_spec({"builder": "safe", "rank": 1, **densities}), targets)
     device = runtime.default_device()
 
@@ -129,8 +131,10 @@ def run_calibrate(options: Namespace) -> int:
         return iter(tqdm(matrices, total=len(targets), desc="calibrate", unit="matrix"))
 
     most = min(min(shape) for shape in targets.values())
+    # The safe mask exists for ranks up to the smallest side of any target.
     best = calibrate(weights, most, options.target, **densities)
     spec = parse_spec({"builder": "safe", "rank": best.rank, **densities})
+    # One pass more: calibrate uses exact SVDs, and a recipe by default a randomized one.
     by_default = build_mask(spec, weights()).density()
     print(describe_calibration(best, len(targets), by_default))
     if options.out is not None:

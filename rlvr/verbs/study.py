@@ -23,6 +23,7 @@ def run(options: Namespace) -> int:
     study = load_study(Path(options.study), options.overrides)
     for arm in study.arms:
         with naming(arm):
+            # Names first: they are read without trl, so a typo is told in tenths of a second.
             check_names(resolve_recipe(study.runs_of(arm, study.values[0])[0].recipe, ""))
     # These import torch: only once the study reads well.
     from rlvr.studies import launching
@@ -38,6 +39,7 @@ def run(options: Namespace) -> int:
         at_once = len(launching.slots(study, options.jobs))
         runtime.say(describe(study, at_once, launching.processes_per_run(study)))
         return 0
+    # The lock covers the report too: it reads what the runs write.
     with locked(study.folder):
         failed = launching.run_study(study, options.jobs)
         runtime.say(report(study))
@@ -53,6 +55,7 @@ def check_arms(study: Study) -> None:
     Raises:
         RecipeError: with the name of the arm.
     """
+    # As launched: precision and engine of the launch file decide what a run refuses.
     with runtime.importing(), as_launched(study.launch):
         runtime.prepare_environment()
         from rlvr.training.plan import check_recipe  # imports trl
