@@ -28,7 +28,8 @@ from rlvr.schema import RunError
 WEIGHTS = "adapter_model.safetensors"
 ERODED = "eroded_base.safetensors"  # of the control that writes to the base weights
 ALONE = """The trained factors of an adapter that does not start at 0. Without its start they
-are another policy: load `../lora` on the base instead, or this with `start` as a second adapter, both active.
+are another policy: load `../lora` on the base instead, or load this and `start` as two adapters,
+both active.
 """
 
 

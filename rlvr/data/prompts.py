@@ -30,6 +30,7 @@ def check_template(prompt: str, where: str) -> None:
 
 def render(problem: str, prompt: str = "plain", system: str | None = None) -> list[Message]:
     """Return the chat messages of a prompt; whatever stands in ``problem`` stays as it is."""
+    # partition, not format: braces of LaTeX in a problem are text.
     before, _, after = TEMPLATES.get(prompt, prompt).partition(PROBLEM)
     messages = [] if system is None else [{"role": "system", "content": system}]
     return [*messages, {"role": "user", "content": f"{before}{problem}{after}"}]
@@ -53,7 +54,7 @@ def generation_prompt(tokenizer: Any, messages: list[Message]) -> str:
 
 
 def with_prefill(tokenizer: Any, prefill: str | None, where: str) -> Any:
-    """Return ``tokenizer`` with a chat template whose generation prompt ends in ``prefill``.
+    """Return ``tokenizer`` with a chat template that ends its generation prompt in ``prefill``.
 
     A template that writes it already, as those of the DeepSeek distills write ``<think>``, is left
     as it is.
@@ -67,10 +68,13 @@ def with_prefill(tokenizer: Any, prefill: str | None, where: str) -> Any:
     template = tokenizer.chat_template
     if not isinstance(template, str):
         raise RecipeError(f"{where}.prefill: the policy has no single chat template to extend")
+    # A copy: the caller's tokenizer keeps its own template.
     extended = copy.deepcopy(tokenizer)
+    # A JSON string is a Jinja string too: quotes and newlines are escaped.
     literal = json.dumps(prefill)
     ending = f"{{% if add_generation_prompt %}}{{{{ {literal} }}}}{{% endif %}}"
     extended.chat_template = template.removesuffix("\n") + ending
+    # A template may stop or loop before its end, where the prefill was added.
     if generation_prompt(extended, probe) != before + prefill:
         raise RecipeError(
             f"{where}.prefill: the policy's chat template cannot be extended; write {prefill!r} at "

@@ -41,7 +41,7 @@ class Reading:
     ``columns`` maps the schema's names, ``solution`` and the columns that a reward reads to the
     record's, with a dot between the levels of nested ones. ``extract`` is how an answer is found in
     its column: ``auto`` is the text after the last ``####``, or else the whole; ``boxed`` is what
-    the last ``\\boxed{}`` holds. ``keep`` keeps the records whose columns have one of the values.
+    the last ``\\boxed{}`` holds. ``keep`` keeps the records with one of its values in each column.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -86,6 +86,7 @@ def read_records(
         except Rejected as error:
             loaded.drop(str(error), str(record.get("id", name)))
             loaded.invalid.add(str(error))
+        # Counts kept rows, not records: `size` is what a recipe trains on.
         if len(loaded.rows) == size:
             break
     return loaded
@@ -108,6 +109,7 @@ def rows_of_plugin(returned: object, name: str, place: str) -> Loaded:
 
 def _find(record: Mapping[str, Any], path: str, reading: Reading, place: str) -> Any:
     """Return the value at ``path``, a column or a dotted path."""
+    # A column may have a dot in its own name.
     if path in record:
         return record[path]
     value: Any = record
@@ -122,22 +124,25 @@ def _find(record: Mapping[str, Any], path: str, reading: Reading, place: str) ->
 def _to_row(record: Mapping[str, Any], reading: Reading, source: str, where: str, name: str) -> Row:
     columns = {"problem": "problem", "answer": "answer", **reading.columns}
     at = f"{where}, {name}"
-    found = {ours: _find(record, theirs, reading, at) for ours, theirs in columns.items()}
-    problem = problem_text(found["problem"])
-    answer = answer_text(found["answer"], reading.extract)
+    values = {ours: _find(record, theirs, reading, at) for ours, theirs in columns.items()}
+    problem = problem_text(values["problem"])
+    answer = answer_text(values["answer"], reading.extract)
     used = set(columns.values())
+    # Columns that the reading renamed are not kept under their old names.
     rest = {key: value for key, value in record.items() if key not in used and key not in SCHEMA}
-    identity = found.pop("id", record.get("id"))
+    identity = values.pop("id", record.get("id"))
     if identity is None or identity == "":
+        # surrogatepass: broken surrogates of a bad file must not raise here.
         identity = hashlib.sha256(problem.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    origin = found.pop("source", record.get("source"))
+    origin = values.pop("source", record.get("source"))
     schema = Row(
         id=str(identity),
         problem=problem,
         answer=answer,
         source=origin if isinstance(origin, str) and origin else source,
     )
-    return Row(**{**schema, **rest, **found, **schema})
+    # schema twice: first for the order of the keys, last so that nothing overwrites it.
+    return Row(**{**schema, **rest, **values, **schema})
 
 
 def problem_text(value: Any) -> str:
@@ -159,11 +164,13 @@ def answer_text(value: Any, extract: Extract) -> str:
     if isinstance(value, float):
         if not math.isfinite(value):
             raise Rejected("no answer")
+        # Parquet stores whole answers as floats: 42.0 is the text "42". Above 1e15 digits are lost.
         value = int(value) if value.is_integer() and abs(value) < 1e15 else value
     text = str(value).strip()
     if extract == "boxed":
         text = _last_box(text)
     elif extract == "auto" and "####" in text:
+        # GSM8K writes 1,234 after ####.
         text = _THOUSANDS.sub("", text.rpartition("####")[2].strip())
     if not text or text.lower() == "nan":
         raise Rejected("no answer")
@@ -181,7 +188,7 @@ def _last_box(text: str) -> str:
 
 
 def plain_columns(rows: list[Row], names: Iterable[str]) -> list[Row]:
-    """Return the rows with the schema's columns and ``names`` alone, in a form that Arrow keeps.
+    """Return only the schema's columns and ``names`` of the rows, in a form that Arrow keeps.
 
     Arrow would give all objects of a column the keys of all others, and refuses lists of mixed
     types: a column that holds either becomes JSON text, which the rewards read as well.
@@ -190,6 +197,7 @@ def plain_columns(rows: list[Row], names: Iterable[str]) -> list[Row]:
     kept = [{name: row[name] for name in names if name in row} for row in rows]
     for name in names:
         values = [row[name] for row in kept if row.get(name) is not None]
+        # An empty list fits every type of list.
         if len({_shape(value) for value in values} - {"[]"}) > 1 or any(
             _shape(value) == "nested" for value in values
         ):

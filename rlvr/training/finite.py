@@ -38,6 +38,7 @@ class FiniteSteps(Trainer):
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm)
+        # Kept on the device until here: one synchronisation a step, not one a micro-batch.
         loss, self._losses = self._losses, None
         values = {} if loss is None else {"loss": float(loss)}
         if norm is not None and not self.args.fp16:

@@ -27,7 +27,7 @@ from rlvr.training.settings import check_trainer
 class Plan:
     """A checked recipe: what will be trained, by what, and what it costs in memory.
 
-    ``positions`` are those that the model's configuration claims; ``batch`` is of RLVR alone.
+    ``positions`` is the number that the model's configuration claims; ``batch`` is None under sft.
     """
 
     recipe: Recipe
@@ -66,6 +66,7 @@ def check_recipe(recipe: Recipe) -> Plan:
     """Check every section against the registries and the model's shapes; load no weights."""
     check_names(recipe)
     import_plugins(recipe.plugins)
+    # From cheap to dear: words first, then files, then the shapes of the model.
     mask = None if recipe.mask is None else parse_spec(recipe.mask)
     rewards = parse_rewards(recipe.rewards)
     data = parse_dataset(recipe.data, "data")
@@ -119,6 +120,7 @@ def _check_prompts(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
     for where, section in sections.items():
         data = parse_dataset(section, where)
         extended = with_prefill(tokenizer, data.shared["prefill"], where)
+        # Any problem will do: what fails is the template, not the text.
         generation_prompt(extended, data.render("0"))
 
 

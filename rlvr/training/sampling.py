@@ -101,7 +101,7 @@ class DynamicSampling(EmptySteps):
         )
         logprobs = None if kept[0].logprobs is None else [one.logprobs for one in kept]
         texts = [one.completion for one in kept]
-        # The tuple of TRL 1.16; its third entry and its last three are of tools, extra fields, images.
+        # The tuple of TRL 1.16: no tool mask (third), and no extra fields or images (last three).
         return list(prompt_ids), list(completion_ids), None, texts, logprobs, {}, None, []
 
     def _calculate_rewards(self, *args: Any) -> Tensor:

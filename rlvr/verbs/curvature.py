@@ -135,6 +135,7 @@ def find_sources(paths: Sequence[str], data: str | None, out: Path | None) -> So
         content, tuned = recipe.data, ModelSection(str(exported_policy(last)))
         base, out = (recipe.model if len(paths) == 1 else base), out or last / OUT
     if data is not None:
+        # Read as an override, so that --data is YAML as in a recipe.
         content = apply_overrides({}, [f"data={data}"])["data"]
     if not isinstance(content, dict):
         raise RecipeError(

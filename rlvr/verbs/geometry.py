@@ -168,6 +168,7 @@ def compare_runs(words: list[str], runs: list[str], out: Path, targets: list[str
     else:
         bases = [base_of_run(folder) for folder in folders]
         base = bases[0]
+        # Agreement of runs is of their updates, which need one starting point.
         if len(set(bases)) > 1:
             raise RecipeError(
                 f"--runs: {runs[0]} starts from {bases[0]} and another from "

@@ -91,6 +91,7 @@ def _with_exact(spec: Any) -> Any:
         return [_with_exact(item) for item in spec]
     if not isinstance(spec, dict):
         return spec
+    # Recursive: a mask may be built of other masks.
     return {key: "exact" if key == "svd" else _with_exact(value) for key, value in spec.items()}
 
 

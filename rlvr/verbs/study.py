@@ -45,6 +45,7 @@ def run(options: Namespace) -> int:
         runtime.say(report(study))
     for name in failed:
         log = study.folder / "logs" / f"{name}.log"
+        # To stderr: the report on stdout stays a document.
         print(f"run {name!r} failed; its output is {log}", file=sys.stderr)
     return 1 if failed else 0
 
