@@ -15,6 +15,7 @@ MAX_DEPTH = 50  # open parentheses and signs
 _SPELLINGS = {"×": "*", "·": "*", "÷": "/", "−": "-", r"\times": "*", r"\cdot": "*", r"\div": "/"}
 _SPELLINGS |= {r"\left": "", r"\right": "", "$": "", r"\(": "", r"\)": ""}
 _SPELLED = re.compile("|".join(re.escape(word) for word in _SPELLINGS))
+# 18 digits at most: longer numerals make exact arithmetic slow.
 _TOKEN = re.compile(r"\s*(?:([0-9]{1,18})(?![0-9])|([-+*/()]))")
 
 
@@ -58,6 +59,7 @@ def _judge(completion: str, numbers: Any, target: Any, require_think: bool) -> V
         return Verdict("unparsable", answer=expression[:200], detail=str(error))
     except ZeroDivisionError:
         return Verdict("wrong", answer=expression, detail="division by zero")
+    # Multisets: a number that is given twice must be used twice.
     if Counter(used) != Counter(given):
         return Verdict("wrong", answer=expression, detail=f"uses {used}, may use {given}")
     status = "correct" if value == goal else "wrong"
@@ -65,10 +67,12 @@ def _judge(completion: str, numbers: Any, target: Any, require_think: bool) -> V
 
 
 def _content(value: Any) -> Any:
+    # Columns of mixed shape come as JSON text (`plain_columns`).
     return json.loads(value) if isinstance(value, str) else value
 
 
 def _whole(value: Any) -> int:
+    # JSON true would count as 1.
     if isinstance(value, bool) or int(value) != value:
         raise ValueError(f"{value!r} is no whole number")
     return int(value)
@@ -76,11 +80,11 @@ def _whole(value: Any) -> int:
 
 def find_expression(text: str) -> str | None:
     """Return the text of the last answer of a conclusion, unchecked."""
-    tagged, found = last_tagged(text), boxes(text)
+    tagged, boxed = last_tagged(text), boxes(text)
     if tagged is not None:
         return tagged.strip()
-    if found:
-        return found[-1][1]
+    if boxed:
+        return boxed[-1][1]
     lines = text.strip().rsplit("\n", 1)
     return lines[-1].strip() or None
 
@@ -136,6 +140,7 @@ class _Parser:
         return value
 
     def factor(self, depth: int) -> Fraction:
+        # Python's own recursion limit would be a crash, not a verdict.
         if depth > MAX_DEPTH:
             raise Unparsable(f"deeper than {MAX_DEPTH} parentheses")
         if sign := self.take("+", "-"):

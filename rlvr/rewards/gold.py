@@ -25,6 +25,7 @@ def is_verifier(call: RewardCall) -> bool:
 
 def write_gold(name: str, answer: str) -> str:
     """Return a completion that gives ``answer`` in the form that reward ``name`` reads."""
+    # Empty thoughts: a verifier with require_think would find none otherwise.
     return f"<think>\n</think>{FORMS.get(name, BOXED).replace('{answer}', answer)}"
 
 
@@ -35,7 +36,7 @@ def gold_verdicts(call: RewardCall, rows: Sequence[Mapping[str, Any]]) -> list[V
     names = set().union(*rows) & set(call.reads)
     columns = {name: [row.get(name) for row in rows] for name in names}
     judged = call.apply(completions, columns)
-    return [found if isinstance(found, Verdict) else _from_reward(found) for found in judged]
+    return [one if isinstance(one, Verdict) else _from_reward(one) for one in judged]
 
 
 def _from_reward(value: float | None) -> Verdict:
