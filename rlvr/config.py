@@ -35,6 +35,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
+        # PyYAML keeps the last of two equal keys and says nothing.
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
@@ -44,6 +45,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+# A copy without the two resolvers: the class shares its table with SafeLoader.
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float"))]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -104,7 +106,7 @@ class EvalSettings:
 class EvalSection(EvalSettings):
     """The evaluation before and after training; ``verifier`` is a reward, correct when > 0.
 
-    ``checkpoints``: evaluate the last one alone, or every one that the run keeps on the way.
+    ``checkpoints``: evaluate only the last one, or every one that the run keeps on the way.
     """
 
     data: dict[str, Any]
@@ -124,11 +126,11 @@ class GeometrySection:
 
 @dataclass(frozen=True)
 class RunSection:
-    """Where a run lives and what it records beside TRL's metrics.
+    """Where a run lives and what it records in addition to TRL's metrics.
 
-    ``kl_every``: steps between two measurements of the KL to the base policy (0: never), on the
-    completions of the step: ``kl_to_base``, and under sft, whose completions the policy did not
-    draw, ``kl_to_base_on_data``; and of the KL of the step beside the bound of ratio clipping.
+    ``kl_every``: steps between two measurements (0: never) of the KL to the base policy on the
+    completions of the step, ``kl_to_base``; and of the KL of the step with the bound of ratio
+    clipping. Under sft the policy did not draw the completions: ``kl_to_base_on_data``.
     ``rollouts``: rollouts of each step that are written to ``rollouts.jsonl``.
     ``deterministic``: the same recipe on the same machine ends in the same bits.
     ``checkpoint``: a checkpoint holds the weights, or the entries that differ from the base policy.
@@ -187,7 +189,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def named(value: Any) -> Any:
-    """Return ``{name: word}`` for a word, as whose shorthand a recipe may write it."""
+    """Expand the shorthand of a recipe: ``dapo`` to ``{name: dapo}``."""
     return {"name": value} if isinstance(value, str) else value
 
 
@@ -195,6 +197,7 @@ def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     """Return ``base`` with ``change`` laid over it (see the module's docstring for the rule)."""
     merged = dict(base)
     for key, value in change.items():
+        # The base may use the shorthand where the change sets one key of it.
         old = named(merged.get(key)) if key == "algorithm" else merged.get(key)
         replaces = isinstance(value, dict) and ("builder" in value or "name" in value)
         if isinstance(old, dict) and isinstance(value, dict) and not replaces:
@@ -215,8 +218,10 @@ def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> dict[s
             change: Any = yaml.load(text, Loader=_Loader) if text else None
         except yaml.YAMLError as error:
             raise RecipeError(f"override {word!r}: {text!r} is not a YAML value") from error
+        # From the inside out: a.b=1 is {a: {b: 1}}.
         for key in reversed(keys):
             change = {key: change}
+        # By the same rule as files: an override with a builder replaces the section.
         content = merge(content, absolute_paths(change, Path.cwd()))
     return content
 
@@ -259,11 +264,13 @@ def check_section(section: type, value: Any, where: str) -> Any:
         if key not in fields:
             raise unknown_key(str(key), fields, where)
     for name, spec in fields.items():
+        # A field is optional by a default or by a default factory.
         required = spec.default is dataclasses.MISSING
         required = required and spec.default_factory is dataclasses.MISSING
         if required and name not in value:
             raise RecipeError(f"{where}: {name!r} is missing; add it")
     kinds = {kind for hint in hints.values() for kind in (hint, *get_args(hint))}
+    # `kind=kind` binds the loop variable now, not when the function is called.
     sections: dict[Any, Any] = {
         kind: lambda item, at, kind=kind: check_section(kind, item, at)
         for kind in kinds

@@ -25,6 +25,7 @@ def pocket(
     ``solutions: expert`` adds the column ``solution``, right in every line.
     """
     rows = []
+    # The stream has no end, and a seed gives the same first problems at every size.
     for problem in itertools.islice(pocket_task.draw_split(split, seed), size):
         row = Row(
             id=f"pocket-{problem}",

@@ -107,6 +107,7 @@ def drop_overlaps(loaded: Loaded, benchmarks: dict[str, list[str]], ngram: int) 
     find m + n") is no overlap, unless the row shares half of such a problem.
     """
     for name, problems in benchmarks.items():
+        # `index=index` below binds this benchmark now: lambdas look names up when called.
         index = _Benchmark(problems, ngram)
         keep_where(loaded, f"overlaps {name}", lambda row, index=index: not index.shares(row))
 

@@ -38,6 +38,7 @@ def reduce_once(expression: str, precedence: bool) -> str:
     chosen = operators[0]
     if precedence:
         chosen = next((match for match in operators if match.group() == "*"), chosen)
+    # The operands reach to the neighbouring operators, or to the ends of the text.
     index = operators.index(chosen)
     # A sign belongs to the left operand only where nothing stands before it.
     start = operators[index - 1].end() if index else 0

@@ -99,6 +99,7 @@ def _completion(prompt: str, solution: Any, prefill: str | None, end: str) -> st
     """Return what the policy should write after ``prompt``; empty where there is nothing."""
     if not isinstance(solution, str):
         return ""
+    # Data sets often store the end token as text; the run adds its own, once.
     if solution.rstrip().endswith(end):
         solution = solution.rstrip().removesuffix(end)
     return _without_opening(prompt, solution, prefill)

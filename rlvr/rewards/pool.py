@@ -221,7 +221,7 @@ class WorkerPool:
     def call(self, *arguments: Any) -> Outcome:
         """Run one job and return what became of it, at the deadline at the latest.
 
-        If a worker was killed while it was idle, another does the job and the pool starts a new one.
+        If a worker was killed while it was idle, another does the job; the pool starts a new one.
         """
         self._start()
         with self._permits:

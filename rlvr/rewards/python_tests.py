@@ -36,8 +36,8 @@ def python_tests(
 ) -> list[Verdict]:
     """Judge the last closed Python block after the thoughts by all of the row's ``tests``.
 
-    ``tests`` is a list, or its JSON: ``{"stdin": …, "stdout": …}`` runs the program as a script, and
-    its output must be the same but for white space at the ends of lines and of the text; a string
+    ``tests`` is a list, or its JSON: ``{"stdin": …, "stdout": …}`` runs the program as a script;
+    its output must be the same but for white space at the ends of lines and of the text. A string
     is Python code with assertions about what the program defines. Also taken: ``{"inputs": […],
     "outputs": […]}``, with ``"fn_name"`` for a function's arguments and value.
 

@@ -26,6 +26,7 @@ LEAST = {"prompts": 2, "samples": 1, "max_new_tokens": 1, "probes": 0, "lanczos"
 def run(options: Namespace) -> int:
     """Measure, write and return the exit code."""
     settings = Settings(options.rank, options.density, options.low_density)
+    # Two prompts at least: one has no interval.
     for name, least in LEAST.items():
         if (value := getattr(options, name)) < least:
             raise RecipeError(f"--{name.replace('_', '-')}: {value} is below {least}")
@@ -55,6 +56,7 @@ def _measure(
 
     policy = load(sources.base)
     tuned = None if sources.tuned is None else load(sources.tuned, like=policy)
+    # Only now: the names of target matrices come from the loaded model.
     names = list(resolve_targets(policy, options.targets))
     prompts = draw_prompts(
         sources.base,

@@ -93,6 +93,7 @@ def _report(
     if options.out is not None and where == "data":
         _write(options.out, loaded)
     failures = _validate(calls, loaded.rows, where) if options.validate else 0
+    # The exit code is for scripts; the rows at fault were printed.
     return 1 if failures else 0
 
 
@@ -103,6 +104,7 @@ def _write(out: Path, loaded: Loaded) -> None:
         with replacing(out) as temporary, open(temporary, "w", encoding="utf-8") as file:
             for row in loaded.rows:
                 file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+    # Broken surrogates of a source cannot be written as UTF-8.
     except (OSError, UnicodeEncodeError) as error:
         raise RecipeError(f"--out {out}: {error}; nothing was written") from error
     runtime.say(f"{out}: {len(loaded.rows)} rows")

@@ -14,6 +14,7 @@ from rlvr.schema import RunError
 def run(options: Namespace) -> int:
     """Pack, apply or revert and return the exit code."""
     out = options.out
+    # Named, not deleted: another pack of the same file may be running.
     for path in leftovers(out):
         runtime.say(f"an interrupted run left {path}; delete it if none is running")
     try:

@@ -113,6 +113,7 @@ def look_at_run(run_dir: Path, out: Path | None, settings: Settings, targets: li
 
 def measure_steps(base: Path, run_dir: Path, targets: list[str]) -> list[dict[str, Any]]:
     """Return the sparsity of each checkpoint of a run, from the base and from the one before."""
+    # Headers only: tensors are read pair by pair.
     first = before = open_checkpoint(base)
     before_path, rows = base, []
     device = runtime.default_device()
@@ -174,6 +175,7 @@ def compare_runs(words: list[str], runs: list[str], out: Path, targets: list[str
                 f"--runs: {runs[0]} starts from {bases[0]} and another from "
                 f"{next(b for b in bases if b != base)}; only runs from one base can agree"
             )
+    # A run, or a plain checkpoint folder or hub name.
     tuned = [_tuned_of(folder) for folder in folders]
     first = open_checkpoint(base)
     opened: list[Checkpoint] = [open_checkpoint(path, first) for path in tuned]

@@ -64,6 +64,7 @@ def build(section: ModelSection, spec: MaskSpec, patterns: list[str]) -> Mask:
     # By the names that a run has: a file may store a tied head in addition.
     everything = _weights_of(section, [name for name, _ in skeleton.named_parameters()])
     provenance = {"model": section.path, "base_weights": fingerprint_values(everything)}
+    # A second reading: generators are used up, and no whole model is kept in memory.
     weights = _weights_of(section, targets)
     bar = tqdm(weights, total=len(targets), desc="mask", unit="matrix")
     return build_mask(spec, bar, provenance)
@@ -159,6 +160,7 @@ def describe_calibration(best: Calibration, matrices: int, by_default: float) ->
             f"{best.target:.2%} is not reached: the densities go from {low:.2%} to {high:.2%}; "
             "change --low-density or --principal-density, or leave small matrices out by --targets"
         )
+    # The density need not fall with the rank: several ranks may answer.
     elif len(best.brackets) > 1:
         places = ", ".join(f"{low} and {high}" for low, high in best.brackets)
         lines.append(f"the density crosses the target more than once, between the ranks {places}")

@@ -43,6 +43,7 @@ def run(options: Namespace) -> int:
     if out is None:
         raise RecipeError("rotate: OUT is missing; write rlvr rotate MODEL OUT --layers 1 2")
     layers, permuted = (_numbers(flag, chosen) for flag, chosen in words.items())
+    # None means all blocks, so only two empty lists mean nothing.
     if layers == [] == permuted:
         raise RecipeError("rotate: nothing to do; name blocks with --layers or --permute")
     gaps = intervene(options.model, Path(out), layers, permuted, options.seed, options.dtype)
@@ -144,6 +145,7 @@ def _norms_in_float64(model: Any) -> Iterator[None]:
 
 
 def _norm(weight: Tensor, epsilon: float, hidden: Tensor) -> Tensor:
+    # As RMSNorm of Qwen and Llama, in the dtype of its input.
     return weight * hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + epsilon)
 
 

@@ -85,6 +85,7 @@ def report(study: Study) -> str:
     from rlvr.studies.summary_files import write_tables
     from rlvr.studies.tables import markdown, tables
 
+    # Only finished runs: a report can be made while a study is running.
     cells = cells_of(study)
     if not cells:
         raise RecipeError(f"{study.folder}: no run is finished; run the study first")

@@ -26,6 +26,7 @@ def run(options: Namespace) -> int:
         raise RecipeError(f"{options.cases} does not exist; check the path")
     if not options.out.parent.is_dir():
         raise RecipeError(f"--out: {options.out.parent} is no folder; make it first")
+    # samefile sees through links and ./ in either path.
     if options.out.exists() and options.out.samefile(options.cases):
         raise RecipeError(f"--out: {options.out} is the input; name another file")
     judged = judge_file(options.cases, options.out, options.extract, options.deadline)
@@ -89,6 +90,7 @@ def judge_file(cases: Path, out: Path, extract: Any, deadline_s: float) -> list[
 
 
 def _scored(row: Row, verdict: Verdict) -> Row:
+    # The rewards of `math` by default; null where the gold answer cannot be read.
     reward = 1.0 if verdict.status == "correct" else 0.0
     return {
         **row,

@@ -54,6 +54,7 @@ def _last_start(text: str, end: int) -> int:
         place = text.rfind("boxed", 0, end)
         if place < 0:
             return -1
+        # rfind finds "boxed"; the command is \boxed or \fboxed.
         start = place - 1 if text[place - 1 : place] == "\\" else place - 2
         if start >= 0 and _BOX.match(text, start):
             return start
@@ -76,12 +77,14 @@ def boxed(text: str) -> Found | None:
     if not content.strip():
         return Found(None, "the last box is empty")
     contents = [content]
+    # From the last box backwards: solutions of one equation often stand in a box each.
     while len(contents) < 40:
         before = _last_start(text, start)
         if before < 0:
             break
         earlier, end = _box(text, before)
         between = text[end:start]
+        # A long text between two boxes: the earlier one is a step of the solution.
         if earlier is None or len(between) > 60 or not _joins(between):
             break
         contents.append(earlier)
@@ -103,11 +106,12 @@ def find_answer(response: str, how: Extract) -> Found:
     text = conclusion(response)
     if text is None:
         return Found(None, "the thoughts are not closed")
-    found = boxed(text)
-    if how == "auto" and found is not None and found.text is not None:
-        found = announced_last(text[-TAIL:]) or found
-    if found is not None:
-        return found
+    answer = boxed(text)
+    # "The final answer is 5" after the last box corrects the box.
+    if how == "auto" and answer is not None and answer.text is not None:
+        answer = announced_last(text[-TAIL:]) or answer
+    if answer is not None:
+        return answer
     if how == "boxed":
         return Found(None, "no box")
     return final_answer(text[-TAIL:] if len(text) > TAIL else text, whole=len(text) <= TAIL)

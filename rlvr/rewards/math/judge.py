@@ -38,6 +38,7 @@ def readings(text: str) -> list[Node]:
             trees.append(parse(text, grouped=grouped))
         except (Unreadable, RecursionError) as error:
             reason = error
+    # "3,5" is also 3.5, the decimal comma of much of the world.
     if _COMMA.fullmatch(text) and not has_grouping(text):
         trees.append(parse(text.replace(",", ".")))
     if not trees:
@@ -70,6 +71,7 @@ def gold_readings(gold: str) -> list[Node]:
         if prose:
             return []
         raise GoldUnreadable(str(error)) from error
+    # Words that happen to parse as a product of letters are compared as words.
     if prose and len(target) > 3 and not all(_quantities(tree) for tree in trees):
         return []
     if any(_impossible(tree) for tree in trees):
@@ -109,6 +111,7 @@ def judge(gold: str, answer: str, loose: bool = False) -> Judged:
     if not golds or (is_prose(target) and words(target) == words(given)):
         right = words(target) == words(given)
         return ("correct", "the same words") if right else ("wrong", "other words")
+    # Equal texts with a word in them need no mathematics.
     if _spaced(target) == _spaced(given) and re.search(r"[^\W\d_]{3}", _spaced(target)):
         return "correct", "the same text"
     try:
@@ -125,7 +128,7 @@ def _spaced(text: str) -> str:
 
 
 def _answers(given: str) -> list[Node]:
-    """Return the readings of an answer; of ``... = value`` the value alone may be readable."""
+    """Return the readings of an answer; if ``... = value`` is unreadable, those of its value."""
     try:
         return readings(given)
     except Unreadable:
@@ -141,6 +144,7 @@ def _impossible(tree: Node) -> bool:
     try:
         exact(tree)
     except Undefined as error:
+        # A value beyond our limits is a value.
         return not isinstance(error, TooLarge)
     return False
 
@@ -169,6 +173,7 @@ def _loosely(golds: list[Node], given: str, loose: bool, error: str) -> Judged:
         return "unparsable", error
     bare = re.sub(r"[*`]", "", given)
     numbers = [match.group() for match in _NUMBER.finditer(bare)]
+    # Numbers after the last equals sign are the result; those before are its derivation.
     if "=" in bare:
         numbers = [m.group() for m in _NUMBER.finditer(bare.rpartition("=")[2])] or numbers
     if len(numbers) != 1:
