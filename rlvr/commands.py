@@ -104,7 +104,7 @@ def mask(parser: ArgumentParser) -> None:
         "calibrate", help="the rank at which the safe mask has a given density", description=FIND
     )
     find.add_argument("model", help="hub id or folder of safetensors")
-    find.add_argument("--builder", choices=["safe"], default="safe", help="whose density varies")
+    find.add_argument("--builder", choices=["safe"], default="safe", help="what to calibrate")
     find.add_argument("--target", type=float, default=0.7402, help="density; default: the paper's")
     find.add_argument("--principal-density", type=float, default=0.5)
     find.add_argument("--low-density", type=float, default=0.5)

@@ -3,8 +3,8 @@
 transformers' ``generate`` fills every setting that its caller leaves open from that file, and a
 ``min_p`` or a list of suppressed tokens there would draw rollouts from another distribution than
 the one that gives the loss its log-probs. So a policy is loaded with only the settings in ``KEPT``.
-The others are named when a run starts. The file itself is copied into each exported checkpoint, so that
-a user of the checkpoint has the base's defaults back.
+The others are named when a run starts. The file itself is copied into each exported checkpoint: a
+user of the checkpoint gets the base's defaults.
 """
 
 import json

@@ -11,7 +11,7 @@ from rlvr.schema import RunError
 
 try:
     import fcntl
-except ImportError:  # no such locks on this system
+except ImportError:  # this system has no file locks
     fcntl = None
 
 LOCK = ".lock"

@@ -98,7 +98,7 @@ def load_skeleton(section: ModelSection) -> PreTrainedModel:
     If the weights are on this machine, their headers are compared with the model.
 
     Raises:
-        RecipeError: the configuration is none of a language model, a weight file is damaged, or
+        RecipeError: the configuration describes no language model, a weight file is damaged, or
             the files do not hold the model's tensors.
     """
     config = load_config(section)

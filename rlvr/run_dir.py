@@ -90,7 +90,7 @@ def _restore_recipe(run_dir: Path) -> None:
 def _changed(run_dir: Path, recipe: Recipe) -> dict[tuple[str, ...], tuple[Any, Any]]:
     """Return each key in which a run's recipe differs from ``recipe``, with both values.
 
-    A key that is newer than the run had its default.
+    A key that did not exist when the run started counts as its default.
     """
     recorded = recorded_recipe(run_dir)
     # Resolving fills in defaults of keys that are newer than the run.
@@ -149,8 +149,8 @@ def check_run(recipe: Recipe, *, resume: bool) -> None:
     """Refuse a run directory that this start may not write to; nothing is changed.
 
     Raises:
-        RecipeError: it holds another recipe's run, this one's and ``resume`` is false, or what is
-            no run.
+        RecipeError: it holds another recipe's run, or files that are no run, or this recipe's run
+            while ``resume`` is false.
     """
     run_dir = Path(str(recipe.run.dir))
     if not has_steps(run_dir):

@@ -94,7 +94,7 @@ def damage(folder: Path) -> str | None:
 
 
 def newest_checkpoint(run_dir: Path) -> Path | None:
-    """Return the newest checkpoint whose bytes are all there, or ``None`` where there is none yet.
+    """Return the newest undamaged checkpoint, or ``None`` where there are no checkpoints yet.
 
     Raises:
         RecipeError: there are checkpoints and every one is damaged.

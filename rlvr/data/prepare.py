@@ -87,6 +87,7 @@ def parse_dataset(spec: dict[str, Any], where: str) -> DataSpec:
     shared = {key: value for key, value in given.items() if key in SHARED and key not in known}
     own = {key: value for key, value in given.items() if key not in shared}
     source = dataset.check(name, own, where)
+    # Also fills in the defaults, so that `shared` below has every key.
     checked = check_options(options, shared, where)
     counts = {"size": source.get("size")}
     counts |= {key: checked[key] for key in ("max_chars", "max_prompt_tokens", "limit")}

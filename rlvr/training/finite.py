@@ -21,7 +21,7 @@ from rlvr.schema import RunError
 
 
 class FiniteSteps(Trainer):
-    """A Trainer that stops at the first step whose loss or gradient is not finite.
+    """A Trainer that stops at the first step with a loss or gradient that is not finite.
 
     A mixin before one of TRL's trainers.
     """

@@ -48,7 +48,7 @@ def finish(plan: Plan, run_dir: Path) -> dict[str, Any]:
     summary: dict[str, Any] = {"step": step_of(checkpoint)}
     policy = export_policy(plan.recipe, run_dir, checkpoint)
     summary["policy"] = describe_export(plan, run_dir, policy, checkpoint)
-    # Of an adapter the checkpoint holds factors; only its export has dense weights to compare.
+    # A checkpoint with an adapter holds factors; only its export has dense weights to compare.
     masters = checkpoint if plan.recipe.adapter is None else policy
     # Before discard_applied, which deletes the weights that a delta was applied to.
     summary |= compare_weights(plan, run_dir, masters)

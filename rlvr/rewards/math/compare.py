@@ -223,7 +223,7 @@ def _listed(node: Node) -> bool:
 def _same_tuples(gold: Node, answer: Node) -> bool:
     if gold[0] != answer[0] or len(gold[3]) != len(answer[3]):
         return False
-    # Of two items brackets decide: (1, 2) may be an interval, [1, 2] is another.
+    # With two items the brackets decide: (1, 2) may be an interval, and [1, 2] is another.
     if len(gold[3]) == 2 and gold[1:3] != answer[1:3]:
         return False
     return all(same(g, a) for g, a in zip(gold[3], answer[3], strict=True))

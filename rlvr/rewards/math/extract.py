@@ -39,7 +39,7 @@ def conclusion(response: str) -> str | None:
 
 
 def _box(text: str, start: int) -> tuple[str | None, int]:
-    """Return (content, end) of the box whose command starts at ``start``; None if unclosed."""
+    """Return (content, end) of the box command at ``start``; content is None if it never closes."""
     opened = _OPENED.match(text, start)
     if opened:
         end = balanced(text, opened.end())

@@ -45,7 +45,7 @@ _TOKEN = re.compile(
 
 
 class Unreadable(ValueError):
-    """The text is no mathematics that this grammar knows."""
+    """This grammar cannot read the text as mathematics."""
 
 
 @dataclass(frozen=True, slots=True)
