@@ -8,7 +8,7 @@ sentence, or a text that is nothing but an expression.
 import re
 from typing import Literal
 
-from rlvr.rewards.math.freeform import Found, announced_last, final_answer
+from rlvr.rewards.math.freeform import Extracted, announced_last, final_answer
 from rlvr.rewards.math.lexer import balanced
 
 Extract = Literal["boxed", "auto"]
@@ -62,7 +62,7 @@ def _last_start(text: str, end: int) -> int:
     return -1
 
 
-def boxed(text: str) -> Found | None:
+def boxed(text: str) -> Extracted | None:
     """Return the answer in the last box, joined with those of the same list; None without a box.
 
     Boxes are one list where only a comma, "and" or "or", and a name with its equals sign, stands
@@ -73,9 +73,9 @@ def boxed(text: str) -> Found | None:
         return None
     content, _ = _box(text, start)
     if content is None:
-        return Found(None, "the last box is not closed")
+        return Extracted(None, "the last box is not closed")
     if not content.strip():
-        return Found(None, "the last box is empty")
+        return Extracted(None, "the last box is empty")
     contents = [content]
     # From the last box backwards: solutions of one equation often stand in a box each.
     while len(contents) < 40:
@@ -89,7 +89,7 @@ def boxed(text: str) -> Found | None:
             break
         contents.append(earlier)
         start = before
-    return Found(" , ".join(contents[::-1]))
+    return Extracted(" , ".join(contents[::-1]))
 
 
 def _joins(between: str) -> bool:
@@ -98,14 +98,14 @@ def _joins(between: str) -> bool:
     return _JOINER.fullmatch(between) is not None
 
 
-def find_answer(response: str, how: Extract) -> Found:
+def find_answer(response: str, how: Extract) -> Extracted:
     """Return the answer of ``response``.
 
     An unclosed or empty last box is no answer, whatever stood in the boxes before.
     """
     text = conclusion(response)
     if text is None:
-        return Found(None, "the thoughts are not closed")
+        return Extracted(None, "the thoughts are not closed")
     answer = boxed(text)
     # "The final answer is 5" after the last box corrects the box.
     if how == "auto" and answer is not None and answer.text is not None:
@@ -113,5 +113,5 @@ def find_answer(response: str, how: Extract) -> Found:
     if answer is not None:
         return answer
     if how == "boxed":
-        return Found(None, "no box")
+        return Extracted(None, "no box")
     return final_answer(text[-TAIL:] if len(text) > TAIL else text, whole=len(text) <= TAIL)

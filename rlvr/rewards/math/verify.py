@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 
 from rlvr.rewards.math.extract import Extract, find_answer
-from rlvr.rewards.math.freeform import Found
+from rlvr.rewards.math.freeform import Extracted
 from rlvr.rewards.math.text import MAX_CHARS
 from rlvr.rewards.pool import WorkerPool
 from rlvr.rewards.verdict import Verdict
@@ -55,7 +55,7 @@ def numeral(text: str) -> Fraction | str | None:
     return None
 
 
-def _at_once(gold: str, answer: Found) -> Verdict | tuple[str, str, bool]:
+def _at_once(gold: str, answer: Extracted) -> Verdict | tuple[str, str, bool]:
     """Return the verdict of the cheap rungs, or the job that a worker has to do.
 
     Numbers against numbers are decided here. A completion without an answer is still compared,
@@ -96,7 +96,7 @@ def _keep(job: tuple[str, str, bool], judged: tuple[str, str]) -> None:
             _cache.popitem(last=False)
 
 
-def _verdict(answer: Found, judged: tuple[str, str]) -> Verdict:
+def _verdict(answer: Extracted, judged: tuple[str, str]) -> Verdict:
     status, detail = judged
     if answer.text is None:
         status, detail = ("unparsable", answer.reason) if status != "gold_unparsable" else judged
@@ -112,7 +112,7 @@ def verify_batch(
 ) -> list[Verdict]:
     """Return the verdict of every (gold, response), in order, with every worker busy."""
     verdicts: list[Verdict | None] = []
-    waiting: dict[tuple[str, str, bool], list[tuple[int, Found]]] = {}
+    waiting: dict[tuple[str, str, bool], list[tuple[int, Extracted]]] = {}
     for index, (gold, response) in enumerate(pairs):
         answer = find_answer(response, extract)
         job = _at_once(gold, answer)
