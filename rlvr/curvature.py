@@ -70,6 +70,7 @@ def _example(policy: PreTrainedModel, head: list[int], tokens: list[int]) -> Exa
 
     def logits(weights: Weights) -> Tensor:
         inputs = {"input_ids": ids, "use_cache": False}
+        # Weights as an argument: derivatives are taken with respect to them.
         return functional_call(policy, dict(weights), (), inputs).logits[0, span]
 
     return Example(logits, ids[0, len(head) :])
@@ -86,6 +87,7 @@ def load(section: ModelSection, like: PreTrainedModel | None = None) -> PreTrain
     load_config(plain)
     policy = load_policy(plain, runtime.default_device()).eval()
     if like is not None:
+        # Before minutes of sampling.
         _require_same(like, policy, section.path)
     return policy
 
@@ -163,7 +165,7 @@ def measure_curvature(
     """Estimate the Fisher diagonal of the target matrices, and compare it on the masks.
 
     Args:
-        policy: the base policy, whose completions ``prompts`` holds.
+        policy: the base policy, from which the completions in ``prompts`` were sampled.
         prompts: the contexts.
         names: of the target matrices.
         settings: rank and densities of the masks.
@@ -183,6 +185,7 @@ def measure_curvature(
     summary: dict[str, Any] = {
         "matrices": len(names),
         "entries": entries,
+        # The mean over all entries is the same in every row; any mask would do.
         "trace": table.row("principal", range(len(names)))["mean_curvature_all"] * entries,
         "masks": cv.summarise(table, rows),
     }
@@ -212,6 +215,7 @@ def _table(
         sums[owners[index], place[name]] += cv.sum_cells(square, cells[name]).numpy()
 
     bar = tqdm(prompts.examples(policy), "gradients", len(owners), unit="completion")
+    # One pass fills both: `observe` sees each square on the way.
     diagonal = fisher.fisher_diagonal(bar, weights, observe)
     counts = [cv.sum_cells(torch.ones_like(weights[n]), cells[n]).numpy() for n in names]
     squares = [cv.sum_cells(diagonal[n].double().square(), cells[n]).numpy() for n in names]
@@ -230,6 +234,7 @@ def _hutchinson(
         [np.stack([cv.sum_cells(probe[n], cells[n]).numpy() for n in cells]) for probe in bar]
     )
     traces = sums.sum((1, 2, 3))
+    # The standard error of the mean over independent probes.
     error = float(traces.std(ddof=1) / probes**0.5) if probes > 1 else None
     return {
         "probes": probes,
@@ -256,6 +261,7 @@ def _lanczos(
         ritz = fisher.lanczos(counted, weights, steps, TOP, generator)
     pairs = []
     for value, error, vector in zip(ritz.values, ritz.errors, ritz.vectors, strict=True):
+        # Squared entries of a unit vector: shares of its energy that sum to 1.
         energy = sum(cv.sum_cells(vector[n].double().square(), cells[n]) for n in cells)
         groups = torch.as_tensor(energy).sum(1)
         shares = {mask: float(groups[list(own)].sum()) for mask, own in cv.MASKS.items()}
@@ -280,6 +286,7 @@ def measure_length(
     bar = tqdm(pairs, "length", len(prompts.owners), unit="completion")
     for owner, example, moved in bar:
         own, between = fl.length_terms(example, weights, pieces, at_random)
+        # By prompt, the unit of the intervals.
         terms[owner] += own.numpy()
         cross[owner] += between.numpy()
         with torch.no_grad():

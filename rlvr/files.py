@@ -29,6 +29,8 @@ def replacing(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             with open(temporary, "rb") as file:
+                # Bytes before the name: after a power cut the new name must not stand for an empty
+                # file.
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:
@@ -99,6 +101,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     rows = []
+    # Without the last part: empty after a newline, or cut short by a kill.
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
         if not line:
             continue

@@ -2,9 +2,9 @@
 
 transformers' ``generate`` fills every setting that its caller leaves open from that file, and a
 ``min_p`` or a list of suppressed tokens there would draw rollouts from another distribution than
-the one whose log-probs the loss uses. So a policy is loaded with the settings in ``KEPT`` only. The
-others are named when a run starts. The file itself is copied into each exported checkpoint, so that
-a user of the checkpoint has the base's defaults back.
+the one that gives the loss its log-probs. So a policy is loaded with only the settings in ``KEPT``.
+The others are named when a run starts. The file itself is copied into each exported checkpoint: a
+user of the checkpoint gets the base's defaults.
 """
 
 import json
@@ -65,6 +65,7 @@ def plain_generation(section: ModelSection, config: PretrainedConfig) -> Generat
     Every end token of the base stays: ``eos_token_id`` is a list, or ``None`` where there is none.
     """
     settings = read_settings(section)
+    # A vision-language model keeps the token ids of its text in a part of the configuration.
     text = config.get_text_config(decoder=True)
     values = {key: settings.get(key, getattr(text, key, None)) for key in IDS}
     values["eos_token_id"] = _as_list(values["eos_token_id"]) or None

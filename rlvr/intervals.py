@@ -82,6 +82,7 @@ def paired_bootstrap_difference(
         raise ValueError("a and b must be shares in [0, 1]")
     differences = second - first
     if differences.min() == differences.max():
+        # Some of n could differ without one showing: Wilson's bound of 0 of n.
         value, bound = float(differences[0]), wilson_interval(0, first.size, level=level).high
         return Estimate(value, value - bound * (1 + value), value + bound * (1 - value), first.size)
     weights = np.ones_like(differences)
@@ -114,6 +115,7 @@ def bootstrap_ratio(
         index = generator.integers(x.size, size=(block.size, x.size))
         block[:] = x[index].sum(axis=1) / w[index].sum(axis=1)
     tail = (1 - _checked_level(level)) / 2
+    # The percentile interval: no normality is assumed.
     low, high = np.quantile(ratios, (tail, 1 - tail))
     return Estimate(float(x.sum() / w.sum()), float(low), float(high), x.size)
 

@@ -147,6 +147,7 @@ def plugin_digests(plugins: Iterable[str]) -> dict[str, str]:
         files = [Path(spec.origin)] if spec.origin and Path(spec.origin).is_file() else []
         for folder in spec.submodule_search_locations or []:
             files += Path(folder).rglob("*.py")
+        # By content only: moving the package changes no digest.
         hashes = sorted(file_digest(file) for file in set(files))
         digests[name] = hashlib.sha256("".join(hashes).encode()).hexdigest()
     return digests

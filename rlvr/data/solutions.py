@@ -60,6 +60,7 @@ def demonstrations(
     }
     prompts = _token_ids(tokenizer, texts)
     prefill, end = spec.shared["prefill"], tokenizer.eos_token
+    # Prompt and completion are tokenised apart: at sampling time they are apart too.
     bodies = {
         row["id"]: _completion(texts[row["id"]], row.get(SOLUTION), prefill, end)
         for row in loaded.rows
@@ -71,6 +72,7 @@ def demonstrations(
         return lambda row: token is None or token not in completions[row["id"]]
 
     def fits(row: Row) -> bool:
+        # + 1 for the end token.
         length = len(prompts[row["id"]]) + len(completions[row["id"]]) + 1
         return max_length is None or length <= max_length
 
@@ -83,6 +85,7 @@ def demonstrations(
             f"{where}: no row has a usable solution ({reasons}); mend the column 'solution', or "
             "raise trainer.max_length"
         )
+    # By id: text of the end token in a solution was refused above.
     ends = [tokenizer.eos_token_id]
     return [_join(prompts[row["id"]], completions[row["id"]] + ends) for row in loaded.rows]
 
@@ -95,14 +98,15 @@ def _token_ids(tokenizer: "PreTrainedTokenizerBase", texts: dict[str, str]) -> d
     """Return the ids of each text; special tokens are those that stand in it."""
     if not texts:
         return {}
-    found: Sequence[list[int]] = tokenizer(list(texts.values()), add_special_tokens=False).input_ids
-    return dict(zip(texts, found, strict=True))
+    ids: Sequence[list[int]] = tokenizer(list(texts.values()), add_special_tokens=False).input_ids
+    return dict(zip(texts, ids, strict=True))
 
 
 def _completion(prompt: str, solution: object, prefill: str | None, end: str) -> str:
     """Return what the policy should write after ``prompt``; empty where there is nothing."""
     if not isinstance(solution, str):
         return ""
+    # Data sets often store the end token as text; the run adds its own, once.
     if solution.rstrip().endswith(end):
         solution = solution.rstrip().removesuffix(end)
     return _without_opening(prompt, solution, prefill)
@@ -118,5 +122,6 @@ def _without_opening(prompt: str, solution: str, prefill: str | None) -> str:
         opening = (opening or "").strip()
         if opening and head.endswith(opening) and solution.lstrip().startswith(opening):
             rest = solution.lstrip().removeprefix(opening)
+            # The white space that the prompt has after the opening must not come twice.
             return rest.removeprefix(prompt[len(head) :])
     return solution

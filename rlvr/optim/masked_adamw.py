@@ -94,7 +94,7 @@ class MaskedAdamW(torch.optim.Optimizer):
             raise ValueError(f"mask entry {min(unused)!r} matches no parameter of the optimizer")
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        # torch normalises the group first: names beside parameters, defaults filled in.
+        # torch normalises the group first: it splits off the names and fills in the defaults.
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         check_options(group)

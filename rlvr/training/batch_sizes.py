@@ -45,6 +45,7 @@ def resolve_sizes(values: Mapping[str, Any], processes: int) -> BatchSizes:
     accumulated = values["gradient_accumulation_steps"]
     generation, slices = values["generation_batch_size"], values["steps_per_generation"]
     if generation is None:
+        # TRL: steps_per_generation is gradient_accumulation_steps if it is not set.
         generation = forward * (slices or accumulated)
     elif slices is not None:
         raise RecipeError(

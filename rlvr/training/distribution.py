@@ -1,4 +1,4 @@
-"""Settings of the sampler, checked: rollouts come from the policy whose log-probs the loss uses.
+"""Settings of the sampler, checked: rollouts and the log-probs of the loss are of one policy.
 
 TRL divides the logits by ``temperature`` in the loss too, so any temperature is allowed. Everything
 else that reshapes the distribution (a nucleus, penalties, suppressed tokens, beams) leaves the

@@ -36,7 +36,7 @@ class EmptySteps(ResumesGenerations):
     ) -> Tensor:
         """Train on one slice of a generation, or do nothing at all where its batch is empty.
 
-        Without a backward pass no parameter has a gradient, and optimizers leave such ones alone:
+        Without a backward pass no parameter has a gradient, and optimizers skip such parameters:
         zero gradients would still move weights, by momentum and weight decay. DeepSpeed takes its
         step inside of the backward pass.
         """
@@ -50,6 +50,7 @@ class EmptySteps(ResumesGenerations):
             self._has_gradient = not self.accelerator.sync_gradients
             self._is_skipped = False
             return loss
+        # TRL counts its micro-batches in `_step` in the forward that is skipped here.
         self._step += 1
         self._is_skipped = self.accelerator.sync_gradients
         if self._is_skipped:
@@ -69,4 +70,5 @@ class EmptySteps(ResumesGenerations):
         share = inputs.get("kept_share")
         if share is None or self.loss_type not in PER_COMPLETION:
             return loss
+        # TRL divided by all completions; the masked ones are not in the mean.
         return loss / share if share > 0 else loss

@@ -21,7 +21,7 @@ from rlvr.schema import RunError
 
 
 class FiniteSteps(Trainer):
-    """A Trainer that stops at the first step whose loss or gradient is not finite.
+    """A Trainer that stops at the first step with a loss or gradient that is not finite.
 
     A mixin before one of TRL's trainers.
     """
@@ -40,6 +40,7 @@ class FiniteSteps(Trainer):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm)
+        # Kept on the device until here: one synchronisation a step, not one a micro-batch.
         loss, self._losses = self._losses, None
         values = {} if loss is None else {"loss": float(loss)}
         if norm is not None and not self.args.fp16:

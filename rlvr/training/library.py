@@ -21,7 +21,7 @@ from rlvr.schema import RecipeError
 from rlvr.training.inputs import Arguments, SupervisedArguments, trainer_settings
 
 _TORCH_OPTIMIZERS = (OptimizerNames.ADAMW_TORCH, OptimizerNames.ADAMW_TORCH_FUSED)
-_STEPS = 10  # of a schedule that ends with its epochs, whose number is not known here
+_STEPS = 10  # stands for the length of a schedule in epochs, which is not known here
 
 
 class _Unstarted:
@@ -71,6 +71,7 @@ def check_library(recipe: Recipe, model: PreTrainedModel) -> None:
         RecipeError: the message names the key and ends in the library's own first line.
     """
     kind = _Supervised if recipe.supervised else _Grpo
+    # Under a launcher, the configuration would start DeepSpeed or a process group.
     with runtime.without_launcher(), _refused("trainer"):
         args: Any = kind(**trainer_settings(recipe, Path(str(recipe.run.dir))))
     if recipe.model.attn_implementation is not None:
@@ -98,6 +99,7 @@ def check_library(recipe: Recipe, model: PreTrainedModel) -> None:
         warmup = args.get_warmup_steps(steps)
         options = args.lr_scheduler_kwargs
         schedule: Any = get_scheduler(args.lr_scheduler_type, optimizer, warmup, steps, options)
+        # Some schedules fail only when they are evaluated, at their start or end.
         for factor in schedule.lr_lambdas:
             for step in (0, steps // 2, steps):
                 float(factor(step))
@@ -139,4 +141,5 @@ def _check_optimizer(args: Any, model: PreTrainedModel) -> None:
 
     cls, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
     if isinstance(cls, type) and not {"params", "model", "optimizer_dict"} & options.keys():
+        # 2-D: some optimizers (Muon) refuse vectors.
         cls([nn.Parameter(torch.zeros(1, 1))], **options)
