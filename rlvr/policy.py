@@ -133,7 +133,6 @@ def load_policy(section: ModelSection, device: torch.device | None = None) -> Pr
     model: Any = _from_pretrained(
         section,
         attn_implementation=section.attn_implementation,
-        generation_config=GenerationConfig(),  # transformers refuses some files that users have
     )
     # Set after loading: from_pretrained may fill it from the folder again.
     model.generation_config = plain_generation(section, model.config)
@@ -161,6 +160,7 @@ def _from_pretrained(section: ModelSection, **options: Any) -> PreTrainedModel:
             output_loading_info=True,
             # Reported instead of raised, so that one message of ours names the tensor.
             ignore_mismatched_sizes=True,
+            generation_config=GenerationConfig(),  # transformers refuses some that users have
             **options,
         )
     except (OSError, ValueError) as error:

@@ -147,7 +147,7 @@ CASES = {
     ),
     "an unknown loss": (
         {"trainer": {"loss_type": "dapo"}},
-        ["trainer.loss_type", "none of nll, dft"],
+        ["trainer.loss_type", "one of nll, dft"],
     ),
     "pushes to no sampler": (
         {"adapter": {"builder": "peft", "method": "LoraConfig", "sync": "merge_unmerge"}},

@@ -37,7 +37,7 @@ def test_bound_holds_for_every_ratio_inside_the_range():
     ratios = torch.linspace(1 - low, 1 + high, 201, dtype=torch.float64).log()
     first, second = (x.reshape(-1) for x in torch.meshgrid(ratios, ratios, indexing="ij"))
     changes = torch.stack([first, second], 1)
-    bound = clip_bound(2, low, high)
+    bound = clip_bound(2.0, low, high)
     assert changes.sum(1).abs().max().item() == pytest.approx(bound, rel=1e-12)  # and is attained
     sums = [step_sums(torch.zeros(1, 2), c[None], torch.ones(1, 2), low + 1e-9, high + 1e-9)
             for c in changes[::97]]  # fmt: skip

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from rlvr.adapters import attach_adapter, load_adapter, policy_weights
 from rlvr.checkpoints.folders import DELTA, EXPORT, model_folder
@@ -99,8 +99,9 @@ def export_gap(folder: Path, checkpoint: Path) -> LogProbGap | None:
     file = checkpoint / TRAINED_LOGPS
     if not file.is_file():
         return None
-    # Plain transformers on purpose, without our loader: this is what a user gets.
-    policy = AutoModelForCausalLM.from_pretrained(folder).eval()
+    # The base's own settings beside it may be some that transformers refuses.
+    policy = AutoModelForCausalLM.from_pretrained(folder, generation_config=GenerationConfig())
+    policy = policy.eval()
     return ScoredTokens.load(file).gap_of(policy)
 
 

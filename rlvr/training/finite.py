@@ -55,9 +55,10 @@ class FiniteSteps(Trainer):
         """Raise where a trained weight is not finite, on all ranks; called before a checkpoint."""
         bad = non_finite(self._trained())
         if runtime.any_rank(bad is not None):
-            raise self.non_finite("an update made weights NaN or infinite")
+            step = self.state.global_step  # which is complete here, and under way elsewhere
+            raise self.non_finite("an update made weights NaN or infinite", step)
 
-    def non_finite(self, symptom: str) -> RunError:
+    def non_finite(self, symptom: str, step: int | None = None) -> RunError:
         """Return the error of this step, which names the first parameter or gradient at fault."""
         weights = non_finite(self.model.named_parameters())
         gradients = non_finite((n, p.grad) for n, p in self._trained() if p.grad is not None)
@@ -66,11 +67,11 @@ class FiniteSteps(Trainer):
             cause = f"among the weights, {weights}"
         elif gradients is not None:
             cause = f"the weights are finite; among their gradients, {gradients}"
+        step = self.state.global_step + 1 if step is None else step
         return RunError(
-            f"step {self.state.global_step + 1}: {symptom}; {cause}. No checkpoint holds this "
-            "step, and those before it are whole. Lower trainer.learning_rate or raise "
-            "trainer.warmup_steps, and look at grad_norm in metrics.jsonl and at the rows of this "
-            "step"
+            f"step {step}: {symptom}; {cause}. No checkpoint holds this step, and those before it "
+            "are whole. Lower trainer.learning_rate or raise trainer.warmup_steps, and look at "
+            "grad_norm in metrics.jsonl and at the rows of this step"
         )
 
     def _trained(self) -> Iterator[tuple[str, Any]]:

@@ -4,7 +4,8 @@ What ``RLVRTrainer`` changes in TRL 1.16's GRPOTrainer, further to ``seam.py``:
 
 1. The reference of the KL term is the base policy. TRL would load a second model, or attach the
    adapter's initialisation once more.
-2. The KL to the base is measured every ``run.kl_every`` steps even where beta is 0.
+2. The KL to the base is measured every ``run.kl_every`` steps even where beta is 0. Before the
+   first step the two must be one policy (``start_gap``), or the run stops.
 3. A checkpoint inside a generation holds its completions (``generations.py``).
 4. Under FSDP2 generation keeps all ranks in step.
 5. Groups of equal rewards are replaced, where the algorithm says so (``sampling.py``).
@@ -32,10 +33,12 @@ from rlvr.adapters import policy_weights
 from rlvr.algorithms import AlgorithmSection
 from rlvr.data import Row
 from rlvr.engines import FSDP2
-from rlvr.eval.gap import ScoredTokens
+from rlvr.eval.gap import ROUNDING, ScoredTokens
 from rlvr.eval.sampling import end_token_ids, evaluation_mode, undisturbed
 from rlvr.failures import explained_writes
+from rlvr.precision import dtype_name, precision_of
 from rlvr.rewards import RewardCall, UnverifiedLimit
+from rlvr.schema import RunError
 from rlvr.training.empty_steps import is_scored
 from rlvr.training.inputs import reward_function, to_dataset
 from rlvr.training.sampling import DynamicSampling
@@ -194,11 +197,26 @@ class RLVRTrainer(Seam, DynamicSampling):
         reference = output.get("ref_per_token_logps")
         if reference is None:
             reference = self._completion_logps(output, reference=True)
-        kl = self._completion_logps(output, reference=False) - reference
-        kept = output["completion_mask"]
-        # Sums, then one division: processes may hold different numbers of tokens.
-        totals = self.accelerator.reduce(torch.stack([(kl * kept).sum(), kept.sum()]), "sum")
-        self._metrics["train"]["kl_to_base"].append((totals[0] / totals[1].clamp(min=1)).item())
+        gap = self._completion_logps(output, reference=False) - reference
+        kept = output["completion_mask"].bool()
+        sums = [(gap * kept).sum(), gap[kept].abs().sum(), kept.sum()]
+        totals: Any = self.accelerator.reduce(torch.stack(sums), "sum")
+        kl, distance = (totals[:2] / totals[2].clamp(min=1)).tolist()
+        self._metrics["train"]["kl_to_base"].append(kl)
+        if self.state.global_step == 0:
+            self._metrics["train"]["start_gap"].append(distance)
+            self._require_start(distance)
+
+    def _require_start(self, gap: float) -> None:
+        """Raise where the policy is not the base policy before its first step, on all ranks."""
+        dtype = precision_of(self.args, getattr(torch, self.source.dtype)).computed
+        if not gap <= ROUNDING[dtype]:  # NaN is no such gap either
+            raise RunError(
+                "before its first step the policy is not the base policy: their log-probs differ "
+                f"by {gap:.2g} nats per token on average, and rounding in {dtype_name(dtype)} "
+                f"explains {ROUNDING[dtype]:g}. Look at what writes to the weights after they are "
+                "loaded (a plugin), or run without adapter to see whether it starts elsewhere"
+            )
 
     def _write_rollouts(self) -> None:
         """Append the first ``run.rollouts`` rollouts of this generation to ``rollouts.jsonl``.
