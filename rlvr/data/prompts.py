@@ -106,7 +106,7 @@ def _with_kwargs(tokenizer: Any, kwargs: Mapping[str, Any]) -> Any:
     return extended
 
 
-def _literal(value: Any) -> str:
+def _literal(value: object) -> str:
     """Return a value of a recipe as Jinja writes it."""
     if isinstance(value, list):
         return f"[{', '.join(map(_literal, value))}]"

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import PrinterCallback
+from transformers import PrinterCallback, TrainingArguments
 
 from rlvr import runtime
 from rlvr.adapters import Adapter, adapters_off, set_rates
@@ -58,7 +58,7 @@ class Setup:
     mask: Mask | None
     adapter: Adapter | None
 
-    def has_base(self, args: Any) -> bool:
+    def has_base(self, args: TrainingArguments) -> bool:
         """Tell whether the base policy can be had from the trained one's weights.
 
         Where ZeRO-3 has scattered the weights there is nothing to swap.
@@ -75,7 +75,7 @@ class Seam(FiniteSteps, ExactResume):
     _tokenizer: Any
     idle: ClassVar[str]  # why nothing moved in a run whose gradients were all 0
 
-    def __init__(self, setup: Setup, *, args: Any, **trl: Any) -> None:
+    def __init__(self, setup: Setup, *, args: TrainingArguments, **trl: Any) -> None:
         self.run, self.run_dir, self.source = setup.run, setup.run_dir, setup.source
         self.mask, self.adapter, self.precision = setup.mask, setup.adapter, setup.optimizer
         self.masked: MaskedAdamW | None = None
@@ -190,7 +190,7 @@ class Seam(FiniteSteps, ExactResume):
         weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
         return weights + optimizer_bytes(self.optimizer)
 
-    def _write_checkpoint(self, model: Any, trial: Any, temporary: Path) -> None:
+    def _write_checkpoint(self, model: nn.Module, trial: Any, temporary: Path) -> None:
         step = self.state.global_step
         if runtime.is_main() and temporary.exists():
             shutil.rmtree(temporary)  # what a killed run left of this step

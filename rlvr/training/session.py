@@ -59,7 +59,7 @@ from rlvr.training.trainer import RLVRTrainer
 TRAINER_COLUMNS = {"completion_ids": []}
 
 
-def train(plan: Plan, args: Any, run_dir: Path, checkpoint: Path | None) -> bool:
+def train(plan: Plan, args: TrainingArguments, run_dir: Path, checkpoint: Path | None) -> bool:
     """Train to the end and return true, or false where the user interrupted.
 
     ``checkpoint`` is what a resumed run goes on from.
