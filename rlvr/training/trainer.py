@@ -241,7 +241,7 @@ class RLVRTrainer(Seam, DynamicSampling):
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _finite(value: object) -> float | None:
+def _finite(value: float | None) -> float | None:
     """Return ``value``, or null where JSON has no number for it."""
     return float(value) if value is not None and math.isfinite(value) else None
 
