@@ -5,10 +5,9 @@
 #       trainer.gradient_accumulation_steps=12
 #
 # A recipe's batch depends on the number of processes: its comments say what 16 GPUs need, and
-# --check prints what comes out. Submit from the root of the repository, which every machine must
-# see, as it must the run directory and the hub's cache, with the environment active. After a time
-# limit submit the same line with --resume. LAUNCH names another launch file, GPUS the GPUs of a
-# machine.
+# --check prints what comes out. Submit from the root of the repository with the environment active.
+# Every machine must see the repository, the run directory and the hub's cache. After a time limit
+# submit the same line with --resume. LAUNCH names another launch file, GPUS the GPUs of a machine.
 #SBATCH --job-name=rlvr
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1

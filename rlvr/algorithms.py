@@ -1,7 +1,7 @@
 """The algorithms that one word of a recipe names.
 
-An algorithm is a set of TRL's settings with the values of its paper. They lie under the recipe's
-``trainer`` section, whose lines win. What an algorithm does not say (learning rate, batch, how many
+An algorithm is a set of TRL's settings with the values of its paper. Lines of the recipe's
+``trainer`` section win over them. What an algorithm does not say (learning rate, batch, how many
 optimizer steps use one generation) is the recipe's.
 
 With r the ratio of the policy's probability to the sampling policy's and A the advantage (reward
@@ -50,6 +50,7 @@ SETTINGS = MappingProxyType(
         "grpo": {"loss_type": "grpo", **_COMMON, "beta": 0.04, "use_bias_correction_kl": False},
         "dapo": {"loss_type": "dapo", **_COMMON, "epsilon_high": 0.28},
         "dr_grpo": {"loss_type": "dr_grpo", **_COMMON, "scale_rewards": "none"},
+        # The loss of TRL's grpo, with one ratio for each completion.
         "gspo": {
             "loss_type": "grpo",
             **_COMMON,
@@ -68,7 +69,7 @@ SAMPLES_DYNAMICALLY = ("dapo", "cispo")
 class AlgorithmSection:
     """Which algorithm, and whether it replaces groups that teach nothing; a word is its ``name``.
 
-    ``dynamic_sampling``: groups whose rewards are all equal are replaced by groups of further
+    ``dynamic_sampling``: groups of equal rewards are replaced by groups of further
     prompts (DAPO, section 3.2); null is what the algorithm's paper does.
     ``max_rounds``: generations of one batch at most, the first one included; 10 is what the
     published DAPO runs allowed.
@@ -104,5 +105,5 @@ def describe_algorithm(section: AlgorithmSection, trainer: dict[str, Any]) -> st
     return f"algorithm  {section.name}: {', '.join(parts)}"
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,6 +1,6 @@
-"""What the verbs of ``rlvr`` take: one function a verb, whose docstring is the verb's description.
+"""What the verbs of ``rlvr`` take: one function a verb; its docstring describes the verb.
 
-It stands apart from the verbs, whose libraries take seconds to import: nothing here does, so
+It stands apart from the verbs: their libraries take seconds to import, and nothing here does, so
 ``--help`` and a misspelt word are answered at once.
 """
 
@@ -104,7 +104,7 @@ def mask(parser: ArgumentParser) -> None:
         "calibrate", help="the rank at which the safe mask has a given density", description=FIND
     )
     find.add_argument("model", help="hub id or folder of safetensors")
-    find.add_argument("--builder", choices=["safe"], default="safe", help="whose density varies")
+    find.add_argument("--builder", choices=["safe"], default="safe", help="what to calibrate")
     find.add_argument("--target", type=float, default=0.7402, help="density; default: the paper's")
     find.add_argument("--principal-density", type=float, default=0.5)
     find.add_argument("--low-density", type=float, default=0.5)
@@ -166,11 +166,11 @@ def curvature(parser: ArgumentParser) -> None:
     RUN is a run directory; BASE and TUNED are checkpoint folders or hub ids, with ``--data``.
     Samples completions of the base policy, estimates the diagonal of its Fisher information on
     them, and compares its mean on each mask with random masks of the same size. With a tuned policy
-    also the Fisher length of the update beside the exact KL. Writes ``curvature.csv`` (one row a
+    also the Fisher length of the update and the exact KL. Writes ``curvature.csv`` (one row a
     matrix and mask; units and formulas in ``curvature.columns.json``), ``curvature.json`` and
     figures.
 
-    In float32, on one device. Memory beside the policies: two copies of the target matrices, and
+    In float32, on one device. Memory besides the policies: two copies of the target matrices, and
     with ``--lanczos`` one more for each of its steps.
     """
     defaults = Settings()
@@ -209,7 +209,7 @@ def data(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--validate", action="store_true", help="every gold must score itself")
     parser.add_argument("--out", type=Path, help="write the rows, one JSON object a line")
-    parser.add_argument("--model", help="policy whose chat template shows the prompts of a dataset")
+    parser.add_argument("--model", help="policy: its chat template shows the prompts")
     parser.add_argument("--reward", default="math", help="what validates a dataset (math)")
 
 

@@ -169,6 +169,11 @@ class Recipe:
         """Whether the policy imitates the data's solutions, instead of being rewarded."""
         return self.algorithm is not None and self.algorithm.name == "sft"
 
+    @property
+    def template_kwargs(self) -> dict[str, Any]:
+        """Arguments of the policy's chat template."""
+        return self.trainer.get("chat_template_kwargs") or {}
+
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
@@ -186,7 +191,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def named(value: Any) -> Any:
+def named(value: object) -> Any:
     """Return ``{name: word}`` for a word, as whose shorthand a recipe may write it."""
     return {"name": value} if isinstance(value, str) else value
 
@@ -221,7 +226,7 @@ def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> dict[s
     return content
 
 
-def absolute_paths(content: Any, folder: Path) -> Any:
+def absolute_paths(content: object, folder: Path) -> Any:
     """Return ``content`` with each text in it that starts with ./, ../ or ~/ as an absolute path.
 
     ``folder`` is that of the file which states it, or the working directory for an override. A
@@ -249,7 +254,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return merge(base, content)
 
 
-def check_section(section: type, value: Any, where: str) -> Any:
+def check_section(section: type, value: object, where: str) -> Any:
     """Return the dataclass ``section`` that a mapping states, with every key and type checked."""
     if not isinstance(value, dict):
         raise RecipeError(f"{where}: expected a mapping, got {value!r}")

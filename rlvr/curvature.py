@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from rlvr import runtime
 from rlvr.config import ModelSection
-from rlvr.data import load_prepared, parse_dataset, with_prefill
+from rlvr.data import load_prepared, parse_dataset, prompt_tokenizer
 from rlvr.eval.divergence import kl_per_position
 from rlvr.eval.sampling import prompt_token_ids, sample
 from rlvr.geometry import curvature as cv
@@ -55,26 +56,27 @@ class Prompts:
         """Index of the prompt of each completion."""
         return [i for i, group in enumerate(self.completions) for _ in group]
 
-    def examples(self, policy: Any) -> Iterator[Example]:
+    def examples(self, policy: PreTrainedModel) -> Iterator[Example]:
         """Yield each completion with its logits as a function of weights, by parameter name."""
         for head, group in zip(self.heads, self.completions, strict=True):
             for tokens in group:
                 yield _example(policy, head, tokens)
 
 
-def _example(policy: Any, head: list[int], tokens: list[int]) -> Example:
+def _example(policy: PreTrainedModel, head: list[int], tokens: list[int]) -> Example:
     # One completion at a time: squared gradients of a batch would mix its completions.
     ids = torch.tensor([head + tokens], device=next(policy.parameters()).device)
     span = slice(len(head) - 1, len(head) + len(tokens) - 1)  # each predicts the token after it
 
     def logits(weights: Weights) -> Tensor:
         inputs = {"input_ids": ids, "use_cache": False}
+        # Weights as an argument: derivatives are taken with respect to them.
         return functional_call(policy, dict(weights), (), inputs).logits[0, span]
 
     return Example(logits, ids[0, len(head) :])
 
 
-def load(section: ModelSection, like: Any = None) -> Any:
+def load(section: ModelSection, like: PreTrainedModel | None = None) -> PreTrainedModel:
     """Load a policy in float32 for derivatives, on the default device.
 
     Raises:
@@ -85,11 +87,12 @@ def load(section: ModelSection, like: Any = None) -> Any:
     load_config(plain)
     policy = load_policy(plain, runtime.default_device()).eval()
     if like is not None:
+        # Before minutes of sampling.
         _require_same(like, policy, section.path)
     return policy
 
 
-def _require_same(base: Any, tuned: Any, path: str) -> None:
+def _require_same(base: PreTrainedModel, tuned: PreTrainedModel, path: str) -> None:
     shapes = [{n: list(p.shape) for n, p in m.named_parameters()} for m in (base, tuned)]
     for name in sorted(shapes[0].keys() | shapes[1].keys()):
         own, other = (of.get(name, "missing") for of in shapes)
@@ -102,17 +105,23 @@ def _require_same(base: Any, tuned: Any, path: str) -> None:
 
 def draw_prompts(
     section: ModelSection,
-    policy: Any,
+    policy: PreTrainedModel,
     data: dict[str, Any],
     *,
+    template_kwargs: dict[str, Any] | None = None,
     prompts: int,
     samples: int,
     max_new_tokens: int,
     seed: int,
 ) -> Prompts:
-    """Draw at most ``prompts`` prompts of ``data``, and ``samples`` completions of each."""
+    """Draw at most ``prompts`` prompts of ``data``, and ``samples`` completions of each.
+
+    ``template_kwargs`` are arguments of the policy's chat template.
+    """
     spec = parse_dataset(data, "data")
-    tokenizer = with_prefill(load_tokenizer(section), spec.shared["prefill"], "data")
+    tokenizer = prompt_tokenizer(
+        load_tokenizer(section), spec.shared["prefill"], template_kwargs, "data"
+    )
     rows = load_prepared(spec, "data", tokenizer=tokenizer).rows
     if len(rows) < 2:
         raise RecipeError("data: has one row, and one prompt has no interval; name at least two")
@@ -144,7 +153,7 @@ class Curvature:
 
 
 def measure_curvature(
-    policy: Any,
+    policy: PreTrainedModel,
     prompts: Prompts,
     names: Sequence[str],
     settings: Settings,
@@ -156,7 +165,7 @@ def measure_curvature(
     """Estimate the Fisher diagonal of the target matrices, and compare it on the masks.
 
     Args:
-        policy: the base policy, whose completions ``prompts`` holds.
+        policy: the base policy, from which the completions in ``prompts`` were sampled.
         prompts: the contexts.
         names: of the target matrices.
         settings: rank and densities of the masks.
@@ -176,6 +185,7 @@ def measure_curvature(
     summary: dict[str, Any] = {
         "matrices": len(names),
         "entries": entries,
+        # The mean over all entries is the same in every row; any mask would do.
         "trace": table.row("principal", range(len(names)))["mean_curvature_all"] * entries,
         "masks": cv.summarise(table, rows),
     }
@@ -194,7 +204,7 @@ def measure_curvature(
 
 
 def _table(
-    policy: Any, prompts: Prompts, weights: Weights, cells: Mapping[str, Tensor]
+    policy: PreTrainedModel, prompts: Prompts, weights: Weights, cells: Mapping[str, Tensor]
 ) -> cv.Table:
     names, owners = list(weights), prompts.owners
     place = {name: index for index, name in enumerate(names)}
@@ -205,6 +215,7 @@ def _table(
         sums[owners[index], place[name]] += cv.sum_cells(square, cells[name]).numpy()
 
     bar = tqdm(prompts.examples(policy), "gradients", len(owners), unit="completion")
+    # One pass fills both: `observe` sees each square on the way.
     diagonal = fisher.fisher_diagonal(bar, weights, observe)
     counts = [cv.sum_cells(torch.ones_like(weights[n]), cells[n]).numpy() for n in names]
     squares = [cv.sum_cells(diagonal[n].double().square(), cells[n]).numpy() for n in names]
@@ -223,6 +234,7 @@ def _hutchinson(
         [np.stack([cv.sum_cells(probe[n], cells[n]).numpy() for n in cells]) for probe in bar]
     )
     traces = sums.sum((1, 2, 3))
+    # The standard error of the mean over independent probes.
     error = float(traces.std(ddof=1) / probes**0.5) if probes > 1 else None
     return {
         "probes": probes,
@@ -249,6 +261,7 @@ def _lanczos(
         ritz = fisher.lanczos(counted, weights, steps, TOP, generator)
     pairs = []
     for value, error, vector in zip(ritz.values, ritz.errors, ritz.vectors, strict=True):
+        # Squared entries of a unit vector: shares of its energy that sum to 1.
         energy = sum(cv.sum_cells(vector[n].double().square(), cells[n]) for n in cells)
         groups = torch.as_tensor(energy).sum(1)
         shares = {mask: float(groups[list(own)].sum()) for mask, own in cv.MASKS.items()}
@@ -257,7 +270,7 @@ def _lanczos(
 
 
 def measure_length(
-    policy: Any, tuned: Any, prompts: Prompts, cells: Mapping[str, Tensor]
+    policy: PreTrainedModel, tuned: PreTrainedModel, prompts: Prompts, cells: Mapping[str, Tensor]
 ) -> dict[str, Any]:
     """Return the Fisher length of the update of all parameters, its shares, and the exact KL."""
     after = dict(tuned.named_parameters())
@@ -273,6 +286,7 @@ def measure_length(
     bar = tqdm(pairs, "length", len(prompts.owners), unit="completion")
     for owner, example, moved in bar:
         own, between = fl.length_terms(example, weights, pieces, at_random)
+        # By prompt, the unit of the intervals.
         terms[owner] += own.numpy()
         cross[owner] += between.numpy()
         with torch.no_grad():

@@ -4,13 +4,13 @@ One process and DDP hold whole parameters, and the masked optimizer does the res
 each parameter by a shard of its rows once the optimizer is made; a rank restricts and updates the
 rows that it holds. DeepSpeed puts its own flat optimizer around each step, in which states of
 single entries have no place: there the gradient is restricted by a hook before DeepSpeed reduces
-it, and the dense AdamW leaves an entry alone whose gradient and moments are zero. Weight decay
-would still move it and is refused.
+it. The dense AdamW does not move an entry with zero gradient and zero moments. Weight decay would
+still move it and is refused.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, distributed, nn
@@ -24,10 +24,14 @@ from rlvr.masks.bits import unpack_bits
 from rlvr.precision import precision_of
 from rlvr.schema import RecipeError
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import TrainingArguments
+
 FSDP2 = "FSDP2"
 
 
-def engine_name(args: Any) -> str:
+def engine_name(args: "TrainingArguments") -> str:
     """Return the engine that the launcher asked for; ``require_engine`` makes it true."""
     if args.deepspeed_plugin is not None:
         return f"DeepSpeed ZeRO-{args.deepspeed_plugin.zero_stage}"
@@ -36,10 +40,10 @@ def engine_name(args: Any) -> str:
     return "DDP" if args.world_size > 1 else "one process"
 
 
-def require_engine(accelerator: Any) -> None:
+def require_engine(accelerator: "Accelerator") -> None:
     """Raise where accelerate runs another engine than its launch file names.
 
-    It runs FSDP on accelerators alone, and plain DDP in its place without a word.
+    accelerate runs FSDP only on accelerators; on CPUs it silently runs plain DDP instead.
     """
     if runtime.launched_fsdp() and not accelerator.is_fsdp2:
         raise RecipeError(
@@ -60,6 +64,7 @@ def local_rows(parameter: Tensor) -> slice:
         ValueError: the parameter is divided in another way than by rows.
     """
     if not isinstance(parameter, DTensor):
+        # A scalar counts as one row.
         return slice(0, parameter.shape[0] if parameter.ndim else 1)
     if not all(isinstance(p, Replicate) or p == Shard(0) for p in parameter.placements):
         raise ValueError(f"parameter is placed as {parameter.placements}; shard it by rows")
@@ -74,6 +79,7 @@ def local_mask(mask: Mask, name: str, parameter: Tensor) -> tuple[Mask, int]:
     if not isinstance(parameter, DTensor):
         return mask, 0
     whole, rows = mask[name], local_rows(parameter)
+    # Compact state is numbered by moving entries, so a shard starts at this number.
     before = int(whole[: rows.start].sum())
     return Mask.from_bools({name: whole[rows]}), before
 
@@ -82,8 +88,10 @@ def local_mask(mask: Mask, name: str, parameter: Tensor) -> tuple[Mask, int]:
 def whole(parameter: Tensor) -> Iterator[Tensor]:
     """Yield all of ``parameter`` on every rank; every rank must ask, in the same order."""
     if isinstance(parameter, DTensor):
+        # A copy: writes to it do not reach the shards.
         yield parameter.full_tensor()
         return
+    # ds_id is the mark of a parameter that ZeRO-3 has scattered.
     if not hasattr(parameter, "ds_id"):
         yield parameter
         return
@@ -121,6 +129,7 @@ def total(count: int, parameters: Iterable[Tensor]) -> int:
         return count
     counts = torch.tensor(count, device=shard.device_mesh.device_type)
     for dimension, placement in enumerate(shard.placements):
+        # Replicas hold the same entries, which must be counted once.
         if placement.is_shard():
             distributed.all_reduce(counts, group=shard.device_mesh.get_group(dimension))
     return int(counts)
@@ -142,12 +151,12 @@ def load_shards(model: nn.Module, weights: Iterable[tuple[str, Tensor]]) -> None
 
 
 @contextmanager
-def loading_whole(args: Any) -> Iterator[torch.device | None]:
+def loading_whole(args: "TrainingArguments") -> Iterator[torch.device | None]:
     """Load every matrix whole in the body, on the device that is yielded.
 
     Masks and base values need whole matrices. Under ZeRO-3 transformers would scatter the weights
     while it loads them; here DeepSpeed scatters them afterwards, from the CPU. Under FSDP2 they
-    are sharded from the CPU too; where the launch file lets rank 0 alone load them, the other
+    are sharded from the CPU too; where the launch file lets only rank 0 load them, the other
     ranks hold no values until then.
     """
     if args.deepspeed_plugin is None:
@@ -166,7 +175,18 @@ def loading_whole(args: Any) -> Iterator[torch.device | None]:
         integration.set_hf_deepspeed_config(args.deepspeed_plugin.dschf)
 
 
-def require_exact_base(args: Any, weights: Iterable[tuple[str, Tensor]]) -> None:
+def forget_engine(args: "TrainingArguments") -> None:
+    """Load models whole from here on: transformers would scatter each one as ZeRO-3 did the first.
+
+    After training only the main process loads any, and there is no group to scatter among.
+    """
+    if args.deepspeed_plugin is not None:
+        from transformers.integrations import deepspeed as integration
+
+        integration.unset_hf_deepspeed_config()
+
+
+def require_exact_base(args: "TrainingArguments", weights: Iterable[tuple[str, Tensor]]) -> None:
     """Refuse a base that DeepSpeed would round when it makes its own half-precision weights.
 
     Its float32 masters start from the rounded values, so every entry would seem to have moved.
@@ -190,6 +210,7 @@ def restrict_gradients(model: nn.Module, mask: Mask) -> None:
     """Restrict each gradient to its mask before an engine reduces it, with accumulation or not."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
+            # A tensor hook runs before DeepSpeed sees the gradient; hooks on .grad come too late.
             parameter.register_hook(_restriction(mask, name))
 
 
@@ -198,6 +219,7 @@ def _restriction(mask: Mask, name: str) -> Callable[[Tensor], Tensor]:
 
     def restrict(gradient: Tensor) -> Tensor:
         nonlocal bits
+        # Moved once, at the first gradient; afterwards this is free.
         bits = bits.to(gradient.device)
         # A product would let NaN and infinity of frozen entries through.
         return torch.where(unpack_bits(bits, shape), gradient, torch.zeros_like(gradient))

@@ -41,6 +41,7 @@ def write_failure(error: Exception, place: Path) -> int | None:
     if isinstance(error, OSError):
         root = place if place.is_dir() else place.parent
         path = _path(error, place)
+        # A refused access elsewhere, such as to a cache, is another error.
         known = _NO_SPACE | (_NO_ACCESS if root.absolute() in (path, *path.parents) else set())
         return error.errno if error.errno in known else None
     number = _OS_NUMBER.search(text)
@@ -91,6 +92,7 @@ def _explain(path: Path, number: int, needed: Callable[[], int] | None) -> str:
 
 def _free(path: Path) -> int:
     """Return the bytes that the disk of ``path`` has left."""
+    # The folder may not exist yet; its nearest parent is on the same disk.
     while not path.exists() and path != path.parent:
         path = path.parent
     return shutil.disk_usage(path).free

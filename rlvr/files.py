@@ -29,6 +29,8 @@ def replacing(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             with open(temporary, "rb") as file:
+                # Bytes before the name: after a power cut the new name must not stand for an empty
+                # file.
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:
@@ -44,7 +46,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: object) -> None:
     """Write ``content`` as text whole or not at all; folders on the way are made."""
     write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
@@ -99,6 +101,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     rows = []
+    # Without the last part: empty after a newline, or cut short by a kill.
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
         if not line:
             continue

@@ -2,15 +2,15 @@
 
 transformers' ``generate`` fills every setting that its caller leaves open from that file, and a
 ``min_p`` or a list of suppressed tokens there would draw rollouts from another distribution than
-the one whose log-probs the loss uses. So a policy is loaded with the settings in ``KEPT`` only. The
-others are named when a run starts. The file itself is copied into each exported checkpoint, so that
-a user of the checkpoint has the base's defaults back.
+the one that gives the loss its log-probs. So a policy is loaded with only the settings in ``KEPT``.
+The others are named when a run starts. The file itself is copied into each exported checkpoint: a
+user of the checkpoint gets the base's defaults.
 """
 
 import json
 from typing import Any
 
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PretrainedConfig
 
 from rlvr.checkpoints.folders import model_file
 from rlvr.config import ModelSection
@@ -59,19 +59,20 @@ def put_aside(section: ModelSection) -> dict[str, Any]:
     return {k: v for k, v in settings.items() if k not in KEPT and k not in _SILENT}
 
 
-def plain_generation(section: ModelSection, config: Any) -> GenerationConfig:
+def plain_generation(section: ModelSection, config: PretrainedConfig) -> GenerationConfig:
     """Return the settings in ``KEPT``, a token id that the file lacks from the model's ``config``.
 
     Every end token of the base stays: ``eos_token_id`` is a list, or ``None`` where there is none.
     """
     settings = read_settings(section)
+    # A vision-language model keeps the token ids of its text in a part of the configuration.
     text = config.get_text_config(decoder=True)
     values = {key: settings.get(key, getattr(text, key, None)) for key in IDS}
     values["eos_token_id"] = _as_list(values["eos_token_id"]) or None
     return GenerationConfig(**values, use_cache=settings.get("use_cache"))
 
 
-def _as_list(value: Any) -> list[Any]:
+def _as_list(value: object) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]

@@ -7,7 +7,6 @@ no width; shares then get a bound that depends on n, so that 0 of n is never cer
 
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -83,6 +82,7 @@ def paired_bootstrap_difference(
         raise ValueError("a and b must be shares in [0, 1]")
     differences = second - first
     if differences.min() == differences.max():
+        # Some of n could differ without one showing: Wilson's bound of 0 of n.
         value, bound = float(differences[0]), wilson_interval(0, first.size, level=level).high
         return Estimate(value, value - bound * (1 + value), value + bound * (1 - value), first.size)
     weights = np.ones_like(differences)
@@ -115,11 +115,12 @@ def bootstrap_ratio(
         index = generator.integers(x.size, size=(block.size, x.size))
         block[:] = x[index].sum(axis=1) / w[index].sum(axis=1)
     tail = (1 - _checked_level(level)) / 2
+    # The percentile interval: no normality is assumed.
     low, high = np.quantile(ratios, (tail, 1 - tail))
     return Estimate(float(x.sum() / w.sum()), float(low), float(high), x.size)
 
 
-def _vector(values: Any) -> Floats:
+def _vector(values: ArrayLike) -> Floats:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not array.size:
         raise ValueError(f"expected a vector with one value per problem, got shape {array.shape}")

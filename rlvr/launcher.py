@@ -28,15 +28,16 @@ def _by_environment(recipe: str, overrides: Sequence[str]) -> list[str]:
 
 def _launch_words(recipe: str) -> list[str] | None:
     """Return the command line of the outermost launcher above this process."""
-    found, pid = None, os.getppid()
+    launcher, pid = None, os.getppid()
     for _ in range(_MAX_ANCESTORS):
         words, parent = _command_line(pid), _parent(pid)
         if words and recipe in words and _is_launcher(words):
-            found = words
+            # Keep going: accelerate starts torchrun, and the user typed the outermost.
+            launcher = words
         if parent is None or parent <= 1:
             break
         pid = parent
-    return None if found is None else _as_typed(found)
+    return None if launcher is None else _as_typed(launcher)
 
 
 def _is_launcher(words: Sequence[str]) -> bool:
@@ -53,8 +54,9 @@ def _as_typed(words: list[str]) -> list[str]:
 
 def _command_line(pid: int) -> list[str]:
     try:
+        # Arguments end in NUL bytes, so the last part is empty.
         return os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes()).split("\0")[:-1]
-    except OSError:  # no /proc on this system, whose ps gives the words without their quotes
+    except OSError:  # no /proc here; ps gives the words without their quotes
         return _ps(pid, "args").split()
 
 

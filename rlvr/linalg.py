@@ -37,6 +37,7 @@ def top_singular(
         U (m x rank), sigma (rank, descending) and V (n x rank), columns orthonormal.
     """
     width = OVERSAMPLING * rank
+    # A sketch as wide as the matrix costs more than the exact SVD.
     if svd == "exact" or min(weight.shape) <= max(SMALL, width):
         left, values, right_t = exact_svd(weight)
     else:
@@ -53,6 +54,7 @@ def exact_svd(
         right, values, left_t = exact_svd(weight.T)
         return left_t.T, values, right.T
     basis, triangle = torch.linalg.qr(weight)
+    # The SVD of the small triangle; Q has orthonormal columns and keeps it one.
     left, values, right_t = torch.linalg.svd(triangle, full_matrices=False)
     return basis @ left, values, right_t
 

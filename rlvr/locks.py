@@ -11,7 +11,7 @@ from rlvr.schema import RunError
 
 try:
     import fcntl
-except ImportError:  # no such locks on this system
+except ImportError:  # this system has no file locks
     fcntl = None
 
 LOCK = ".lock"
@@ -29,6 +29,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK, "a", encoding="utf-8") as file:
+        # Opened with "a": the name of the holder must survive a failed attempt.
         if not _take(file, shared=False):
             raise RunError(
                 f"{folder} is being written by another process ({_holder(folder)}); wait for it or "
@@ -40,6 +41,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
+            # A start that was refused leaves no empty folder behind.
             if [path.name for path in folder.iterdir()] == [LOCK]:
                 (folder / LOCK).unlink()
                 folder.rmdir()

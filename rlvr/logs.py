@@ -31,6 +31,7 @@ def record_logs(run_dir: Path, checkpoint: Path) -> None:
     for path in (run_dir / name for name in LOGS):
         if path.is_file():
             with open(path, "rb") as file:
+                # The log must reach the disk before the record that counts its rows.
                 os.fsync(file.fileno())
             content = path.read_bytes()
             record[path.name] = _describe(content)
@@ -60,6 +61,7 @@ def restore_logs(run_dir: Path, checkpoint: Path | None) -> list[str]:
         expected = _describe(b"") if checkpoint is None else record.get(path.name)
         if expected is not None and _is_whole(content, expected):
             if len(content) > expected["bytes"]:
+                # Rows after the checkpoint belong to steps that are taken again.
                 os.truncate(path, expected["bytes"])
         elif content or (expected is not None and expected["rows"]):
             assert checkpoint is not None  # no bytes at all are always there
@@ -91,13 +93,13 @@ def _is_before(row: dict[str, Any] | None, name: str, step: int) -> bool:
 
 
 def _keep_damaged(path: Path, kept: int, rows: int) -> str:
-    found = path.with_name(f"{path.name}.damaged")
+    copy = path.with_name(f"{path.name}.damaged")
     if path.is_file():
-        with replacing(found) as temporary:
+        with replacing(copy) as temporary:
             shutil.copyfile(path, temporary)
     return (
         f"{path}: damaged; {kept} of {rows} rows can be read and are kept, though a value in them "
-        f"may have changed (the file as it was: {found.name}). Training loses nothing by it; put "
+        f"may have changed (the file as it was: {copy.name}). Training loses nothing by it; put "
         "a copy of the file in its place if you have one"
     )
 

@@ -95,15 +95,16 @@ def _reason(error: Exception) -> str:
 def load_skeleton(section: ModelSection) -> PreTrainedModel:
     """Return the model on the meta device: names and shapes, no weights and no memory.
 
-    Of weights that are on this machine the headers are compared with the model.
+    If the weights are on this machine, their headers are compared with the model.
 
     Raises:
-        RecipeError: the configuration is none of a language model, a weight file is damaged, or
+        RecipeError: the configuration describes no language model, a weight file is damaged, or
             the files do not hold the model's tensors.
     """
     config = load_config(section)
     folder = _source(section, download=False)
     try:
+        # Parameters made under this device have a shape and no storage.
         with torch.device("meta"):
             skeleton = AutoModelForCausalLM.from_config(config)
     except Exception as error:  # noqa: BLE001  (whatever a model class of transformers raises)
@@ -122,17 +123,18 @@ def load_skeleton(section: ModelSection) -> PreTrainedModel:
 def load_policy(section: ModelSection, device: torch.device | None = None) -> PreTrainedModel:
     """Load the base weights in ``model.dtype`` to ``device``; every parameter frozen.
 
-    Of the base's generation settings the policy has the token ids only (``generation.py``).
+    The policy keeps only the token ids of the base's generation settings (``generation.py``).
 
     Raises:
         RecipeError: the files are damaged, do not hold the model's tensors, or a weight is NaN or
             infinite.
     """
-    open_plain(_source(section))  # a damaged file is named, of which transformers raises anything
+    open_plain(_source(section))  # names a damaged file; transformers raises anything
     model: Any = _from_pretrained(
         section,
         attn_implementation=section.attn_implementation,
     )
+    # Set after loading: from_pretrained may fill it from the folder again.
     model.generation_config = plain_generation(section, model.config)
     _require_finite(model, section)
     if runtime.is_main():
@@ -144,7 +146,7 @@ def _from_pretrained(section: ModelSection, **options: Any) -> PreTrainedModel:
     """Load and compare: transformers itself would draw what is missing at random.
 
     Raises:
-        RecipeError: a tensor is missing, of another shape, or part of no such model.
+        RecipeError: a tensor is missing, has another shape, or does not belong to the model.
     """
     verbosity, shows_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # what it would report is raised below, in one line
@@ -156,6 +158,7 @@ def _from_pretrained(section: ModelSection, **options: Any) -> PreTrainedModel:
             revision=section.revision,
             dtype=getattr(torch, section.dtype),
             output_loading_info=True,
+            # Reported instead of raised, so that one message of ours names the tensor.
             ignore_mismatched_sizes=True,
             generation_config=GenerationConfig(),  # transformers refuses some that users have
             **options,
@@ -254,10 +257,10 @@ def choose_trainable(model: nn.Module, names: Sequence[str]) -> None:
 class BaseWeights:
     """The base policy, kept as the initial values of whatever may move.
 
-    Swapping them in gives the base policy's function exactly, for full and masked training; of an
-    adapter, whose reference is the policy without it, they only tell what moved. Memory: one copy
-    of the trainable entries, where a second model would copy all of them, and the packed mask. Of a
-    sharded parameter each rank keeps the rows that it holds.
+    Swapping them in gives the base policy's function exactly, for full and masked training. Under
+    an adapter they only tell what moved: its reference is the policy without it. Memory: one copy
+    of the trainable entries, where a second model would copy all of them, and the packed mask. Each
+    rank keeps the rows that it holds of a sharded parameter.
     """
 
     def __init__(self, model: nn.Module, mask: Mask | None) -> None:
@@ -279,6 +282,7 @@ class BaseWeights:
         if name not in self._moving:
             return None
         bits, shape = self._moving[name]
+        # Kept there: the swap runs at every measurement.
         self._moving[name] = bits.to(device), shape
         return unpack_bits(self._moving[name][0], shape)
 
@@ -289,7 +293,7 @@ class BaseWeights:
             return tensor.detach().clone() if mask is None else tensor.detach()[mask]
 
     def _base(self, name: str, parameter: Tensor) -> Tensor:
-        """Return the base values beside their parameter, which an engine may have moved."""
+        """Return the base values on the device of their parameter: an engine may have moved it."""
         self.values[name] = self.values[name].to(parameter.device)
         return self.values[name]
 
@@ -299,6 +303,7 @@ class BaseWeights:
         if mask is None:
             tensor.copy_(values)
         else:
+            # Boolean indices run in row-major order, as when the values were read.
             tensor[mask] = values.to(tensor.dtype)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""The precision of a run: the one its forward passes compute in, beside that of the masters.
+"""The precision of a run: the one its forward passes compute in, and that of the masters.
 
 A run has three sets of numbers: the masters, which the optimizer moves; the weights it computes
 with, which are the masters rounded by autocast, by an engine or by their own storage; and what is
@@ -56,7 +56,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def precision_of(args: TrainingArguments, weights: torch.dtype) -> Precision:
-    """Return the precision of a run whose weights were loaded as ``weights``.
+    """Return the precision of a run that loaded its weights as ``weights``.
 
     DeepSpeed keeps the weights of a mixed run in its 16-bit dtype, and its optimizer the masters;
     the other engines round float32 weights in each forward pass.

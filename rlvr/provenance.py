@@ -108,14 +108,14 @@ class Start:
         write_sealed(self.path, {**facts, **self.recorded, **recipes, "resumes": resumes})
 
 
-def _changed_part(before: Any, now: Any) -> tuple[str, str]:
+def _changed_part(before: object, now: object) -> tuple[str, str]:
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         key = next(k for k in sorted({*before, *now}) if before.get(k) != now.get(k))
         return f"{key} {_short(before.get(key))}", f"{key} {_short(now.get(key))}"
     return _short(before), _short(now)
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = str(value)
     return text[:12] if len(text) == 64 else text
 
@@ -147,6 +147,7 @@ def plugin_digests(plugins: Iterable[str]) -> dict[str, str]:
         files = [Path(spec.origin)] if spec.origin and Path(spec.origin).is_file() else []
         for folder in spec.submodule_search_locations or []:
             files += Path(folder).rglob("*.py")
+        # By content only: moving the package changes no digest.
         hashes = sorted(file_digest(file) for file in set(files))
         digests[name] = hashlib.sha256("".join(hashes).encode()).hexdigest()
     return digests

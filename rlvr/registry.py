@@ -72,6 +72,7 @@ class Registry:
         Raises:
             RecipeError: the name is taken, or the function cannot be called as its kind is.
         """
+        # Classes and partials have no __code__, from which `place` gets file and line.
         if not hasattr(function, "__code__"):
             raise RecipeError(f"{self.kind}: {function!r} is no function; decorate a function")
         name = function.__name__
@@ -98,6 +99,7 @@ class Registry:
                 )
         positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
         options = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        # The fixed parameters first; rewards may name columns after them.
         first = positional[: len(self.parameters)]
         if first != self.parameters or (positional != first and not self.columns):
             raise RecipeError(
@@ -145,6 +147,7 @@ class Registry:
         """Return the checked options of entry ``name``, defaults filled in."""
         function = self.get(name, where)
         try:
+            # Evaluates annotations that are text (`from __future__ import annotations`).
             get_type_hints(function)
         except Exception as error:
             raise RecipeError(
@@ -183,7 +186,8 @@ def guarded_call(function: Callable, what: str, *arguments: Any, **options: Any)
         return list(returned) if isinstance(returned, Iterator) else returned
     except (RecipeError, RunError):
         raise
-    except Exception as error:
+    # sys.exit(0) in a user's function would end the run as if all were well.
+    except (Exception, SystemExit) as error:
         raise RecipeError(
             f"{what}: {place(function, error)}: {described(error)}; mend the function"
         ) from error
@@ -194,8 +198,10 @@ def place(function: Callable, error: BaseException | None = None) -> str:
 
     Without such a frame it is the line where ``function`` begins.
     """
+    # Decorators with functools.wraps hide the file of the user's function.
     code = inspect.unwrap(function).__code__
     frames = traceback.extract_tb(error.__traceback__) if error is not None else []
+    # The last frame in the user's file, not in the library that it called.
     lines = [frame.lineno for frame in frames if frame.filename == code.co_filename]
     return f"{code.co_filename}, line {lines[-1] if lines else code.co_firstlineno}"
 
@@ -255,6 +261,7 @@ def _require_module_name(module: str) -> None:
 
 
 def _import_problem(module: str, error: BaseException) -> str:
+    # a.b.c: the packages a and a.b may be the ones that are missing.
     parents = [module[:end] for end, sign in enumerate(module + ".") if sign == "."]
     if isinstance(error, ModuleNotFoundError) and error.name in parents:
         return (
@@ -267,6 +274,7 @@ def _import_problem(module: str, error: BaseException) -> str:
         )
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not f.filename.startswith("<frozen") and f.filename != __file__]
+    # The user's frame before those of libraries, which only carried the error.
     theirs = [f for f in own if not _is_library(f.filename)]
     frame = (theirs or own or frames)[-1]
     return f"{module!r} does not import: {frame.filename}, line {frame.lineno}: {described(error)}"

@@ -60,6 +60,7 @@ def heads_of(attention: Any, config: Any, where: str) -> Heads:
             f"{where}: {what}; rotate is for attention like that of Qwen2, Qwen3 and Llama"
         )
     queries, key_values = config.num_attention_heads, config.num_key_value_heads
+    # From the weight: config.head_dim is missing in some families.
     dimension = attention.v_proj.weight.shape[0] // key_values
     for norm in ("q_norm.weight", "k_norm.weight"):
         if norm in names and attention.get_parameter(norm).shape != (dimension,):
@@ -101,6 +102,7 @@ def rotate(attention: Any, heads: Heads, rotation: Tensor) -> None:
         bias.copy_((bias.view(heads.key_values, -1) @ rotation.to(bias)).reshape(-1))
     weight = attention.o_proj.weight
     blocks = weight.view(weight.shape[0], heads.queries, heads.dimension)
+    # Columns of o: each query head multiplies R from the right.
     weight.copy_((blocks @ rotation.to(weight)).reshape(weight.shape))
 
 

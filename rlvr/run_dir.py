@@ -46,6 +46,7 @@ _TEMPORARY = re.compile(r"\..+\.\d+(\.partial)?")  # of a write that a kill cut 
 def _flat(content: dict[str, Any], prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
     flat = {}
     for key, value in content.items():
+        # An empty mapping is a value of its own.
         if isinstance(value, dict) and value:
             flat.update(_flat(value, (*prefix, str(key))))
         else:
@@ -89,9 +90,10 @@ def _restore_recipe(run_dir: Path) -> None:
 def _changed(run_dir: Path, recipe: Recipe) -> dict[tuple[str, ...], tuple[Any, Any]]:
     """Return each key in which a run's recipe differs from ``recipe``, with both values.
 
-    A key that is newer than the run had its default.
+    A key that did not exist when the run started counts as its default.
     """
     recorded = recorded_recipe(run_dir)
+    # Resolving fills in defaults of keys that are newer than the run.
     with suppress(RecipeError):  # of a key that no longer exists: it is one of the differences
         recorded = resolve_recipe(recorded, "").to_dict()
     first, second = _flat(recorded), _flat(recipe.to_dict())
@@ -121,6 +123,7 @@ def _require_schedule(run_dir: Path, recipe: Recipe) -> None:
     changed = _changed(run_dir, recipe)
     schedule = recipe.trainer.get("lr_scheduler_type", "linear")
     by_share = 0 < recipe.trainer.get("warmup_steps", 0) < 1
+    # A warmup as a share of all steps moves with their number.
     by_share = by_share or bool(recipe.trainer.get("warmup_ratio"))
     if schedule in OPEN_ENDED and not (schedule == "constant_with_warmup" and by_share):
         return
@@ -146,8 +149,8 @@ def check_run(recipe: Recipe, *, resume: bool) -> None:
     """Refuse a run directory that this start may not write to; nothing is changed.
 
     Raises:
-        RecipeError: it holds another recipe's run, this one's and ``resume`` is false, or what is
-            no run.
+        RecipeError: it holds another recipe's run, or files that are no run, or this recipe's run
+            while ``resume`` is false.
     """
     run_dir = Path(str(recipe.run.dir))
     if not has_steps(run_dir):
@@ -188,6 +191,7 @@ def open_run(recipe: Recipe, *, resume: bool) -> Path | None:
         return newest_checkpoint(run_dir)
     if {path.name for path in run_dir.iterdir()} - {LOCK}:
         runtime.say(f"{run_dir}: the start before took no step; the run begins anew")
+    # Not the mask: it is checked against the base and may be kept.
     for name in ("recipe.json", "provenance.json", "initial_adapter.safetensors"):
         (run_dir / name).unlink(missing_ok=True)
     return None
@@ -214,6 +218,7 @@ def require_writable(run_dir: Path, *, resume: bool) -> None:
     fix = "choose another run.dir, or make this one writable"
     if run_dir.exists() and not run_dir.is_dir():
         raise RecipeError(f"run.dir: {run_dir} is a file; {fix}")
+    # os.access lies on network filesystems and for root; a byte does not.
     probe = run_dir / f".probe.{os.getpid()}"
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -230,6 +235,7 @@ def require_writable(run_dir: Path, *, resume: bool) -> None:
 def claim_run(run_dir: Path, recipe: Recipe) -> None:
     """Write the resolved recipe, which makes the directory this recipe's."""
     if (run_dir / "recipe.json").is_file() and has_steps(run_dir):
+        # Deleted before the recipe changes: a summary must never belong to another recipe.
         if not is_summarised(run_dir, recipe):
             (run_dir / "summary.json").unlink(missing_ok=True)
     write_json(run_dir / "recipe.json", recipe.to_dict())

@@ -38,11 +38,16 @@ def prepare_environment(run_dir: Path | None = None) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of transformers' too
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        if "transformers" in sys.modules:  # it has read the variable already
+            from transformers.utils import logging
+
+            logging.disable_progress_bar()
     if not torch.cuda.is_available():
         # DeepSpeed would search for an accelerator and warn that it found none.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if run_dir is not None:
+        # Assigned, not setdefault: a study runs several recipes in one environment.
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(run_dir / "tensorboard")
 
 
@@ -50,13 +55,18 @@ def prepare_environment(run_dir: Path | None = None) -> None:
 def importing() -> Iterator[None]:
     """Import large libraries in the body, without garbage collection.
 
-    Imports make a million objects that all stay; looking through them again and again costs a fifth
-    of the time.
+    Imports make a million objects that all stay. Looking through them again and again costs a fifth
+    of the time, so later collections leave them out too. Where they are imported already nothing is
+    left out, or the garbage of earlier runs in this process would stay.
     """
+    if "transformers" in sys.modules:
+        yield
+        return
     gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
         gc.enable()
 
 
@@ -71,6 +81,7 @@ def world_size() -> int:
 @contextmanager
 def without_launcher() -> Iterator[None]:
     """Hide from the body which engine accelerate's launcher asks for."""
+    # accelerate reads these when TRL's configuration is made.
     hidden = {k: v for k, v in os.environ.items() if k.startswith("ACCELERATE_USE_")}
     for name in hidden:
         del os.environ[name]
@@ -121,6 +132,7 @@ def say(text: str = "") -> None:
     try:
         print(text, flush=True)
     except OSError:  # the terminal or pipe is gone, and the run goes on
+        # Or Python prints one more error when it flushes stdout at its end.
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
@@ -130,6 +142,7 @@ def any_rank(flag: bool) -> bool:
 
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return flag
+    # Objects, not a tensor: it works on gloo and NCCL without a device.
     flags: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(flags, flag)
     return any(flags)
@@ -152,6 +165,7 @@ def from_main(make: Callable[[], Result]) -> Result:
             box[1] = error
     torch.distributed.broadcast_object_list(box, src=0)
     if box[1] is not None:
+        # Tells `failures.report` that every rank has this error and one may print it.
         setattr(box[1], SHARED, True)
         raise box[1]
     return box[0]
@@ -162,6 +176,7 @@ def leave_group() -> None:
     import torch
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():
+        # Wait first: rank 0 may still be writing what another reads.
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
@@ -191,6 +206,7 @@ def make_deterministic(seed: int) -> None:
     import torch
     from transformers import set_seed
 
+    # cuBLAS reads it when it first runs; torch refuses deterministic mode without it.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.deterministic = True
@@ -199,13 +215,13 @@ def make_deterministic(seed: int) -> None:
 
 def versions() -> dict[str, str]:
     """Return the version of everything that can change a number."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def git_commit() -> str | None:

@@ -39,6 +39,7 @@ class Bounds:
 
     def check(self, value: float, where: str) -> None:
         """Raise a ``RecipeError`` that names ``where``, where ``value`` is outside or NaN."""
+        # Written so that NaN fails: every comparison with it is false.
         high_enough = value > self.low if self.above else value >= self.low
         low_enough = value < self.high if self.below else value <= self.high
         if not (high_enough and low_enough and math.isfinite(value)):
@@ -59,7 +60,7 @@ PositiveShare = Annotated[float, Bounds(0, 1, above=True)]
 NonNegative = Annotated[float, Bounds(0)]
 
 
-def refuse_not_finite(value: Any, where: str) -> None:
+def refuse_not_finite(value: object, where: str) -> None:
     """Raise where a number inside a recipe's mapping is NaN or infinite."""
     if isinstance(value, float) and not math.isfinite(value):
         raise RecipeError(f"{where}: {value} is not a finite number")
@@ -75,12 +76,13 @@ def refuse_not_finite(value: Any, where: str) -> None:
 def unknown_key(key: str, allowed: Iterable[str], where: str) -> RecipeError:
     """Return the error for ``key``, with the nearest allowed key as a suggestion."""
     allowed = sorted(allowed)
+    # One guess, else the whole list: a wrong guess would mislead.
     near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(allowed) or 'none'}"
     return RecipeError(f"{where}: unknown {key!r}; {hint}")
 
 
-def _type_name(annotation: Any) -> str:
+def _type_name(annotation: object) -> str:
     if get_origin(annotation) is Literal:
         return " or ".join(map(repr, get_args(annotation)))
     if get_origin(annotation) in (Union, types.UnionType):
@@ -102,6 +104,7 @@ def check_value(
     ``converters`` maps an annotation to a function ``(value, where) -> converted``, for types that
     a user writes in another form.
     """
+    # Before everything else: a section is written as a mapping and becomes a dataclass.
     if annotation in converters:
         return converters[annotation](value, where)
     if annotation in (Any, inspect.Parameter.empty):
@@ -113,6 +116,7 @@ def check_value(
             bounds.check(checked, where)
         return checked
     if origin is Literal:
+        # 1 == True and 1 == 1.0 in Python: the type must match as well.
         if value in options and type(value) in {type(option) for option in options}:
             return value
     elif origin in (Union, types.UnionType):
@@ -133,6 +137,7 @@ def check_value(
         if isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
     elif isinstance(annotation, type) and isinstance(value, annotation):
+        # bool is a subclass of int; `true` is no count.
         if annotation is bool or not isinstance(value, bool):
             return value
     raise RecipeError(f"{where}: expected {_type_name(annotation)}, got {value!r}")
@@ -147,6 +152,7 @@ def _check_union(value: Any, options: tuple, where: str, converters: Converters)
             return check_value(value, option, where, converters)
         except RecipeError as error:
             errors.append(error)
+    # `X | None`: the error of X says more than "expected X or null".
     if len(errors) == 1:
         raise errors[0]
     names = " or ".join(_type_name(option) for option in options)

@@ -17,6 +17,7 @@ def linear_weights(model: nn.Module) -> dict[str, tuple[int, int]]:
 
     A block is a member of an ``nn.ModuleList``, whatever the architecture calls the list.
     """
+    # Every ModuleList, so that vision and text towers are both covered by their own names.
     blocks = tuple(
         f"{name}." for name, module in model.named_modules() if isinstance(module, nn.ModuleList)
     )
@@ -28,6 +29,7 @@ def linear_weights(model: nn.Module) -> dict[str, tuple[int, int]]:
     return {
         name: (parameter.shape[0], parameter.shape[1])
         for name, parameter in model.named_parameters()
+        # Norms and biases are vectors, convolutions have more dimensions.
         if parameter.ndim == 2
         and name.endswith(".weight")
         and name.startswith(blocks)
@@ -43,7 +45,10 @@ def matches(name: str, pattern: str) -> bool:
     """
     names = (name, name.removesuffix(".weight"))
     return any(
-        fnmatchcase(candidate, form) for candidate in names for form in (pattern, f"*.{pattern}")
+        # fnmatchcase: names differ in case, and fnmatch folds it on some systems.
+        fnmatchcase(candidate, form)
+        for candidate in names
+        for form in (pattern, f"*.{pattern}")
     )
 
 

@@ -26,8 +26,8 @@ def run(options: argparse.Namespace) -> int:
     recipe = load_recipe(options.recipe, options.overrides)
     check_names(recipe)
     run_dir = Path(str(recipe.run.dir))
-    runtime.prepare_environment(run_dir)
     with runtime.importing():  # torch and TRL: only once the recipe reads well
+        runtime.prepare_environment(run_dir)
         from rlvr.training.describe import describe
         from rlvr.training.plan import check_recipe, require_machine
 
@@ -36,6 +36,7 @@ def run(options: argparse.Namespace) -> int:
     if options.check:
         return 0
     require_machine(recipe)
+    # Before training: the launcher may be gone when the message is needed.
     again = resume_command(options.recipe, options.overrides)
     try:
         with explained_writes(run_dir):
@@ -62,6 +63,7 @@ def _train(plan: "Plan", run_dir: Path, *, resume: bool) -> bool:
     runtime.from_main(lambda: require_writable(run_dir, resume=resume))
     runtime.from_main(lambda: check_run(plan.recipe, resume=resume))
     with ExitStack() as held:
+        # Only the main process locks; it lives as long as the run.
         runtime.from_main(lambda: held.enter_context(locked(run_dir)))
         checkpoint = runtime.from_main(lambda: open_run(plan.recipe, resume=resume))
         finished = train(plan, args, run_dir, checkpoint)

@@ -81,7 +81,7 @@ def test_an_engine_that_keeps_weights_in_bf16_leaves_the_start_alone(
 ):
     trainer = {**TRAINER, "beta": 0.05, "max_steps": 2, "bf16": True}
     path = write_recipe(adapter={"builder": "pissa", "rank": 8}, trainer=trainer)
-    train_with(engine, path, precision="bf16")
+    train_with(engine, path)
     provenance = json.loads((tmp_path / "recipe" / "provenance.json").read_text())
     assert provenance["base_weights_after"] == provenance["base_weights"]
     rows = read_jsonl(tmp_path / "recipe" / "metrics.jsonl")

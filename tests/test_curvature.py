@@ -255,7 +255,7 @@ def test_shares_of_the_length_add_up_and_have_their_random_mean():
     assert shares["principal"] + shares["off_principal"] + outside == pytest.approx(1, abs=1e-12)
     assert shares["safe"] + shares["principal_not_low"] + outside == pytest.approx(1, abs=1e-12)
     generator, drawn = torch.Generator().manual_seed(0), []
-    for _ in range(120):
+    for _ in range(40):
         shuffled = {
             n: c.reshape(-1)[torch.randperm(c.numel(), generator=generator)].view(c.shape)
             for n, c in cells.items()
@@ -264,7 +264,7 @@ def test_shares_of_the_length_add_up_and_have_their_random_mean():
             length_of(weights, update, examples, shuffled)["masks"]["safe"]["share"]["mean"]
         )
     expected = found["masks"]["safe"]["share_random"]
-    assert np.mean(drawn) == pytest.approx(expected, abs=5 * np.std(drawn) / 120**0.5)
+    assert np.mean(drawn) == pytest.approx(expected, abs=5 * np.std(drawn) / 40**0.5)
 
 
 def test_an_update_on_one_mask_has_its_whole_length_there():

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,7 @@ def test_columns_are_mapped_nested_ones_too(load):
         ("#### 5", "text", "#### 5"),
         ("so $\\boxed{1}$ and $\\boxed{\\frac{1}{2}}$.", "boxed", "\\frac{1}{2}"),
         (["$2$"], "auto", "$2$"),
-        ([1, 2], "auto", "1, 2"),
+        (["2", 2, " 2 "], "auto", "2"),
         ("  x ", "auto", "x"),
         ("né", "auto", "né"),
     ],
@@ -117,6 +118,47 @@ def test_rows_without_an_answer_are_an_error_or_counted(load, answer):
         load([*ROWS, bad])
     loaded = load([*ROWS, bad], drop_invalid=True)
     assert ids(loaded) == ["a", "b", "c"] and loaded.dropped == {"no answer": ["bad"]}
+
+
+@pytest.mark.parametrize(
+    "answer", [["1/2", "0.5"], [1, 2], ["New York", "NYC"], ["x", "y", "z"], ["#### 1", 2.5]]
+)
+def test_a_list_of_several_answers_is_an_error_with_its_fix_or_counted(load, answer):
+    bad = {"id": "bad", "problem": "p", "answer": answer}
+    with pytest.raises(RecipeError, match="a list of several answers .write one text.*: bad"):
+        load([*ROWS, bad])
+    dropped = load([*ROWS, bad], drop_invalid=True).dropped
+    assert list(dropped.values()) == [["bad"]]
+
+
+def test_a_benchmark_of_several_values_joins_them(tmp_path):
+    rows = [{"question": "p", "final_answer": ["$1$", "$2$"]}]
+    spec = {"name": "olympiadbench", "path": write(tmp_path / "o.jsonl", rows), "size": 1}
+    assert load_rows(spec, "data")[0]["answer"] == "$1$, $2$"
+
+
+USER = {"role": "user", "content": "What is 1+1?"}
+MESSAGES = [
+    ([{"role": "system", "content": "x"}, USER], "system + user"),
+    ([USER, {"role": "assistant", "content": "x"}], "user + assistant"),
+    ([USER, {"role": "assistant", "content": "2"}, USER], "user + assistant + user"),
+    ([USER, USER], "user + user"),
+    ([{"role": "developer", "content": "x"}, USER], "developer + user"),
+    ([{"content": "x"}, USER], "None + user"),
+]
+
+
+@pytest.mark.parametrize(("problem", "roles"), MESSAGES)
+def test_messages_that_would_be_lost_are_an_error_whose_fix_works(load, problem, roles):
+    record = {"id": "bad", "problem": problem, "answer": "2"}
+    with pytest.raises(RecipeError) as error:
+        load([record])
+    message = str(error.value)
+    assert f"a problem of {roles} messages" in message and "data.system" in message
+    record = {"id": "bad", "answer": "2", "prompt": problem}
+    (column,) = re.findall(r"prompt\.\d\.content", message)
+    (row,) = load([record], columns={"problem": column}).rows
+    assert row["problem"] == USER["content"]
 
 
 @pytest.mark.parametrize("problem", [None, "", " \n", 3, [{"role": "system", "content": "x"}]])

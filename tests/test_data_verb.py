@@ -1,6 +1,7 @@
 """``rlvr data`` as a user starts it, and the run that trains on what it shows."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from conftest import SMALL
 
 from rlvr.cli import main
 from rlvr.registry import reward
+from rlvr.rewards import parse_reward
 from rlvr.train import main as train_main
 
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
@@ -61,6 +63,50 @@ def test_golds_that_do_not_score_themselves_are_listed_with_exit_code_1(tmp_path
     assert "2 of 4 gold answers score themselves (countdown)" in shown
     assert data(*words, "check_gold=true") == 1
     assert "dropped 1, gold unparsable: odd" in capsys.readouterr().out
+
+
+UNSCORABLE = [
+    "The answer is 5",
+    "There are 12 ways",
+    "He has three apples",
+    "Therefore x equals 2",
+    "It follows from the pigeonhole principle",
+    "all positive integers that divide every square",
+    '["1/2", "0.5"]',
+    "['New York', 'NYC']",
+    '{"value": 3}',
+]
+
+
+@pytest.mark.parametrize("answer", UNSCORABLE)
+def test_a_gold_that_no_answer_can_meet_is_listed_dropped_and_never_rewarded(
+    tmp_path, capsys, answer
+):
+    good = {"id": "good", "problem": "1+1", "answer": "2"}
+    path = write(tmp_path / "x.jsonl", [good, {"id": "bad", "problem": "p", "answer": answer}])
+    words = ["jsonl", f"path={path}", "--reward", "math", "--validate"]
+    assert data(*words) == 1
+    shown = capsys.readouterr().out
+    assert "bad: " in shown and "is gold_unparsable (the gold answer: " in shown
+    assert "1 of 2 gold answers score themselves (math)" in shown
+    assert data(*words, "check_gold=true") == 0
+    assert "dropped 1, gold unparsable: bad" in capsys.readouterr().out
+    # A run counts such a row, and it rewards no other answer.
+    judgement = parse_reward({"name": "math"}, "rewards").judge(
+        ["\\boxed{7}", "\\boxed{}", "7"], {"answer": [answer] * 3}
+    )
+    assert judgement.rewards == [None] * 3
+    assert judgement.statuses == Counter(gold_unparsable=3)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["5", "\\frac{1}{2}", "1, 2", "[0, 1]", "(1, 2)", "Paris", "New York", "12 ways", "odd"]
+    + ["B", "\\text{yes}", "no solution", "{1, 2}", "x = 3", "5 \\text{ apples}"],
+)
+def test_a_gold_in_a_few_words_scores_itself(tmp_path, answer):
+    path = write(tmp_path / "x.jsonl", [{"id": "a", "problem": "p", "answer": answer}])
+    assert data("jsonl", f"path={path}", "--reward", "math", "--validate") == 0
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,8 @@ OTHERS = {
         {"b.weight": torch.zeros(6).int()},
         ["'b.weight'", "I32 in TUNED", "Save both in one dtype"],
     ),
-    "missing": ({"b.weight": None}, ["'b.weight'", "in BASE alone"]),
-    "added": ({"lm_head.weight": torch.zeros(3)}, ["'lm_head.weight'", "in TUNED alone", "tied"]),
+    "missing": ({"b.weight": None}, ["'b.weight'", "only in BASE"]),
+    "added": ({"lm_head.weight": torch.zeros(3)}, ["'lm_head.weight'", "only in TUNED", "tied"]),
 }
 
 

@@ -122,3 +122,24 @@ def without_docstrings(tree: ast.AST) -> ast.AST:
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
             body[0] = ast.Pass()
     return tree
+
+
+def is_any(annotation: ast.expr | None) -> bool:
+    return isinstance(annotation, ast.Name) and annotation.id == "Any"
+
+
+def test_few_parameters_are_of_any_type():
+    """At most one in fifty; ``*args`` and ``**kwargs`` that are only handed on do not count."""
+    annotated, loose = 0, []
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                given = node.args
+                parameters = [*given.posonlyargs, *given.args, *given.kwonlyargs]
+                annotated += sum(one.annotation is not None for one in parameters)
+                loose += [
+                    f"{path.relative_to(PACKAGE)}: {node.name}({one.arg})"
+                    for one in parameters
+                    if is_any(one.annotation)
+                ]
+    assert len(loose) <= 0.02 * annotated, loose

@@ -13,7 +13,7 @@ from rlvr.masks import Mask
 from rlvr.optim import MaskedAdamW
 from rlvr.optim.rounding import round_stochastically
 
-STEPS = 20
+STEPS = 10
 MODES = {
     "fp32": (torch.float32, "master"),
     "bf16 master": (torch.bfloat16, "master"),
@@ -89,7 +89,7 @@ def test_a_mask_of_ones_is_adamw_bit_for_bit_across_blocks():
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize("accumulation", [1, 4])
 @pytest.mark.parametrize("mode", MODES)
-def test_nothing_leaks_over_twenty_steps(mode, accumulation, decay, max_norm):
+def test_nothing_leaks_in_any_precision(mode, accumulation, decay, max_norm):
     dtype, bf16_update = MODES[mode]
     policy = make_policy(dtype)
     mask, base = make_mask(policy), state_of(policy)
@@ -211,8 +211,8 @@ def test_stochastic_updates_average_to_the_exact_one():
         weight.grad = torch.ones_like(weight)
         optimizer.step()
     moved = (base - weight.detach().double().mean()).item()
-    # Standard error: gap 2^-11, share moved 0.04, so 2^-11 sqrt(0.04 / 200,000) = 2.2e-7.
-    assert abs(moved - STEPS * 1e-6) < 5 * 2.2e-7
+    # Standard error: gap 2^-11, share moved 0.02, so 2^-11 sqrt(0.02 / 200,000) = 1.6e-7.
+    assert abs(moved - STEPS * 1e-6) < 5 * 1.6e-7
 
 
 def test_stochastic_rounding_uses_no_global_random_state():

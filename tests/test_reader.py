@@ -134,7 +134,7 @@ def test_geometry_compares_with_the_revision_that_the_run_took(tmp_path):
 @pytest.mark.parametrize(("path", "revision"), [("org/nothing", None), ("org/policy", "v9")])
 def test_what_the_hub_does_not_have_is_one_message(path, revision):
     cache_files("org/policy", {"config.json": "{}"})
-    with pytest.raises(RecipeError, match="nor to be had from the hub"):
+    with pytest.raises(RecipeError, match="nor on the hub"):
         model_folder(path, revision)
 
 

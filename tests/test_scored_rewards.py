@@ -6,7 +6,8 @@ import time
 import pytest
 
 from rlvr.registry import reward
-from rlvr.rewards import json_schema, reasoning_gym
+from rlvr.rewards import json_schema, reasoning_gym, restarts
+from rlvr.rewards.pool import WorkerPool
 from rlvr.rewards.sandbox import missing_protections
 from rlvr.rewards.scoring import Crash, Overrun, pool
 from rlvr.schema import RecipeError
@@ -117,6 +118,21 @@ def test_a_worker_that_dies_or_hangs_costs_its_own_row_alone(monkeypatch):
     living = [worker for worker in list(workers.places.queue) if worker is not None]
     workers.close()
     assert living and all(worker.process.returncode is not None for worker in living)
+
+
+@pytest.mark.parametrize("kind", ["exit", "sleep", "other"])
+def test_restarts_count_the_workers_of_both_kinds_of_pool(monkeypatch, kind):
+    monkeypatch.syspath_prepend(str(__file__).rsplit("/", 1)[0])
+    before = restarts()
+    if kind == "other":
+        judges = WorkerPool("jobs:run", size=1)
+        assert judges.call("fail").status == "crashed" and judges.call("echo", 1).value == 1
+    else:
+        workers = pool("test_scored_rewards:crash")
+        workers.ask_all([kind, "a"], 0.5)
+        assert workers.ask("b", 0.5) == "b"
+    assert restarts() == before + 1
+    (judges if kind == "other" else workers).close()
 
 
 def escape(path):

@@ -145,7 +145,10 @@ CASES = {
         {"trainer": {"train_sampling_strategy": "group_by_length"}},
         ["trainer.train_sampling_strategy", "group_by_length", "random or sequential"],
     ),
-    "an unknown loss": ({"trainer": {"loss_type": "dapo"}}, ["trainer.loss_type", "nll or dft"]),
+    "an unknown loss": (
+        {"trainer": {"loss_type": "dapo"}},
+        ["trainer.loss_type", "one of nll, dft"],
+    ),
     "pushes to no sampler": (
         {"adapter": {"builder": "peft", "method": "LoraConfig", "sync": "merge_unmerge"}},
         ["adapter.sync", "samples nothing"],
@@ -178,8 +181,11 @@ CASES = {
 def test_a_mistake_is_one_message_and_exit_code_2(
     write_sft, tmp_path, capsys, monkeypatch, sections, words
 ):
+    load = policy.AutoModelForCausalLM.from_pretrained
+
     def refuse(*args, **kwargs):
-        raise AssertionError("a model was loaded before the recipe was refused")
+        assert kwargs.get("device_map") == "meta", "weights were loaded"
+        return load(*args, **kwargs)
 
     monkeypatch.setattr(policy.AutoModelForCausalLM, "from_pretrained", refuse)
     assert train_main([str(write_sft(**sections))]) == 2
@@ -192,6 +198,7 @@ def test_a_mistake_is_one_message_and_exit_code_2(
 
 def test_dropped_rows_are_counted_in_the_run(write_sft, tmp_path):
     data = write(tmp_path, [GOOD, "", GOOD])
-    assert train_main([str(write_sft(data=data, trainer={"max_steps": 1}))]) == 0
+    trainer = {"max_steps": 1, "per_device_train_batch_size": 2}
+    assert train_main([str(write_sft(data=data, trainer=trainer))]) == 0
     provenance = json.loads((tmp_path / "recipe" / "provenance.json").read_text())
     assert provenance["rows"] == {"trained on": 2, "dropped": {"no solution": 1}}

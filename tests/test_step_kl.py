@@ -37,13 +37,13 @@ def test_bound_holds_for_every_ratio_inside_the_range():
     ratios = torch.linspace(1 - low, 1 + high, 201, dtype=torch.float64).log()
     first, second = (x.reshape(-1) for x in torch.meshgrid(ratios, ratios, indexing="ij"))
     changes = torch.stack([first, second], 1)
-    bound = clip_bound(2, low, high)
+    bound = clip_bound(2.0, low, high)
     assert changes.sum(1).abs().max().item() == pytest.approx(bound, rel=1e-12)  # and is attained
     sums = [step_sums(torch.zeros(1, 2), c[None], torch.ones(1, 2), low + 1e-9, high + 1e-9)
             for c in changes[::97]]  # fmt: skip
     assert all(s[0] <= bound and s[3] == 0 for s in sums)
-    assert clip_bound(10, 0.1, 0.4) == pytest.approx(10 * math.log(1.4))
-    assert clip_bound(10, 1.0, 0.4) == math.inf
+    assert clip_bound(10.0, 0.1, 0.4) == pytest.approx(10 * math.log(1.4))
+    assert clip_bound(10.0, 1.0, 0.4) == math.inf
 
 
 def test_padding_counts_for_nothing_and_leaving_the_range_is_counted():

@@ -292,6 +292,18 @@ def test_a_row_on_which_a_reward_raises_is_found_and_named(plugin):
         parse_reward({"name": "s"}, "rewards[0]")(TEXTS, {})
 
 
+@pytest.mark.parametrize("body", ["exit(0)", "exit()", "raise SystemExit('done')"])
+def test_a_reward_that_leaves_does_not_end_the_run_as_if_all_were_well(plugin, body):
+    with pytest.raises(RecipeError, match="SystemExit"):
+        reward_that(plugin, body)(TEXTS, COLUMNS)
+
+
+@pytest.mark.parametrize("answer", ["np.int64(2)", "np.float32(2)", "torch.tensor(2)"])
+def test_an_answer_of_numpy_or_torch_is_a_number(plugin, answer):
+    body = f"import numpy as np, torch; return [{{'problem': '1+1', 'answer': {answer}}}]"
+    assert [row["answer"] for row in rows_of(plugin, body)] == ["2"]
+
+
 def test_rows_on_which_a_reward_raises_count_where_the_recipe_says_so(plugin):
     judgement = reward_that(plugin, FAILS, on_error="count").judge(TEXTS, COLUMNS)
     assert judgement.rewards == [-0.5, -1.0, None, 1.0]
@@ -320,7 +332,8 @@ def test_a_run_stops_at_a_failing_row_or_counts_it(write_recipe, plugin, tmp_pat
     path = write_recipe(plugins=["my_code"], rewards=[{"name": "r"}], trainer={"max_steps": 2})
     assert train_main([str(path)]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "Traceback" not in error
+    said = [line for line in error.splitlines() if "step/s]" not in line and line]
+    assert len(said) == 1 and "Traceback" not in error
     assert "returned float nan for the row 'pocket-" in error
     rewards = [{"name": "r", "on_error": "count"}]
     path = write_recipe("counted", plugins=["my_code"], rewards=rewards, trainer={"max_steps": 2})
@@ -376,6 +389,9 @@ def test_columns_that_a_reward_reads_must_be_there(plugin, parameters, missing):
         ("return (weight > 0).T", "a tensor of torch.bool and shape (3, 4)"),
         ("return {name: weight > 0}", "returned dict"),
         ("return True", "returned bool True"),
+        ("return (weight > 0).to_sparse()", "shape (4, 3) (torch.sparse_coo"),
+        ("return torch.ones(4, 3, dtype=torch.bool, device='meta')", "on meta"),
+        ("raise SystemExit", f"line {BODY}: SystemExit"),
         ("return weight.grad.abs() > 0", f"line {BODY}: AttributeError"),
         ("(weight ** 2).sum().backward()", f"line {BODY}: RuntimeError"),
         ("return weight @ weight", f"line {BODY}: RuntimeError"),
@@ -406,6 +422,7 @@ def test_a_mask_builder_that_works_in_place_leaves_the_weights_alone(plugin):
         ("from peft import LoraConfig; return LoraConfig(r=4)", "returned LoraConfig"),
         ("return {'rank': 4}", "returned dict"),
         ("return no_such_name", "NameError"),
+        ("import sys; sys.exit(0)", "SystemExit: 0"),
     ],
 )
 def test_an_adapter_builder_that_returns_no_method_is_named(plugin, body, words):
@@ -442,6 +459,8 @@ def rows_of(plugin, body: str, **options):
         ("return [{'problem': 3, 'answer': '2'}]", "no problem: row 0"),
         (f"return [{ROW}, {ROW}]", "two rows have the id"),
         ("return [{'problem': p, 'answer': '1', 'id': 7} for p in 'ab']", "have the id '7'"),
+        ("return [{'problem': '1+1', 'answer': ['1/2', '0.5']}]", "a list of several answers"),
+        ("import sys; sys.exit(0)", f"line {BODY}: SystemExit: 0"),
         ("return open('/nowhere')", f"line {BODY}: FileNotFoundError"),
         (f"return ({ROW} if n < 2 else 1 / 0 for n in range(3))", f"line {BODY}: ZeroDivision"),
     ],

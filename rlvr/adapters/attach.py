@@ -68,7 +68,7 @@ def attach_adapter(
     run_dir: Path | None = None,
     precision: Precision | None = None,
 ) -> Adapter:
-    """Wrap ``model``, whose parameters are frozen, in the adapter that ``spec`` describes.
+    """Wrap ``model`` in the adapter that ``spec`` describes; its own parameters must be frozen.
 
     The factors are computed by the main process, sent to the others, and stored in ``run_dir``; a
     resumed run starts from the stored ones. Whether the policy starts at the base policy is checked
@@ -81,21 +81,25 @@ def attach_adapter(
     name = spec["builder"]
     method = build_method(spec)
     config: Any = method.config
+    # Full names: PEFT matches suffixes, and a short one could adapt a vision tower as well.
     config.target_modules = module_names(targets)
     model.eval()
     precision = precision or Precision(next(model.parameters()).dtype)
+    # Before PEFT wraps the model: this is the function that the start must equal.
     before = _probe(model, precision)
     weights = {target: model.get_parameter(target) for target in targets}
     wrapped: Any = get_peft_model(model, config)
     wrapped.eval()
     make = _maker(method, weights, wrapped, seed)
     provenance = {"adapter": spec, "seed": seed, "base_weights": base_hash}
+    # Computed once: two SVDs on two ranks may differ in signs, which would train two policies.
     tensors, rows = runtime.from_main(lambda: _initial(make, provenance, run_dir))
     _fill(wrapped, method, tensors)
     for key, parameter in wrapped.named_parameters():
+        # PEFT trains both factors of every LoRA.
         if not is_trained(method, key):
             parameter.requires_grad_(False)
-    # Where rank 0 alone loads the weights (FSDP2), the other ranks have none to compare yet.
+    # Under FSDP2 only rank 0 has loaded the weights; the other ranks have none to compare yet.
     gap = runtime.from_main(lambda: _relative(_probe(wrapped, precision), before))
     start = {"builder": name, "initial": fingerprint_values(tensors.items()), "logit_gap": gap}
     start["matrices"] = summarise(rows, _trained(wrapped))
@@ -133,7 +137,7 @@ def start_of(method: Method, matrix: Matrix, seed: int) -> tuple[Tensor, Tensor,
     return first, second, start_row(matrix, first, second, scaling_of(method.config))
 
 
-def _maker(method: Method, weights: Mapping[str, Tensor], wrapped: Any, seed: int) -> Make:
+def _maker(method: Method, weights: Mapping[str, Tensor], wrapped: PeftModel, seed: int) -> Make:
     """Return a function that computes the initial tensors and, of factors, their report."""
 
     def from_peft() -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
@@ -145,6 +149,8 @@ def _maker(method: Method, weights: Mapping[str, Tensor], wrapped: Any, seed: in
             name = target.removesuffix(".weight")
             first, second, rows[name] = start_of(method, Matrix(weight, target), seed)
             for factor, value in (("A", first), ("B", second)):
+                # A row-major copy: factors may be views of an SVD, which safetensors would store
+                # whole.
                 tensors[f"{name}.{factor}"] = value.cpu().float().clone(memory_format=ROWS)
         return tensors, rows
 
@@ -199,7 +205,7 @@ def _stored(
 
 
 @torch.no_grad()
-def _fill(wrapped: Any, method: Method, tensors: dict[str, Tensor]) -> None:
+def _fill(wrapped: PeftModel, method: Method, tensors: dict[str, Tensor]) -> None:
     """Write the initial tensors into the adapter, and into the frozen start if it needs one."""
     if method.factors is None:
         parameters = dict(wrapped.named_parameters())
@@ -207,11 +213,13 @@ def _fill(wrapped: Any, method: Method, tensors: dict[str, Tensor]) -> None:
             parameters[name].copy_(value)
         return
     if method.subtracts_start:
+        # A deep copy of the configuration: PEFT writes to the one that it is given.
         wrapped.add_adapter(START, copy.deepcopy(method.config))
     for name, layer in tuner_layers(wrapped).items():
         first, second = tensors[f"{name}.A"], tensors[f"{name}.B"]
         _set(layer, TRAINED, first, second)
         if method.subtracts_start:
+            # The minus sign makes the start a plain sum for stock PEFT: s B A + s (-B0) A0.
             _set(layer, START, first, -second)
             for factor in ("lora_A", "lora_B"):
                 getattr(layer, factor)[START].requires_grad_(False)
@@ -233,7 +241,7 @@ def _set_magnitude(layer: Any) -> None:
     magnitude.weight.data = torch.linalg.norm(layer.get_base_layer().weight.float(), dim=1)
 
 
-def _trained(wrapped: Any) -> dict[str, int]:
+def _trained(wrapped: PeftModel) -> dict[str, int]:
     return {
         name: sum(p.numel() for p in layer.parameters() if p.requires_grad)
         for name, layer in tuner_layers(wrapped).items()
@@ -255,6 +263,7 @@ def _require_base(adapter: Adapter, before: Tensor, name: str, precision: Precis
             "move with it"
         )
     allowed = MAX_START_GAP[precision.computed]
+    # `not <=` and not `>`: a NaN gap must be refused too.
     if not gap <= allowed:
         raise RecipeError(
             f"adapter: {name!r} starts {gap:.1e} (relative, in logits) away from the base policy, "
@@ -262,16 +271,18 @@ def _require_base(adapter: Adapter, before: Tensor, name: str, precision: Precis
             "{builder: lora} or {builder: pissa}"
         )
     with adapters_off(model):
+        # Bit for bit: with its adapters off nothing but the base weights computes.
         if not runtime.from_main(lambda: torch.equal(_probe(model, precision), before)):
             raise RecipeError(
                 f"adapter: {name!r} writes to the base weights, so the base policy is lost as the "
-                "reference; choose a builder such as {builder: pissa}, which leaves them alone"
+                "reference; choose a builder such as {builder: pissa}, which never writes to them"
             )
     _require_dense(adapter, name)
 
 
 def _require_dense(adapter: Adapter, name: str) -> None:
-    """Raise where the policy's dense weights cannot be had, as samplers and exports need them."""
+    """Raise where the policy's dense weights cannot be computed: samplers and exports need them."""
+    # One layer tells: all are of one method.
     layer: Any = next(iter(tuner_layers(adapter.model).values()), None)
     if layer is None:
         raise RecipeError(f"adapter: {name!r} wraps no target matrix")
@@ -295,6 +306,7 @@ def set_rates(adapter: Adapter, optimizer: torch.optim.Optimizer) -> None:
         raise RunError("the optimizer holds no parameter that is trained; the run would do nothing")
     if adapter.method.lr_ratio == 1.0:
         return
+    # A copy of the list: the loop appends groups. They keep the weight decay of the old one.
     for group in list(optimizer.param_groups):
         fast = [p for p in group["params"] if ".lora_B." in trained[id(p)]]
         if fast:

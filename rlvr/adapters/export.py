@@ -2,15 +2,17 @@
 
 ``lora/``: a plain LoRA adapter that computes the trained policy on the base weights as they are, of
 twice the rank where the start is subtracted: A' = [A; A0], B' = [B, -B0]. DoRA and methods that are
-no LoRA save themselves. ``adapter/``: the adapter as trained, to go on training; where the start is
-subtracted it needs ``adapter/start`` beside it.
+no LoRA save themselves.
+
+``adapter/``: the adapter as trained, to go on training. Where the start is subtracted it needs
+``adapter/start`` as well.
 """
 
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -25,8 +27,9 @@ from rlvr.schema import RunError
 
 WEIGHTS = "adapter_model.safetensors"
 ERODED = "eroded_base.safetensors"  # of the control that writes to the base weights
-ALONE = """The trained factors of an adapter that does not start at 0. Alone they are another
-policy: load `../lora` on the base instead, or this with `start` as a second adapter, both active.
+ALONE = """The trained factors of an adapter that does not start at 0. Without its start they
+are another policy: load `../lora` on the base instead, or load this and `start` as two adapters,
+both active.
 """
 
 
@@ -36,9 +39,10 @@ def save_adapter(adapter: Adapter, folder: Path) -> None:
     state = {}
     for name, parameter in model.named_parameters():
         if model.base_model.prefix in name:
+            # A collective under FSDP2 and ZeRO-3, so before the other ranks return.
             with whole(parameter) as value:
                 state[name] = value.detach().cpu().clone()
-    # Of some methods the projections are buffers.
+    # Some methods of PEFT keep their projections in buffers.
     state |= {name: buffer.detach().cpu() for name, buffer in model.named_buffers()}
     if adapter.is_control:
         eroded = {name: weight.cpu().clone() for name, weight in base_weights(model)}
@@ -53,18 +57,20 @@ def save_adapter(adapter: Adapter, folder: Path) -> None:
         _save_lora(model, state, folder / LORA)
 
 
-def _save_lora(model: Any, state: dict[str, Tensor], folder: Path) -> None:
+def _save_lora(model: PeftModel, state: dict[str, Tensor], folder: Path) -> None:
     tensors, scaling, rank = {}, 1.0, 0
     for name, layer in tuner_layers(model).items():
         path = f"base_model.model.{name}"
         names = factor_names(layer)  # pyright: ignore[reportArgumentType]
         firsts = [state[f"{path}.lora_A.{key}.weight"].float() for key in names]
         seconds = [state[f"{path}.lora_B.{key}.weight"].float() for key in names]
+        # [B, -B0] [A; A0] = B A - B0 A0: joined along the rank, rows of A and columns of B.
         tensors[f"{path}.lora_A.weight"] = torch.cat(firsts, dim=0)
         tensors[f"{path}.lora_B.weight"] = torch.cat(seconds, dim=1)
         rank, scaling = sum(map(len, firsts)), layer.scaling[TRAINED]  # pyright: ignore[reportAttributeAccessIssue]
     config = LoraConfig(
         r=rank,
+        # PEFT divides alpha by the doubled rank; this keeps s.
         lora_alpha=scaling * rank,  # pyright: ignore[reportArgumentType]
         target_modules=module_names(tuner_layers(model)),
         bias="none",
@@ -88,5 +94,6 @@ def load_adapter(adapter: Adapter, folder: Path) -> None:
         eroded = load_file(folder / ADAPTER / ERODED)
         for name, weight in base_weights(adapter.model):
             weight.copy_(eroded[name])
+    # Missing keys are normal: the file holds the adapter only, not the base.
     if result.unexpected_keys:
         raise RunError(f"{folder}/adapter: holds {result.unexpected_keys[0]!r}, unknown here")

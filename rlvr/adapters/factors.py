@@ -16,7 +16,7 @@ Factors = tuple[Tensor, Tensor]
 
 
 class Matrix:
-    """One target matrix in float32 whose decompositions are computed once."""
+    """One target matrix in float32; each of its decompositions is computed once."""
 
     def __init__(self, weight: Tensor, name: str) -> None:
         self.weight, self.name = weight.detach().float(), name
@@ -32,6 +32,7 @@ class Matrix:
 
     def top(self, rank: int, svd: Svd) -> tuple[Tensor, Tensor, Tensor]:
         """Return the top-``rank`` singular triplets U (m x rank), sigma and V (n x rank)."""
+        # A full SVD that exists already is exact and free.
         if svd == "exact" or self._full is not None:
             left, values, right = self.full()
             return left[:, :rank], values[:rank], right[:, :rank]
@@ -50,6 +51,7 @@ def _balanced(left: Tensor, values: Tensor, right: Tensor) -> Factors:
 def random_factors(matrix: Matrix, *, rank: int, seed: int) -> Factors:
     r"""LoRA: A uniform in :math:`\pm 1/\sqrt n`, as nn.Linear draws it, and B = 0."""
     rows, columns = matrix.weight.shape
+    # Drawn on the CPU: a GPU has another stream of random numbers for one seed.
     draw = torch.rand(rank, columns, generator=generator_for(matrix.name, seed))
     first = ((2 * draw - 1) / math.sqrt(columns)).to(matrix.weight.device)
     return first, matrix.weight.new_zeros(rows, rank)
@@ -58,6 +60,7 @@ def random_factors(matrix: Matrix, *, rank: int, seed: int) -> Factors:
 def principal_factors(matrix: Matrix, *, rank: int, scaling: float, svd: Svd) -> Factors:
     r"""PiSSA: s B A = :math:`U_r \Sigma_r V_r^\top`, the top-r triplets (arXiv 2404.02948)."""
     left, values, right = matrix.top(rank, svd)
+    # sigma / s in the factors, so that s B A is the sum of the triplets.
     return _balanced(left, values / scaling, right)
 
 
@@ -75,7 +78,7 @@ def minor_column_factors(matrix: Matrix, *, rank: int) -> Factors:
 
 def qr_factors(matrix: Matrix, *, rank: int) -> Factors:
     """OLoRA: W0 = Q R; B the first r columns of Q, A the first r rows of R (arXiv 2406.01775)."""
-    # The first r columns of Q depend on the first r columns of W0 alone.
+    # The first r columns of Q depend only on the first r columns of W0.
     basis = torch.linalg.qr(matrix.weight[:, :rank]).Q
     return basis.T @ matrix.weight, basis
 
@@ -89,6 +92,7 @@ def geometry_factors(matrix: Matrix, *, rank: int, density: float, svd: Svd) -> 
     left, values, right = matrix.top(rank, svd)
     reconstruction = ((left * values) @ right.T).abs()
     share, entries = exact_density(density), matrix.weight.numel()
+    # The smallest entries as the complement of the largest: ties then fall on one side only.
     spectral = ~largest(reconstruction, count_of(1 - share, entries))
     euclidean = smallest(matrix.weight.abs(), count_of(share, entries))
     inside = matrix.weight * (spectral | euclidean)

@@ -42,7 +42,7 @@ class Method:
 
 
 def _lora(rank: int, alpha: float | None, dropout: float, **options: Any) -> LoraConfig:
-    # A rank of 0 is refused by the check of shapes, whose message names a matrix.
+    # Rank 0 passes here: the check of shapes refuses it and names a matrix.
     return LoraConfig(
         r=rank,
         lora_alpha=rank if alpha is None else alpha,  # pyright: ignore[reportArgumentType]

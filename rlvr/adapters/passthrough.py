@@ -26,7 +26,7 @@ RESERVED = {
     **dict.fromkeys(("base_model_name_or_path", "revision"), "the model section"),
     **dict.fromkeys(
         ("modules_to_save", "trainable_token_indices", "layer_replication"),
-        "nothing: an adapter changes the target matrices and leaves the base weights alone",
+        "nothing: an adapter changes the target matrices and never the base weights",
     ),
 }
 # These train right only where the training loop calls them in each step.
@@ -35,13 +35,13 @@ NEEDS_CALLS = {"AdaLoraConfig": "its budget is reallocated by calls of the train
 
 def method_names() -> list[str]:
     """Return the configuration classes that adapt target matrices."""
-    found = []
+    configurations = []
     for name in dir(peft):
         value = getattr(peft, name)
         if isinstance(value, type) and issubclass(value, peft.PeftConfig):
             if "target_modules" in {field.name for field in dataclasses.fields(value)}:
-                found.append(name)
-    return found
+                configurations.append(name)
+    return configurations
 
 
 def passthrough_config(method: str, options: dict[str, Any]) -> peft.PeftConfig:
@@ -64,6 +64,7 @@ def passthrough_config(method: str, options: dict[str, Any]) -> peft.PeftConfig:
             raise RecipeError(f"{where}: not yours to set; use {RESERVED[key]}")
         if key not in fields:
             raise unknown_key(key, fields - RESERVED.keys(), "adapter.options")
+        # Biases belong to the base: trained ones stay changed when the adapter is switched off.
         if key == "bias" and value != "none":
             raise RecipeError(f"{where}: {value!r} trains the base policy's biases; use 'none'")
         # PEFT documents "pissa_niter_16" for a literal that its annotation cannot spell.

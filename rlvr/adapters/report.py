@@ -19,7 +19,7 @@ def start_row(matrix: Matrix, first: Tensor, second: Tensor, scaling: float) -> 
     ones (``overlap_random``); ``None`` where B = 0 spans nothing.
     """
     rank, rows = first.shape[0], matrix.weight.shape[0]
-    # trace(A^T B^T B A) without an m x n product
+    # ||B A||_F^2 = trace(A^T B^T B A): two r x r products in place of an m x n one.
     held = ((second.T @ second) * (first @ first.T)).sum().clamp(min=0).sqrt()
     row: dict[str, Any] = {
         "share": float(scaling * held / matrix.weight.norm()),
@@ -28,6 +28,7 @@ def start_row(matrix: Matrix, first: Tensor, second: Tensor, scaling: float) -> 
     }
     if bool(second.any()):
         basis = torch.linalg.qr(second).Q
+        # Randomized is enough here: the number is shown with four digits and trains nothing.
         left, _, _ = matrix.top(rank, "randomized")
         row["overlap"] = float((left.T @ basis).square().sum() / basis.shape[1])
     return row
@@ -51,6 +52,7 @@ def summarise(rows: Mapping[str, dict[str, Any]], trained: Mapping[str, int]) ->
         }
         for key in ("share", "overlap", "overlap_random"):
             values = [rows[name][key] for name in names if name in rows]
+            # MiCA and LoRA have matrices without an overlap: B or A is 0.
             known = [value for value in values if value is not None]
             entry[key] = math.fsum(known) / len(known) if known else None
         report[kind] = entry

@@ -37,18 +37,19 @@ def check_section(recipe: Recipe) -> None:
     assert recipe.adapter is not None
     if recipe.model.also_train:
         raise RecipeError(
-            "model.also_train: an adapter leaves the base weights alone, which are its reference "
-            "and what its checkpoint is loaded on; set it to [] or train with a mask"
+            "model.also_train: an adapter never writes to the base weights, which are its "
+            "reference and what its checkpoint is loaded on; set it to [] or train with a mask"
         )
     if recipe.trainer.get("beta") and recipe.adapter.get("sync") == "merge_unmerge":
         raise RecipeError(
             "trainer.beta: adapter.sync=merge_unmerge erodes the base weights, so the reference "
-            "cannot be had exactly; set beta to 0 or sync to exact"
+            "cannot be exact; set beta to 0 or sync to exact"
         )
 
 
 def refuse_head(model: nn.Module, patterns: Sequence[str]) -> None:
     """Raise where ``model.targets`` names the output head, for which there can be no adapter."""
+    # By name too: a tied head is the embedding, and named_modules need not list it.
     heads = {"lm_head"}
     head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
     heads |= {name for name, module in model.named_modules() if module is head}
@@ -58,14 +59,14 @@ def refuse_head(model: nn.Module, patterns: Sequence[str]) -> None:
         ):
             raise RecipeError(
                 f"model.targets: {pattern!r} is the output head, on which an adapter would never "
-                "be trained (TRL reads log-probs from its weight alone); leave it out"
+                "be trained (TRL reads log-probs from its weight only); leave it out"
             )
 
 
 def check_adapter(
     spec: dict[str, Any], skeleton: nn.Module, shapes: Mapping[str, Sequence[int]]
 ) -> int:
-    """Return how many parameters the adapter trains; raise where the recipe cannot be had.
+    """Return how many parameters the adapter trains; raise where the recipe is impossible.
 
     Args:
         spec: the recipe's mapping.
@@ -86,6 +87,7 @@ def check_adapter(
         )
     method.config.target_modules = module_names(shapes)  # pyright: ignore[reportAttributeAccessIssue]
     try:
+        # low_cpu_mem_usage keeps the new factors on the meta device.
         wrapped: Any = get_peft_model(skeleton, method.config, low_cpu_mem_usage=True)  # pyright: ignore[reportArgumentType]
     except Exception as error:  # noqa: BLE001  (whatever a method of PEFT's raises)
         raise RecipeError(f"adapter: {name!r} does not fit the target matrices: {error}") from error
@@ -120,6 +122,7 @@ def module_names(targets: Sequence[str] | Mapping[str, Any]) -> list[str]:
 
 
 def _check_ranges(options: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> None:
+    # The builder peft carries the options of PEFT's class one level down.
     nested = options.get("options") or {}
     ranks = {"rank": options.get("rank"), "options.r": nested.get("r")}
     for key, rank in ranks.items():

@@ -36,6 +36,7 @@ class SubtractsStart(LoraVariant):
 
 def subtract_start(layer: LoraLayer) -> None:
     """Let the trained adapter of ``layer`` subtract the frozen one."""
+    # Only the trained adapter runs; it reads the factors of the frozen one itself.
     layer.lora_variant[TRAINED] = SubtractsStart()
 
 
@@ -44,7 +45,7 @@ def subtracts_start(layer: LoraLayer) -> bool:
 
 
 def factor_names(layer: LoraLayer) -> Sequence[str]:
-    """Return the adapters whose products add up to the update of a plain LoRA layer."""
+    """Return the adapters of a plain LoRA layer; their products add up to its update."""
     return (TRAINED, START) if subtracts_start(layer) else layer.active_adapters
 
 
@@ -53,4 +54,5 @@ def joined_factors(layer: LoraLayer) -> tuple[Tensor, Tensor]:
     names = factor_names(layer)
     firsts: list[Tensor] = [layer.lora_A.get_parameter(f"{name}.weight") for name in names]
     seconds: list[Tensor] = [layer.lora_B.get_parameter(f"{name}.weight") for name in names]
+    # Along the rank, so that one product sums over both adapters.
     return torch.cat(firsts, dim=0), torch.cat(seconds, dim=1)

@@ -1,4 +1,4 @@
-"""The dense weights of a policy with an adapter, computed beside it: nothing is merged in place.
+"""The dense weights of a policy with an adapter, computed in copies: nothing is merged in place.
 
 Merging into a bf16 base and subtracting again rounds it twice each time, which erodes it. Here each
 matrix is W0 + dW in float32 from the untouched W0, cast once: to the dtype of W0 for the sampler,
@@ -37,6 +37,7 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
     """
     layers = list(tuner_layers(model).values())
     for layer in layers:
+        # PEFT has no public switch that leaves requires_grad as it is.
         layer._disable_adapters = True
     try:
         yield
@@ -75,6 +76,7 @@ def policy_weights(
     for name, parameter in model.get_base_model().named_parameters():  # pyright: ignore[reportCallIssue]
         module, separator, leaf = name.partition(WRAPPED)
         if separator:
+            # One module at a time: weight and bias of a module follow each other.
             if module not in merged:
                 merged = {module: merged_layer(layers[module], computed)}
             weight = merged[module][leaf.removeprefix(".")]
@@ -100,12 +102,15 @@ def merged_layer(layer: Any, computed: torch.dtype = torch.float32) -> dict[str,
     if isinstance(layer, LoraLayer):
         for factor in (twin.lora_A, twin.lora_B):
             for module in factor.values():
+                # float32 -> computed -> float32: the values that the run multiplied, in a wide
+                # dtype.
                 module.weight.copy_(module.weight.to(computed))
     if is_plain_lora(layer):
         names = [] if layer.disable_adapters else factor_names(layer)
         # Added up before W0: at the start B A - B0 A0 is exactly 0, and W0 + 0 exactly W0.
         delta = sum(twin.get_delta_weight(name) for name in names)
         return {**dict(base.named_parameters()), "weight": (base.weight + delta).detach()}
+    # PEFT's own merge, on a copy: DoRA and other methods have formulas of their own.
     twin.merge(adapter_names=[n for n in layer.active_adapters if not layer.disable_adapters])
     return {name: parameter.detach() for name, parameter in base.named_parameters()}
 
@@ -126,6 +131,7 @@ def _float_twin(module: nn.Module) -> Any:
     """
     twin: Any = copy.copy(module)
     for key, value in list(vars(twin).items()):
+        # copy.copy shares containers with the original; the twin must not write into them.
         if isinstance(value, dict | list):
             hooks = key.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called"))
             twin.__dict__[key] = OrderedDict() if hooks else copy.copy(value)

@@ -1,7 +1,7 @@
-"""The files of a checkpoint beside its weights: config, tokenizer, chat template, model card.
+"""The files of a checkpoint that are not weights: config, tokenizer, chat template, model card.
 
 What is the same in base and tuned is copied from the checkpoint that is given to apply or revert.
-What differs, or is in one of the two alone, is stored in the delta in both versions, so that apply
+What differs, or is in only one of the two, is stored in the delta in both versions, so that apply
 restores TUNED's and revert BASE's. Training state (optimizer, scheduler, random states, Trainer's
 log, a run's manifest), weights in other formats, hidden files and subfolders other than
 transformers' folder of chat templates belong to neither and are left out.
@@ -29,7 +29,7 @@ Row = tuple[str, int | None, int | None]  # name, bytes in base, bytes in tuned;
 
 
 def companions(folder: Path) -> dict[str, Path]:
-    """Return the files beside the weights, by their path in the folder."""
+    """Return the files that are not weights, by their path in the folder."""
     files = {}
     for subfolder in _FOLDERS:
         for path in sorted((folder / subfolder).glob("[!.]*")):
@@ -50,6 +50,7 @@ def pack_companions(base: Path, tuned: Path) -> tuple[list[Row], bytes]:
     contents = []
     for name in sorted(first.keys() | second.keys()):
         old, new = first.get(name), second.get(name)
+        # shallow=False: the default trusts size and time stamp.
         if old and new and filecmp.cmp(old, new, shallow=False):
             continue
         sides = [_read(path) if path else None for path in (old, new)]
@@ -70,7 +71,10 @@ def _read(path: Path) -> bytes:
 
 def _compress(data: bytes) -> bytes:
     parameters = zstandard.ZstdCompressionParameters.from_level(
-        _LEVEL, window_log=_WINDOW, enable_ldm=True
+        # Long-distance matching: the two versions of a tokenizer lie megabytes apart.
+        _LEVEL,
+        window_log=_WINDOW,
+        enable_ldm=True,
     )
     return zstandard.ZstdCompressor(compression_params=parameters).compress(data)
 
@@ -81,6 +85,7 @@ def restore_companions(
     """Write the files of one side into ``out``: stored versions first, then those of ``source``."""
     data = memoryview(zstandard.decompress(packed) if rows else b"")
     for name, *sizes in rows:
+        # Contents lie in the order of the rows, BASE before TUNED; skipped ones move `data` on too.
         for size, wanted in zip(sizes, (not tuned, tuned), strict=True):
             if size is None:
                 continue

@@ -46,6 +46,7 @@ def checked_base(delta: Delta) -> Path:
         RecipeError: it is not here, or no longer the same.
     """
     folder = base_of(delta)
+    # Sizes and times are part of the cache key: a base that changed is hashed again.
     stamps = tuple((f, f.stat().st_size, f.stat().st_mtime_ns) for f in safetensors_files(folder))
     if _fingerprint(folder, stamps) != delta.header["base"]:
         raise RecipeError(
@@ -87,6 +88,7 @@ def _tuned(delta: Delta, name: str, place: Place) -> Stored:
     word = TORCH_WORDS.get(dtype, dtype.lower())
 
     def load() -> Tensor:
+        # The chunks of the base and of the update have one size, so they pair up in order.
         coded = delta.chunks(name)
         with open(place.file, "rb") as source:
             pieces = [
@@ -102,10 +104,11 @@ def _tuned(delta: Delta, name: str, place: Place) -> Stored:
 
 
 def turn_chunk(bits: Bits, update: Coded | None, base_dtype: str | None, *, to_tuned: bool) -> Bits:
-    """Return the other side's bits; ``base_dtype`` is that of a base which is narrower."""
+    """Return the other side's bits; ``base_dtype`` is set only where the base is narrower."""
     if base_dtype is not None and to_tuned:
         bits = widen(bits, base_dtype)
     if update is not None:
         positions, values = decode(update, bits.size, bits.itemsize)
+        # Positions are distinct, so fancy indexing XORs each entry once.
         bits[positions] ^= values
     return narrow(bits, base_dtype) if base_dtype is not None and not to_tuned else bits

@@ -34,6 +34,7 @@ def encode(update: Bits) -> Coded | None:
     positions = np.flatnonzero(update)
     if not positions.size:
         return None
+    # Entries skipped before each change; prepend -1 makes the first gap a gap like the others.
     gaps = np.diff(positions, prepend=-1) - 1
     low_bits = _best_low_bits(gaps)
     codings = {
@@ -52,8 +53,10 @@ def decode(coded: Coded, entries: int, width: int) -> tuple[NDArray[np.int64], B
         positions = np.flatnonzero(np.unpackbits(packed, count=entries))
     else:
         low_bits = int(coded.coding.removeprefix(_RICE))
+        # The inverse of the gaps in `encode`.
         positions = np.cumsum(_unrice(packed, coded.changed, low_bits) + 1) - 1
     planes = _decompress(coded.values).reshape(width, coded.changed)
+    # planes is width x changed; transposed, the bytes of one entry are neighbours again.
     values = np.ascontiguousarray(planes.T).view(f"<u{width}").reshape(-1)
     return positions, values
 
@@ -67,6 +70,7 @@ def _decompress(data: bytes) -> NDArray[np.uint8]:
 
 
 def _planes(values: Bits) -> NDArray[np.uint8]:
+    # changed x width bytes, little-endian; transposed, plane 0 is all lowest bytes.
     return values.view(np.uint8).reshape(values.size, values.itemsize).T
 
 
@@ -77,6 +81,7 @@ def _best_low_bits(gaps: NDArray[np.int64]) -> int:
 
     in bits; above the mean gap a larger b only adds low bits.
     """
+    # bit_length(mean) bits reach just above the mean gap.
     candidates = range(int(gaps.mean()).bit_length() + 1)
     return min(candidates, key=lambda bits: gaps.size * (bits + 1) + int((gaps >> bits).sum()))
 
@@ -85,14 +90,17 @@ def _rice(gaps: NDArray[np.int64], low_bits: int) -> NDArray[np.uint8]:
     """Return the low bits of every gap, then every quotient as so many 0s and a 1."""
     ends = np.cumsum((gaps >> low_bits) + 1) - 1
     unary = np.zeros(ends[-1] + 1, np.uint8)
+    # A 1 ends each quotient; the zeros before it are the quotient.
     unary[ends] = 1
     low = (gaps[:, None] >> np.arange(low_bits) & 1).astype(np.uint8)
     return np.concatenate([np.packbits(low), np.packbits(unary)])
 
 
 def _unrice(packed: NDArray[np.uint8], changed: int, low_bits: int) -> NDArray[np.int64]:
+    # Rounded up: packbits fills the last byte of the low bits.
     split = -(-changed * low_bits // 8)
     low = np.unpackbits(packed[:split], count=changed * low_bits).reshape(changed, low_bits)
     ends = np.flatnonzero(np.unpackbits(packed[split:]))
+    # packbits pads with zeros behind the last 1, which flatnonzero does not see.
     quotients = np.diff(ends, prepend=-1) - 1
     return (quotients << low_bits) + low @ (1 << np.arange(low_bits))

@@ -35,7 +35,7 @@ def tensor_key(name: str) -> str:
 
 @dataclass(frozen=True)
 class Delta:
-    """A delta file whose checksum is right; ``parts`` maps a part to its start and size."""
+    """A delta file with a verified checksum; ``parts`` maps a part to its start and size."""
 
     path: Path
     header: dict[str, Any]
@@ -43,7 +43,7 @@ class Delta:
 
     @property
     def dtypes(self) -> dict[str, list[str]]:
-        """The dtypes in base and tuned of each tensor whose base is narrower."""
+        """The dtypes in base and tuned of each tensor that is narrower in the base."""
         return self.header.get("dtypes", {})
 
     def chunks(self, name: str) -> Iterator[Coded | None]:
@@ -74,6 +74,7 @@ def write_delta(
     for part, size in sizes.items():
         offsets[part] = {"dtype": "U8", "shape": [size], "data_offsets": [start, start + size]}
         start += size
+    # "sha256" comes first, so the digest stands at a fixed offset, `_AT`.
     metadata = {"sha256": _ZEROS.decode(), "rlvr_delta": json.dumps(header, separators=(",", ":"))}
     text = json.dumps({"__metadata__": metadata, **offsets}, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -83,6 +84,7 @@ def write_delta(
         shutil.copyfileobj(payload, file, _BLOCK)
         digest = _checksum(file)
         file.seek(_AT)
+        # Same length as the zeros: it replaces them in place.
         file.write(digest)
 
 
@@ -107,6 +109,7 @@ def read_delta(path: Path) -> Delta:
         raise RecipeError(f"{path}: no such delta file; make it with `rlvr delta pack`")
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
+        # Before the checksum: any other file would be called damaged.
         if file.read(len(DELTA_START)) != DELTA_START:
             raise RecipeError(
                 f"{path}: not a delta, or damaged at its start; copy or pack it again"

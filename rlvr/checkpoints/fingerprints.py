@@ -40,10 +40,13 @@ def checksum(tensor: Tensor, keep: Tensor | None = None) -> int:
     total = torch.zeros((), dtype=torch.int64, device=tensor.device)
     for start in range(0, flat.numel(), _CHUNK):
         part = flat[start : start + _CHUNK]
+        # A view, not a conversion: -0.0 and NaN payloads count too.
         bits = part.view(torch.int64) if wide else part.float().view(torch.int32)
+        # A copy even of int64: the product below is in place.
         values = bits.to(torch.int64, copy=True)
         if keep is not None:
             values *= keep[start : start + _CHUNK]
         index = torch.arange(start, start + values.numel(), device=tensor.device)
+        # int64 products and sums wrap modulo 2^64, and addition does not depend on the order.
         total += (values * (index * _MIX | 1)).sum()
     return int(total)

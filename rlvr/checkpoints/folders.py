@@ -45,11 +45,13 @@ def model_folder(path: str, revision: str | None = None, *, download: bool = Tru
         if not folder.exists():
             raise RecipeError(f"{path}: does not exist; name a checkpoint folder or hub id")
         return folder
+    # Imported here: --help and checks of local models need no hub.
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.errors import RevisionResolutionError
 
     try:
         folder = Path(hf_hub_download(path, "config.json", revision=revision)).parent
+        # .bin only if the repository has no safetensors: many hold both, at twice the bytes.
         for weights in ("*.safetensors", "*.bin") if download else ():
             if _is_whole(folder):
                 break
@@ -60,7 +62,7 @@ def model_folder(path: str, revision: str | None = None, *, download: bool = Tru
     except (OSError, ValueError, RevisionResolutionError) as error:
         at = "" if revision is None else f" at revision {revision}"
         raise RecipeError(
-            f"{path}{at}: neither a folder here nor to be had from the hub: "
+            f"{path}{at}: neither a folder here nor on the hub: "
             f"{str(error).strip().splitlines()[0]}"
         ) from error
     return folder
@@ -89,6 +91,7 @@ def _is_whole(folder: Path) -> bool:
 
 def is_run(path: Path) -> bool:
     """Whether ``path`` is a run directory."""
+    # A model folder may hold checkpoints/ of Trainer; it has a config.json.
     has_checkpoints = (path / "checkpoints").is_dir() and not (path / "config.json").is_file()
     return has_checkpoints or (path / "recipe.json").is_file()
 
@@ -145,6 +148,7 @@ def _kind(path: Path) -> str:
 def is_delta(path: Path) -> bool:
     """Whether ``path`` is a delta file, by its first bytes."""
     with open(path, "rb") as file:
+        # The first 8 bytes are the length of a safetensors header.
         return file.read(8 + len(DELTA_START))[8:] == DELTA_START
 
 

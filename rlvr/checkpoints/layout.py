@@ -91,6 +91,7 @@ def read_header(file: Path) -> tuple[bytes, dict[str, Place]]:
             start, end = info["data_offsets"]
             place = len(header) + start
             places[name] = Place(file, info["dtype"], tuple(info["shape"]), place, end - start)
+    # The header lists names in any order; reading in file order avoids seeks.
     return header, dict(sorted(places.items(), key=lambda item: item[1].start))
 
 
@@ -112,6 +113,7 @@ def chunks(stored: Place, handle: BufferedReader, chunk: int) -> Iterator[Bits]:
     step = chunk * stored.width
     for offset in range(0, stored.size, step):
         handle.seek(stored.start + offset)
+        # A bytearray, since frombuffer on bytes gives a read-only array.
         data = bytearray(min(step, stored.size - offset))
         if handle.readinto(data) != len(data):
             raise RecipeError(f"{stored.file}: became shorter while it was read; copy it again")

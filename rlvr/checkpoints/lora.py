@@ -39,6 +39,7 @@ def open_adapter(folder: Path, base: Checkpoint) -> Checkpoint:
             f"{folder}: holds {ADAPTER_CONFIG}, and no adapter_model.safetensors or .bin; copy the "
             "weights there"
         )
+    # Adapter names carry base_model.model and, by auto class, model or not.
     names = {canonical(name): name for name in base}
     factors: dict[str, dict[str, Stored]] = {}
     merged = dict(base)
@@ -50,6 +51,7 @@ def open_adapter(folder: Path, base: Checkpoint) -> Checkpoint:
         elif ".lora_" in name:
             raise RecipeError(f"{file}: {name!r} is no factor of a plain LoRA; merge it with PEFT")
         else:
+            # modules_to_save holds whole trained copies, such as a head: they replace the base's.
             whole = names.get(canonical(name.replace(".modules_to_save", "")))
             merged[whole or name] = stored
     if not factors:
@@ -98,7 +100,9 @@ def _merged(
     if set(pair) != set(keys):
         raise RecipeError(f"{folder}: the factors of {name!r} are {sorted(pair)}, not A and B")
     first, second = pair[keys[0]], pair[keys[1]]
+    # fan_in_fan_out (Conv1D) and embeddings store the transpose of B A.
     flip = embedding or bool(config.get("fan_in_fan_out"))
+    # Without reading: shapes stand in the header.
     shape = (second.shape[0], *first.shape[1:])
     if len(shape) != 2 or base.shape != (shape[::-1] if flip else shape):
         raise RecipeError(

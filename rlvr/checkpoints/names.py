@@ -8,6 +8,7 @@ def canonical(name: str) -> str:
     parts = [part for part in name.split(".") if part not in _WRAPPERS]
     if parts[:2] == ["base_model", "model"]:
         parts = parts[2:]
+    # Auto classes differ: "model.layers.0", "transformer.h.0" and "layers.0" are one name.
     while len(parts) > 2 and parts[0] in ("model", "transformer"):
         parts = parts[1:]
     return ".".join(part for part in parts if part != "base_layer")

@@ -46,7 +46,7 @@ Checkpoint = dict[str, Stored]
 
 
 def open_plain(path: Path) -> Checkpoint:
-    """Return the tensors of a checkpoint that is no adapter, reading headers alone.
+    """Return the tensors of a checkpoint that is no adapter; only headers are read.
 
     Raises:
         RecipeError: nothing there, an unknown or raw sharded format, or a damaged file.
@@ -55,7 +55,7 @@ def open_plain(path: Path) -> Checkpoint:
         return _open_file(path)
     if files := weight_files(path):
         return _open_whole(path, files)
-    # Beside Trainer's state the other files of torch are a run's own, such as random states.
+    # In a folder with Trainer's state, other torch files are the run's own, such as random states.
     loose = () if (path / "trainer_state.json").is_file() else ("*.bin", "*.pt", "*.pth")
     for pattern in ("*.safetensors", "pytorch_model*.bin", *loose):
         files = [f for f in sorted(path.glob(pattern)) if not _is_training_state(f.name)]
@@ -145,11 +145,13 @@ def _read_torch(file: Path) -> dict[str, Any]:
 @lru_cache(maxsize=1)  # or every tensor would parse, and in the old format read, the file anew
 def _state_dict(file: Path, changed: int) -> dict[str, Any]:
     try:
+        # mmap reads only the tensors that are asked for; torch's format before 1.6 cannot.
         content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
     except RuntimeError as error:
         if "mmap can only be used" not in str(error):
             raise
         content = torch.load(file, map_location="cpu", weights_only=True)
+    # Training scripts nest the weights: {"model": {"state_dict": ...}}.
     while isinstance(content, dict) and not any(isinstance(v, Tensor) for v in content.values()):
         inner = next((key for key in _WRAPPED if isinstance(content.get(key), dict)), None)
         if inner is None:
@@ -221,6 +223,7 @@ def _open_distributed(folder: Path) -> Checkpoint:
         def read() -> Tensor:
             box = {name: torch.empty(shape, dtype=dtype)}
             try:
+                # torch.distributed.checkpoint loads in place, so the tensor must exist first.
                 load(box, storage_reader=FileSystemReader(folder), no_dist=True)
             except Exception as error:
                 raise damaged(folder / ".metadata", error) from error

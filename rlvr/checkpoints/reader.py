@@ -37,11 +37,13 @@ def open_checkpoint(path: Path, base: Checkpoint | None = None) -> Checkpoint:
     Raises:
         RecipeError: there are no such weights, or a file is damaged.
     """
+    # A run directory that also holds weights is read as a checkpoint.
     if is_run(path) and not (path.is_file() or weight_files(path)):
         newest = require_newest(path)
         if not (newest / ADAPTER).is_dir():
             return open_checkpoint(newest)
         if exported_step(path) == step_of(newest):
+            # The export of another step would be another policy.
             return open_plain(path / EXPORT)
         return open_checkpoint(newest, base or open_plain(base_of_run(path)))
     if path.is_file() and is_delta(path):
@@ -99,6 +101,7 @@ def counterpart(name: str, names: Mapping[str, str]) -> str | None:
     if key in names:
         return names[key]
     if key == _HEAD:
+        # Only a tied head may be missing: transformers loads it from its embedding.
         return next((names[known] for known in names if known.endswith(_EMBEDDING)), None)
     return names.get(_HEAD) if key.endswith(_EMBEDDING) else None
 

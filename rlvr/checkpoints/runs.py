@@ -37,11 +37,14 @@ def publish_checkpoint(temporary: Path, final: Path, keep: int | None) -> None:
     manifest = {str(file.relative_to(temporary)): file_digest(file) for file in files}
     for file in files:
         with open(file, "rb") as handle:
+            # Bytes before names: after a power cut the manifest must not vouch for holes.
             os.fsync(handle.fileno())
     write_json(temporary / MANIFEST, manifest)
+    # os.replace cannot replace a folder that is not empty.
     hidden = [_hide(final)] if final.exists() else []
     os.replace(temporary, final)
     sync_folder(final.parent)
+    # Deleted after the new one has its name: there is always one that can be loaded.
     for folder in hidden:
         shutil.rmtree(folder)
     if keep is not None:
@@ -67,6 +70,7 @@ def recover_checkpoints(run_dir: Path) -> None:
     for temporary in (run_dir / "checkpoints").glob("checkpoint-[0-9]*"):
         step = temporary.name.removeprefix("checkpoint-")
         final = step_folder(run_dir, int(step)) if step.isdigit() else None
+        # The manifest is written last, so an undamaged one is complete.
         if final is not None and not final.exists() and damage(temporary) is None:
             os.replace(temporary, final)
         else:
@@ -90,7 +94,7 @@ def damage(folder: Path) -> str | None:
 
 
 def newest_checkpoint(run_dir: Path) -> Path | None:
-    """Return the newest checkpoint whose bytes are all there, or ``None`` where there is none yet.
+    """Return the newest undamaged checkpoint, or ``None`` where there are no checkpoints yet.
 
     Raises:
         RecipeError: there are checkpoints and every one is damaged.

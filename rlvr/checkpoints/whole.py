@@ -22,6 +22,7 @@ def refuse_other_tensors(path: str, report: Mapping[str, Any]) -> None:
     missing = sorted(report["missing_keys"], key=lambda name: (name.startswith("lm_head."), name))
     surplus = sorted(report["unexpected_keys"])
     where = f"model.path: the weights in {path}"
+    # A missing tensor that is there under a wrapper's name tells the cause.
     wrapped = {canonical(name): name for name in surplus}
     for name in missing:
         if canonical(name) in wrapped:

@@ -2,7 +2,7 @@
 
 from rlvr.data import mix, presets
 from rlvr.data.prepare import DataSpec, load_prepared, load_rows, parse_dataset, require_files
-from rlvr.data.prompts import generation_prompt, render, with_prefill
+from rlvr.data.prompts import generation_prompt, prompt_tokenizer, render, with_prefill
 from rlvr.data.rows import Loaded, Row, plain_columns
 from rlvr.data.solutions import demonstrations
 
@@ -18,6 +18,7 @@ __all__ = [
     "parse_dataset",
     "plain_columns",
     "presets",
+    "prompt_tokenizer",
     "render",
     "require_files",
     "with_prefill",

@@ -25,6 +25,7 @@ def pocket(
     ``solutions: expert`` adds the column ``solution``, right in every line.
     """
     rows = []
+    # The stream has no end, and a seed gives the same first problems at every size.
     for problem in itertools.islice(pocket_task.draw_split(split, seed), size):
         row = Row(
             id=f"pocket-{problem}",
@@ -98,6 +99,7 @@ def reasoning_gym(*, task: str, size: int, seed: int = 0) -> Loaded:
         raise RecipeError(f"data.task: {error}") from error
     rows = []
     for number, entry in enumerate(entries):
+        # As text: tasks have different keys, which Arrow would merge into one struct.
         metadata = json.dumps(entry["metadata"], default=str)
         row = Row(
             id=f"{task}/{seed}/{number}",
@@ -123,6 +125,7 @@ def read_local(path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _lines(file: Path) -> Iterator[tuple[str, Any]]:
+    # utf-8-sig drops a byte order mark; "\n" keeps a "\r" inside a line.
     with open(file, encoding="utf-8-sig", newline="\n") as lines:
         try:
             for number, line in enumerate(lines, 1):
@@ -141,6 +144,7 @@ def _parquet_rows(file: Path) -> Iterator[tuple[str, Any]]:
     number = 0
     try:
         with ParquetFile(file) as opened:
+            # Batches: a parquet file may be larger than memory, and `size` stops early.
             for batch in opened.iter_batches():
                 for record in batch.to_pylist():
                     yield f"row {number}", record
@@ -160,13 +164,16 @@ def hub_rows(
 
     datasets.disable_progress_bars()
     try:
-        found = datasets.load_dataset(path, config, data_dir=folder, split=split, revision=revision)
+        records = datasets.load_dataset(
+            path, config, data_dir=folder, split=split, revision=revision
+        )
     except (ValueError, OSError) as error:
+        # datasets writes paragraphs; their first line says what is wrong.
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise RecipeError(
             f"data: cannot load the dataset {path!r} (config {config}, split {split!r}, revision "
             f"{revision}): {first}. Check these names, or read a local copy with name: parquet or "
             "jsonl"
         ) from error
-    for number, record in enumerate(found):
+    for number, record in enumerate(records):
         yield f"row {number}", record

@@ -45,6 +45,7 @@ def read_pass_rates(path: str, where: str) -> dict[str, float]:
             try:
                 content = json.loads(line)
                 rate = content["pass_rate"]
+                # A chained comparison with NaN is false, so NaN is refused too.
                 if isinstance(rate, bool) or not 0 <= rate <= 1:
                     raise ValueError(f"a rate of {rate!r}")
                 rates[str(content["id"])] = float(rate)
@@ -56,8 +57,9 @@ def read_pass_rates(path: str, where: str) -> dict[str, float]:
 
 
 def keep_difficulty(loaded: Loaded, path: str, low: float, high: float, where: str) -> None:
-    """Keep the rows whose measured pass rate is in [``low``, ``high``]."""
+    """Keep the rows with a measured pass rate in [``low``, ``high``]."""
     rates = read_pass_rates(path, where)
+    # None at all: the file is of other rows. Some missing ones are merely dropped.
     if loaded.rows and not any(row["id"] in rates for row in loaded.rows):
         raise RecipeError(
             f"{where}.pass_rates: {path} has none of the ids of the rows, such as "
@@ -69,7 +71,7 @@ def keep_difficulty(loaded: Loaded, path: str, low: float, high: float, where: s
 
 
 def drop_duplicates(loaded: Loaded) -> None:
-    """Keep the first row of each problem; one whose answer differs is dropped under that name."""
+    """Keep the first row of each problem; a repeat with another answer has a reason of its own."""
     answers: dict[str, str] = {}
     kept = []
     for row in loaded.rows:
@@ -105,12 +107,13 @@ def drop_overlaps(loaded: Loaded, benchmarks: dict[str, list[str]], ngram: int) 
     find m + n") is no overlap, unless the row shares half of such a problem.
     """
     for name, problems in benchmarks.items():
+        # `index=index` below binds this benchmark now: lambdas look names up when called.
         index = _Benchmark(problems, ngram)
         keep_where(loaded, f"overlaps {name}", lambda row, index=index: not index.shares(row))
 
 
 class _Benchmark:
-    """The n-grams of a benchmark's problems, and whose they are."""
+    """The n-grams of a benchmark's problems, and which problems own each."""
 
     def __init__(self, problems: list[str], ngram: int) -> None:
         self.texts = {normalise(problem) for problem in problems}
@@ -119,7 +122,9 @@ class _Benchmark:
         self.lengths = {ngram}
         for index, text in enumerate(sorted(self.texts)):
             words = words_of(text)
+            # A short problem is one n-gram of its own length; below SHORT words it has none.
             length = ngram if len(words) >= ngram else max(len(words), SHORT)
+            # Every row is then cut into n-grams of each of these lengths.
             self.lengths.add(length)
             grams = set(ngrams(words, length))
             self.sizes.append(len(grams))
@@ -133,9 +138,11 @@ class _Benchmark:
         for length in self.lengths:
             for gram in set(ngrams(words, length)):
                 owners = self.owners.get(gram, ())
+                # An n-gram of one problem only: that problem is in the row.
                 if len(owners) == 1:
                     return True
                 shared.update(owners)
+        # A phrase that several problems share counts only as half of one of them.
         return any(2 * count >= self.sizes[index] for index, count in shared.items())
 
 
@@ -152,6 +159,7 @@ def shuffled(rows: list[Row], seed: int) -> list[Row]:
     """Return the rows in an order that the seed and the ids fix, whatever order they came in."""
 
     def key(row: Row) -> bytes:
+        # A hash per row, not a shuffle: the order of the rest survives added or dropped rows.
         return hashlib.sha256(f"{seed}:{row['id']}".encode("utf-8", "surrogatepass")).digest()
 
     return sorted(rows, key=key)

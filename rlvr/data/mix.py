@@ -24,8 +24,10 @@ def mix(*, parts: list[dict[str, Any]], shares: list[float] | None = None) -> Lo
         for reason, identities in source.dropped.items():
             loaded.dropped.setdefault(reason, []).extend(identities)
         loaded.invalid |= source.invalid
+    # Before the shares, so that a share counts problems that the mix really has.
     drop_duplicates(loaded)
     if shares is not None:
+        # By identity: equal rows of two sources are still two rows.
         kept = set(map(id, loaded.rows))
         groups = [[row for row in source.rows if id(row) in kept] for source in sources]
         _keep_shares(loaded, groups, shares)

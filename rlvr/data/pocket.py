@@ -28,6 +28,7 @@ _BINARY = re.compile(r"(?<=\d)[-+*]")
 def split_of(problem: str) -> str:
     """Return ``"test"`` for one problem in eight and ``"train"`` for the others, by SHA-256."""
     digest = hashlib.sha256(problem.encode()).digest()
+    # 256 is a multiple of 8: the share is exact for a uniform byte.
     return "test" if digest[0] % HELD_OUT_SHARE == 0 else "train"
 
 
@@ -37,6 +38,7 @@ def reduce_once(expression: str, precedence: bool) -> str:
     chosen = operators[0]
     if precedence:
         chosen = next((match for match in operators if match.group() == "*"), chosen)
+    # The operands reach to the neighbouring operators, or to the ends of the text.
     index = operators.index(chosen)
     # A sign belongs to the left operand only where nothing stands before it.
     start = operators[index - 1].end() if index else 0
@@ -58,6 +60,7 @@ def reductions(problem: str, precedence: bool = True) -> list[str]:
 def _is_task_problem(problem: str) -> bool:
     right, naive = reductions(problem), reductions(problem, precedence=False)
     values = (int(number) for line in right + naive for number in re.findall(r"\d+", line))
+    # Else a solver who ignores precedence would be right.
     return right[-1] != naive[-1] and max(values) <= MAX_MAGNITUDE
 
 
@@ -65,6 +68,7 @@ def draw_problem(rng: random.Random) -> str:
     """Draw one problem on which precedence matters, of either split."""
     while True:
         operands = [str(rng.randint(1, 9)) for _ in range(4)]
+        # The empty fourth operator pads the pairs of operand and operator.
         operators = [rng.choice("+-*") for _ in range(3)] + [""]
         problem = "".join(a + b for a, b in zip(operands, operators, strict=True))
         if _is_task_problem(problem):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlvr.config import pop_name
 from rlvr.data.filters import (
@@ -19,6 +19,9 @@ from rlvr.data.prompts import Message, check_template, generation_prompt, render
 from rlvr.data.rows import Loaded, Row, plain_columns, rows_of_plugin
 from rlvr.registry import dataset, place
 from rlvr.schema import RecipeError, check_options
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Unparsable = Callable[[list[Row]], list[bool]]
 SHOWN = 5  # ids of an error
@@ -83,9 +86,11 @@ def parse_dataset(spec: dict[str, Any], where: str) -> DataSpec:
     """Check ``{name: ..., **options}``; nothing is read."""
     name, given = pop_name(spec, "name", where)
     known = signature(dataset.get(name, where)).parameters
+    # A source may have a parameter of the same name; then it is the source's.
     shared = {key: value for key, value in given.items() if key in SHARED and key not in known}
     own = {key: value for key, value in given.items() if key not in shared}
     source = dataset.check(name, own, where)
+    # Also fills in the defaults, so that `shared` below has every key.
     checked = check_options(options, shared, where)
     counts = {"size": source.get("size")}
     counts |= {key: checked[key] for key in ("max_chars", "max_prompt_tokens", "limit")}
@@ -121,7 +126,7 @@ def require_files(spec: DataSpec, where: str) -> None:
 
 
 def load_source(spec: DataSpec, where: str) -> Loaded:
-    """Return the rows of the source alone.
+    """Return the rows of the source, before any shared option is applied.
 
     Raises:
         RecipeError: the source's function fails, or returns something else than rows.
@@ -136,7 +141,7 @@ def load_prepared(
     spec: DataSpec,
     where: str,
     *,
-    tokenizer: Any = None,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
     unparsable: Unparsable | None = None,
 ) -> Loaded:
     """Return the rows of ``spec`` in a deterministic order, and the ids of those it dropped.
@@ -152,21 +157,25 @@ def load_prepared(
     _check_invalid(loaded, shared["drop_invalid"], where)
     if shared["deduplicate"]:
         drop_duplicates(loaded)
+    # Before the filters, which look rows up by id.
     require_distinct(loaded.rows, where)
     if (most := shared["max_chars"]) is not None:
         keep_where(loaded, "too long", lambda row: len(row["problem"]) <= most)
     if shared["pass_rates"] is not None:
         bounds = shared["min_pass_rate"], shared["max_pass_rate"]
         keep_difficulty(loaded, shared["pass_rates"], *bounds, where)
+    # Cheap filters first: this one builds n-grams of every row that is left.
     if shared["decontaminate"]:
         drop_overlaps(loaded, _benchmarks(shared["decontaminate"], where), shared["ngram"])
     if shared["max_prompt_tokens"] is not None:
         _keep_short(loaded, spec, tokenizer, where)
     if shared["check_gold"] and unparsable is not None:
+        # All rows in one call: the verifier has worker processes to share them.
         flags = dict(zip((r["id"] for r in loaded.rows), unparsable(loaded.rows), strict=True))
         keep_where(loaded, "gold unparsable", lambda row: not flags[row["id"]])
     if shared["shuffle"] is not None:
         loaded.rows = shuffled(loaded.rows, shared["shuffle"])
+    # Last, and after the shuffle: the limit takes a random part.
     loaded.rows = loaded.rows[: shared["limit"]]
     if not loaded.rows:
         reasons = ", ".join(f"{len(ids)} {reason}" for reason, ids in loaded.dropped.items())
@@ -194,19 +203,22 @@ def _check_invalid(loaded: Loaded, drop: bool, where: str) -> None:
 
 
 def _benchmarks(specs: list[dict[str, Any]], where: str) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    benchmarks: dict[str, list[str]] = {}
     for index, spec in enumerate(specs):
         place = f"{where}.decontaminate[{index}]"
         parsed = parse_dataset(spec, place)
         problems = [row["problem"] for row in load_source(parsed, place).rows]
         path = parsed.source.get("path")
-        found[str(path) if parsed.name in ("jsonl", "parquet", "hub") else parsed.name] = problems
-    return found
+        name = str(path) if parsed.name in ("jsonl", "parquet", "hub") else parsed.name
+        benchmarks[name] = problems
+    return benchmarks
 
 
-def _keep_short(loaded: Loaded, spec: DataSpec, tokenizer: Any, where: str) -> None:
+def _keep_short(
+    loaded: Loaded, spec: DataSpec, tokenizer: "PreTrainedTokenizerBase | None", where: str
+) -> None:
     if tokenizer is None:
-        raise RecipeError(f"{where}.max_prompt_tokens: needs a policy, whose tokenizer counts")
+        raise RecipeError(f"{where}.max_prompt_tokens: needs the tokenizer of a policy")
     most = spec.shared["max_prompt_tokens"]
 
     def is_short(row: Row) -> bool:

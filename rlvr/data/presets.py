@@ -30,6 +30,7 @@ class Preset:
     folder: str | None = None
     extract: Extract = "text"
     keep: Mapping[str, list[Any]] = field(default_factory=dict)
+    joins: bool = False
     count: tuple[int, ...] = ()
     solution: str | None = None
 
@@ -75,6 +76,7 @@ PRESETS = {
         {"problem": "question", "answer": "final_answer"},
         config="OE_TO_maths_en_COMP",
         count=(674, 675),
+        joins=True,
     ),
     "minerva": Preset("math-ai/minervamath", "test", _QUESTION, count=(272,)),
 }
@@ -94,22 +96,25 @@ def _loader(name: str, preset: Preset) -> Callable[..., Loaded]:
             raise RecipeError(f"data.revision: {path} is a local file; remove one of the two")
         else:
             records = read_local(path)
+        # The first record tells which columns this copy has; `chain` puts it back below.
         first = next(records, None)
         columns = dict(preset.columns)
         solution = preset.solution
         if solution is not None and first is not None and solution in first[1]:
             columns["solution"] = solution
-        reading = Reading(columns, preset.extract, preset.keep)
+        reading = Reading(columns, preset.extract, preset.keep, preset.joins)
         if path is not None and first is not None and {"problem", "answer"} <= set(first[1]):
             kept = {key: v for key, v in preset.keep.items() if key in first[1]}
+            # The copy is in our schema already: its answers were extracted when it was written.
             reading = Reading({}, "text" if preset.extract == "boxed" else preset.extract, kept)
         everything = chain([] if first is None else [first], records)
         loaded = read_records(everything, reading, name, size, path or f"data: {preset.hub}")
+        # Only a whole default split has a known number of problems.
         whole = split == preset.split and size is None
-        found = len(loaded.rows) + sum(map(len, loaded.dropped.values()))
-        if preset.count and whole and found not in preset.count:
+        count = len(loaded.rows) + sum(map(len, loaded.dropped.values()))
+        if preset.count and whole and count not in preset.count:
             raise RecipeError(
-                f"data: {name} has {found} problems and should have "
+                f"data: {name} has {count} problems and should have "
                 f"{' or '.join(map(str, preset.count))}; another copy is not comparable"
             )
         return loaded

@@ -39,14 +39,17 @@ class Reading:
     """Where the columns of a record are, and in ``fix`` what to do about one that is not there.
 
     ``columns`` maps the schema's names, ``solution`` and the columns that a reward reads to the
-    record's, with a dot between the levels of nested ones. ``extract`` is how an answer is found in
+    record's, with a dot between the levels of nested ones and the places of a list counted from 0
+    (``prompt.1.content``). ``extract`` is how an answer is found in
     its column: ``auto`` is the text after the last ``####``, or else the whole; ``boxed`` is what
     the last ``\\boxed{}`` holds. ``keep`` keeps the records whose columns have one of the values.
+    ``joins``: a list of answers is one answer, all values of which are wanted.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     extract: Extract = "auto"
     keep: Mapping[str, list[Any]] = field(default_factory=dict)
+    joins: bool = False
     fix: str = "Name it in columns, such as columns: {problem: question, answer: solution}"
 
 
@@ -112,6 +115,9 @@ def _find(record: Mapping[str, Any], path: str, reading: Reading, place: str) ->
         return record[path]
     value: Any = record
     for key in path.split("."):
+        if isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+            value = value[int(key)]
+            continue
         if not isinstance(value, Mapping) or key not in value:
             columns = ", ".join(map(str, record)) or "none"
             raise RecipeError(f"{place}: no column {path!r}; it has {columns}. {reading.fix}")
@@ -124,7 +130,7 @@ def _to_row(record: Mapping[str, Any], reading: Reading, source: str, where: str
     at = f"{where}, {name}"
     found = {ours: _find(record, theirs, reading, at) for ours, theirs in columns.items()}
     problem = problem_text(found["problem"])
-    answer = answer_text(found["answer"], reading.extract)
+    answer = answer_text(found["answer"], reading.extract, joins=reading.joins)
     used = set(columns.values())
     rest = {key: value for key, value in record.items() if key not in used and key not in SCHEMA}
     identity = found.pop("id", record.get("id"))
@@ -140,20 +146,44 @@ def _to_row(record: Mapping[str, Any], reading: Reading, source: str, where: str
     return Row(**{**schema, **rest, **found, **schema})
 
 
-def problem_text(value: Any) -> str:
-    """Return a problem, which may come as chat messages with one user's turn."""
+def problem_text(value: object) -> str:
+    """Return a problem, which may come as chat messages with one user's turn.
+
+    Raises:
+        Rejected: there is no text, or the messages are more than the user's turn.
+    """
     if isinstance(value, list) and all(isinstance(item, Mapping) for item in value):
-        turns = [item.get("content") for item in value if item.get("role") == "user"]
-        value = turns[0] if len(turns) == 1 else None
+        roles = [str(item.get("role")) for item in value]
+        if "user" in roles and roles != ["user"]:
+            raise Rejected(
+                f"a problem of {' + '.join(roles)} messages (a problem is one user's turn: name "
+                f"its column, as in columns: {{problem: prompt.{roles.index('user')}.content}}, "
+                "and write a system message as data.system)"
+            )
+        value = value[0].get("content") if roles == ["user"] else None
     if not isinstance(value, str) or not value.strip():
         raise Rejected("no problem")
     return value
 
 
-def answer_text(value: Any, extract: Extract) -> str:
-    """Return a gold answer as text: numbers written out, lists joined by a comma."""
+def answer_text(value: Any, extract: Extract, *, joins: bool = False) -> str:
+    """Return a gold answer as text: numbers written out, and the one entry of a list.
+
+    Raises:
+        Rejected: there is no answer. Or there are several: a list does not say whether all of them
+            are wanted, or any one.
+    """
     if isinstance(value, list) and value and not any(isinstance(v, list | dict) for v in value):
-        return ", ".join(answer_text(item, extract) for item in value)
+        texts = list(dict.fromkeys(answer_text(item, extract) for item in value))
+        if len(texts) > 1 and not joins:
+            raise Rejected(
+                "a list of several answers (write one text: the answer in one spelling, or all "
+                "values that are wanted, such as '1, 2')"
+            )
+        return ", ".join(texts)
+    if getattr(value, "ndim", None) == 0:
+        # A number of NumPy or torch.
+        value = value.item()  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise Rejected("no answer")
     if isinstance(value, float):
@@ -199,7 +229,7 @@ def plain_columns(rows: list[Row], names: Iterable[str]) -> list[Row]:
     return [Row(**{**more, **schema}) for more, schema in zip(kept, plain, strict=True)]
 
 
-def _shape(value: Any) -> str:
+def _shape(value: object) -> str:
     """Name what Arrow must not mix."""
     if isinstance(value, list):
         shapes = {_shape(item) for item in value}

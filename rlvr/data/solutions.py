@@ -7,13 +7,16 @@ the prompt), and one end token. Nothing is cut: a row that cannot be learnt whol
 
 import re
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from rlvr.data.filters import keep_where
 from rlvr.data.prepare import DataSpec
 from rlvr.data.prompts import generation_prompt
 from rlvr.data.rows import Loaded, Row
 from rlvr.schema import RecipeError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SOLUTION = "solution"  # the column
 IGNORED = -100  # the label of a token without a loss, as torch and TRL have it
@@ -28,7 +31,11 @@ class Demonstration(TypedDict):
 
 
 def demonstrations(
-    loaded: Loaded, spec: DataSpec, tokenizer: Any, max_length: int | None, where: str
+    loaded: Loaded,
+    spec: DataSpec,
+    tokenizer: Any,
+    max_length: int | None,
+    where: str,
 ) -> list[Demonstration]:
     """Return the rows as token ids; those without a usable solution are dropped from ``loaded``.
 
@@ -53,6 +60,7 @@ def demonstrations(
     }
     prompts = _token_ids(tokenizer, texts)
     prefill, end = spec.shared["prefill"], tokenizer.eos_token
+    # Prompt and completion are tokenised apart: at sampling time they are apart too.
     bodies = {
         row["id"]: _completion(texts[row["id"]], row.get(SOLUTION), prefill, end)
         for row in loaded.rows
@@ -64,6 +72,7 @@ def demonstrations(
         return lambda row: token is None or token not in completions[row["id"]]
 
     def fits(row: Row) -> bool:
+        # + 1 for the end token.
         length = len(prompts[row["id"]]) + len(completions[row["id"]]) + 1
         return max_length is None or length <= max_length
 
@@ -76,6 +85,7 @@ def demonstrations(
             f"{where}: no row has a usable solution ({reasons}); mend the column 'solution', or "
             "raise trainer.max_length"
         )
+    # By id: text of the end token in a solution was refused above.
     ends = [tokenizer.eos_token_id]
     return [_join(prompts[row["id"]], completions[row["id"]] + ends) for row in loaded.rows]
 
@@ -84,18 +94,19 @@ def _join(prompt: list[int], completion: list[int]) -> Demonstration:
     return {"input_ids": prompt + completion, "labels": [IGNORED] * len(prompt) + completion}
 
 
-def _token_ids(tokenizer: Any, texts: dict[str, str]) -> dict[str, list[int]]:
+def _token_ids(tokenizer: "PreTrainedTokenizerBase", texts: dict[str, str]) -> dict[str, list[int]]:
     """Return the ids of each text; special tokens are those that stand in it."""
     if not texts:
         return {}
-    found: Sequence[list[int]] = tokenizer(list(texts.values()), add_special_tokens=False).input_ids
-    return dict(zip(texts, found, strict=True))
+    ids: Sequence[list[int]] = tokenizer(list(texts.values()), add_special_tokens=False).input_ids
+    return dict(zip(texts, ids, strict=True))
 
 
-def _completion(prompt: str, solution: Any, prefill: str | None, end: str) -> str:
+def _completion(prompt: str, solution: object, prefill: str | None, end: str) -> str:
     """Return what the policy should write after ``prompt``; empty where there is nothing."""
     if not isinstance(solution, str):
         return ""
+    # Data sets often store the end token as text; the run adds its own, once.
     if solution.rstrip().endswith(end):
         solution = solution.rstrip().removesuffix(end)
     return _without_opening(prompt, solution, prefill)
@@ -111,5 +122,6 @@ def _without_opening(prompt: str, solution: str, prefill: str | None) -> str:
         opening = (opening or "").strip()
         if opening and head.endswith(opening) and solution.lstrip().startswith(opening):
             rest = solution.lstrip().removeprefix(opening)
+            # The white space that the prompt has after the opening must not come twice.
             return rest.removeprefix(prompt[len(head) :])
     return solution

@@ -50,12 +50,13 @@ def pack(base: Path, tuned: Path, out: Path, provenance: Mapping[str, Any] | Non
     folders = checkpoint_folder(base), checkpoint_folder(tuned)
     layouts = read_layout(folders[0]), read_layout(folders[1])
     require_pair(*layouts)
-    # Beside the file to be, since the delta of a large model may not fit elsewhere; it has no name.
+    # In the folder of OUT, since a large delta may not fit elsewhere. The file has no name.
     with published(out) as temporary, tempfile.TemporaryFile(dir=out.parent) as payload:
         tensors, prints = _pack_weights(*layouts, payload)
         sizes = {tensor_key(name): _part_bytes(row["chunks"]) for name, row in tensors.items()}
         rows, contents = pack_companions(*folders)
         sizes[FILES] = payload.write(contents)
+        # Last in `provenance`, so that a caller cannot overwrite them.
         origin = {"rlvr": __version__, "base": str(base), "tuned": str(tuned)}
         header = {
             "version": VERSION,
@@ -87,13 +88,15 @@ def total_size(layout: Layout) -> tuple[int, int]:
 
 
 def require_pair(base: Layout, tuned: Layout) -> None:
-    """Refuse two checkpoints that are not the same tensors, shapes and, but for a base that can be
-    widened exactly, dtypes."""
+    """Refuse two checkpoints with other tensors, shapes or dtypes.
+
+    A 16-bit base and float32 weights are a pair: the base can be widened exactly.
+    """
     for name in sorted(base.keys() ^ tuned.keys()):
         side, other = ("BASE", "TUNED") if name in base else ("TUNED", "BASE")
         raise RecipeError(
-            f"{name!r} is in {side} alone, not in {other}; a delta needs two checkpoints of one "
-            "architecture, saved by one library (a tied output head is stored by some alone)"
+            f"{name!r} is only in {side}, not in {other}; a delta needs two checkpoints of one "
+            "architecture, saved by one library (only some store a tied output head)"
         )
     for name in base:
         first, second = base[name], tuned[name]
@@ -130,6 +133,7 @@ def _pack_weights(
     digests: tuple[dict[str, str], dict[str, str]] = {}, {}
     for name in sorted(base):
         rows, (digests[0][name], digests[1][name]) = _pack_tensor(base[name], tuned[name], payload)
+        # A tensor without a changed chunk has no entry at all.
         if any(rows):
             stored = tuned[name]
             tensors[name] = {"dtype": stored.dtype, "shape": stored.shape, "chunks": rows}
@@ -144,6 +148,7 @@ def _pack_tensor(
     with open(base.file, "rb") as first, open(tuned.file, "rb") as second:
         pairs = zip(chunks(base, first, CHUNK), chunks(tuned, second, CHUNK), strict=True)
         for old, new in pairs:
+            # Hashes and XOR in one pass: each checkpoint is read from disk once.
             digests[0].update(old.data)
             digests[1].update(new.data)
             before = widen(old, base.dtype) if is_widened(base, tuned) else old
@@ -169,6 +174,7 @@ def store_delta(checkpoint: Path, base: Path, model: Mapping[str, str | None]) -
     """
     pack(base, checkpoint, checkpoint / DELTA, {"model": dict(model)})
     for file in (*safetensors_files(checkpoint), checkpoint / INDEX):
+        # After pack, which has published the delta: a crash leaves too much, never too little.
         file.unlink(missing_ok=True)
 
 
@@ -188,10 +194,12 @@ def check_delta_base(folder: Path, names: Collection[str], dtype: str) -> None:
         f"load it with from_pretrained, save it with save_pretrained in {dtype}, and name that "
         "folder in model.path, or set run.checkpoint to full"
     )
+    # Symmetric difference: a tensor too many is as bad as one too few.
     for name in sorted(layout.keys() ^ set(names)):
         what = "stores" if name in layout else "does not store"
         raise RecipeError(f"run.checkpoint: the base policy in {folder} {what} {name!r}; {fix}")
     for name, stored in layout.items():
+        # Integers and booleans keep their dtype when a model is cast.
         held = _FLOATS.get(stored.dtype, dtype)
         if held != dtype and _FLOATS.get(WIDENED.get(stored.dtype, "")) != dtype:
             raise RecipeError(

@@ -10,6 +10,7 @@ from rlvr.schema import RecipeError
 
 
 def _sync(path: Path) -> None:
+    # A folder can be synced only through a descriptor that was opened for reading.
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -23,7 +24,7 @@ def require_absent(out: Path) -> None:
 
 
 def leftovers(out: Path) -> list[Path]:
-    """Return what killed processes left beside ``out`` under temporary names."""
+    """Return what killed processes left under temporary names in the folder of ``out``."""
     return sorted(out.parent.glob(f".{out.name}.*.partial"))
 
 
@@ -38,13 +39,16 @@ def published(out: Path) -> Iterator[Path]:
     """
     require_absent(out)
     out.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder: a rename across file systems would copy.
     temporary = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         yield temporary
         for path in (*temporary.rglob("*"), temporary):
             _sync(path)
         require_absent(out)
+        # Asked again just before: os.replace would overwrite a file that came meanwhile.
         os.replace(temporary, out)
+        # The name itself is an entry of the folder.
         _sync(out.parent)
     finally:
         if temporary.is_dir():

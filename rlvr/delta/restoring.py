@@ -1,7 +1,7 @@
 """Apply and revert: the XOR is its own inverse, so one file goes both ways.
 
 A run directory stands for its newest masters. Its checkpoints may hold them as a delta against the
-run's base (``run.checkpoint: delta``); who needs a folder of whole weights gets it made here.
+run's base (``run.checkpoint: delta``); ``policy_folder`` makes a folder of whole weights from it.
 """
 
 import shutil
@@ -51,6 +51,7 @@ def _turn(source: Path, delta_path: Path, out: Path, given: str, wanted: str) ->
     delta = read_delta(delta_file(delta_path))
     folder = checkpoint_folder(source)
     layout = read_layout(folder)
+    # All bytes of the source are hashed first: XOR with another base gives plausible noise.
     _require_source(delta, folder, fingerprint_folder(layout), given, wanted)
     with published(out) as temporary:
         temporary.mkdir()
@@ -58,6 +59,7 @@ def _turn(source: Path, delta_path: Path, out: Path, given: str, wanted: str) ->
         for file in safetensors_files(folder):
             digests |= turn_file(file, delta, temporary / file.name, to_tuned=to_tuned)
         turned = turned_layout(layout, delta, to_tuned=to_tuned)
+        # Inside `published`: on an error the temporary folder goes, and OUT never appears.
         if fingerprint_bits(turned, digests) != delta.header[wanted]:
             raise RunError(
                 f"{out}: the result is not the {wanted} checkpoint of {delta.path} bit for bit; "
@@ -91,6 +93,7 @@ def delta_file(path: Path) -> Path:
     """
     if (path / DELTA).is_file():
         return path / DELTA
+    # A run that has not ended has no delta of its own yet; its newest checkpoint may.
     checkpoint = require_newest(path) if is_run(path) else path
     return checkpoint / DELTA if (checkpoint / DELTA).is_file() else path
 
@@ -138,6 +141,7 @@ def policy_folder(checkpoint: Path) -> Path:
 def _applied(file: Path, out: Path) -> Path:
     delta = read_delta(file)
     if not _is_applied(out, delta):
+        # At most one whole copy a run: the weights of a large model fill a disk.
         discard_applied(out.parent.parent)
         apply(base_of(delta), delta.path, out)
     return out

@@ -20,10 +20,12 @@ def turned_layout(layout: Layout, delta: Delta, *, to_tuned: bool) -> dict[str, 
     turned = dict(layout)
     for name in delta.dtypes.keys() & layout.keys():
         stored, dtype = layout[name], delta.dtypes[name][to_tuned]
+        # Only 16-bit floats are widened, to 32: the factor is always 2.
         size = stored.size * 2 if to_tuned else stored.size // 2
         turned[name] = dataclasses.replace(stored, dtype=dtype, size=size)
     if turned == layout:
         return turned
+    # sorted is stable: tensors of one width keep their order.
     return dict(sorted(turned.items(), key=lambda item: -item[1].width))
 
 
@@ -39,6 +41,7 @@ def turn_file(file: Path, delta: Delta, out: Path, *, to_tuned: bool) -> dict[st
         for name in turned:
             digest = hashlib.sha256()
             base_dtype = delta.dtypes[name][0] if name in delta.dtypes else None
+            # Empty for a tensor without changes: its chunks are copied.
             coded = delta.chunks(name)
             for chunk in chunks(tensors[name], source, delta.header["chunk"]):
                 bits = turn_chunk(chunk, next(coded, None), base_dtype, to_tuned=to_tuned)
@@ -57,14 +60,16 @@ def _header(layout: Layout, metadata: Mapping[str, str] | None) -> bytes:
         row = {"dtype": stored.dtype, "shape": stored.shape, "data_offsets": [start, end]}
         content[name], start = row, end
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+    # safetensors pads its header with spaces to a multiple of 8 bytes.
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
 
 
 def write_index(folder: Path, out: Path, layout: Layout) -> None:
-    """Write the index of a sharded checkpoint whose tensors are now those of ``layout``."""
+    """Write the index of a sharded checkpoint; ``layout`` has the sizes of its tensors now."""
     text = (folder / INDEX).read_text(encoding="utf-8")
     index = json.loads(text)
+    # Rewritten only if the size changed: else the index keeps its bytes.
     total = sum(stored.size for stored in layout.values())
     if index.get("metadata", {}).get("total_size", total) != total:
         index["metadata"]["total_size"] = total

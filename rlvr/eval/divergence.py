@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Float64
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from rlvr.eval.sampling import Completion, Message, evaluation_mode, prompt_token_ids
@@ -78,7 +78,7 @@ def _batches(rows: Rows, order: list[int], batch_size: int, vocab_size: int) -> 
 @torch.no_grad()
 def token_kl(
     policy: Any,
-    base: Any,
+    base: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[Message]],
     completions: Sequence[Sequence[Completion]],
@@ -90,7 +90,7 @@ def token_kl(
     The interval is the bootstrap over prompts, as the completions of one prompt are alike.
 
     Args:
-        policy: a causal LM whose ``completions`` these are, sampled at temperature 1.
+        policy: a causal LM; the ``completions`` were sampled from it at temperature 1.
         base: a second causal LM of the same vocabulary; may be on another device.
         tokenizer: with the chat template of the prompts.
         prompts: chat messages of each prompt.
@@ -107,6 +107,7 @@ def token_kl(
             starts.append(len(head))
             owners.append(owner)
     sums, counts = [0.0] * len(prompts), [0] * len(prompts)
+    # Rows of one length share a batch, so that little is padded.
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     with evaluation_mode(policy), evaluation_mode(base):
         for batch in _batches(rows, order, batch_size, policy.config.vocab_size):
@@ -116,15 +117,17 @@ def token_kl(
                 span = slice(starts[index] - 1, len(rows[index]) - 1)
                 p, q = ours[position, span], theirs[position, span].to(ours.device)
                 sums[owners[index]] += float(kl_per_position(p, q).sum())
+                # Summed by prompt: it is the unit of the bootstrap.
                 counts[owners[index]] += len(rows[index]) - starts[index]
     estimate = bootstrap_ratio(sums, counts)
     return KLEstimate(estimate.mean, estimate.low, estimate.high, estimate.n, sum(counts))
 
 
-def _logits(model: Any, rows: Rows, batch: list[int]) -> Tensor:
+def _logits(model: nn.Module, rows: Rows, batch: list[int]) -> Tensor:
     """Return the logits of the rows in ``batch``, padded on the right."""
     device = next(model.parameters()).device
     width = max(len(rows[index]) for index in batch)
+    # Padded on the right, where causal attention hides it and positions start at 0.
     ids = torch.zeros(len(batch), width, dtype=torch.int64)
     mask = torch.zeros_like(ids)
     for position, index in enumerate(batch):

@@ -7,13 +7,13 @@ is also counted by itself, so that a failing verifier cannot raise a rate.
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlvr import runtime
 from rlvr.config import EvalSettings
@@ -70,6 +70,7 @@ class EvalResult:
     def pass_at_k(self) -> dict[int, Estimate]:
         """Unbiased pass@k, intervals over problems, for k in powers of two up to ``samples``."""
         n = self.settings.samples
+        # bit_length n gives exactly the powers of two up to n.
         powers = [2**exponent for exponent in range(n.bit_length())]
         return {k: bootstrap_interval(pass_at_k(n, self.counts, k)) for k in powers}
 
@@ -93,6 +94,7 @@ class EvalResult:
         lines = [json.dumps(_to_line(problem), ensure_ascii=False) for problem in self.problems]
         text = "".join(line + "\n" for line in lines)
         write_bytes(directory / f"{name}.jsonl", text.encode())
+        # The .json last: a reader that finds it finds whole rows.
         path = directory / f"{name}.json"
         write_json(path, self.summary())
         return path
@@ -112,7 +114,7 @@ class EvalResult:
         }
 
 
-def _mean(values: Any) -> float:
+def _mean(values: Iterable[float]) -> float:
     values = list(values)
     return float(sum(values) / len(values))
 
@@ -145,7 +147,7 @@ def _from_line(line: Mapping[str, Any]) -> ProblemResult:
 
 
 def read_result(path: Path) -> EvalResult:
-    """Read ``<name>.json`` and the ``<name>.jsonl`` beside it; rates are recomputed from the rows.
+    """Read ``<name>.json`` and ``<name>.jsonl``; rates are recomputed from the rows.
 
     Raises:
         ValueError: where the rows are not those that the ``.json`` counted.
@@ -174,7 +176,7 @@ def _judge(
 
 
 def evaluate(
-    policy: Any,
+    policy: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[Mapping[str, Any]],
     *,
@@ -199,6 +201,7 @@ def evaluate(
     rewards = _judge(rows, completions, verifier)
     problems = []
     for index, (row, group) in enumerate(zip(rows, completions, strict=True)):
+        # `rewards` is flat, the samples of a problem in a row.
         first = index * settings.samples
         problems.append(
             ProblemResult(

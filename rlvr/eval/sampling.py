@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Message = dict[str, str]
 
@@ -27,7 +27,8 @@ class Completion:
 
 @contextlib.contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Switch dropout off in the body; every module returns to the mode that it had."""
+    """Switch dropout off in the body; afterwards every module is in its mode of before."""
+    # Per module: an adapter or a frozen tower may be in another mode than its parent.
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -86,14 +87,14 @@ def prompt_token_ids(
     return [list(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
 
-def end_token_ids(policy: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def end_token_ids(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return every token id that ends a completion, of the policy and of the tokenizer."""
     configured = policy.generation_config.eos_token_id
     tokens: list[Any] = configured if isinstance(configured, list) else [configured]
-    found = {int(token) for token in [*tokens, tokenizer.eos_token_id] if token is not None}
-    if not found:
+    ends = {int(token) for token in [*tokens, tokenizer.eos_token_id] if token is not None}
+    if not ends:
         raise ValueError("the tokenizer has no eos token, so no completion can end; set eos_token")
-    return sorted(found)
+    return sorted(ends)
 
 
 def pad_rows(
@@ -104,6 +105,7 @@ def pad_rows(
     ids = torch.full((len(rows), width), pad_id)
     mask = torch.zeros_like(ids)
     for index, row in enumerate(rows):
+        # On the left, since generate() appends at the right end.
         ids[index, width - len(row) :] = torch.tensor(row)
         mask[index, width - len(row) :] = 1
     return ids.to(device), mask.to(device)
@@ -171,6 +173,7 @@ def sample(
     rows = prompt_token_ids(tokenizer, prompts)
     # Prompts of one length share a batch, so that little is padded.
     by_length = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    # The samples of one prompt follow each other, so a batch may split them.
     order = [index for index in by_length for _ in range(samples)]
     results: list[list[Completion]] = [[] for _ in rows]
     with (
@@ -182,6 +185,7 @@ def sample(
             batch = order[start : start + batch_size]
             ids, mask = pad_rows([rows[index] for index in batch], pad_id, device)
             output = policy.generate(input_ids=ids, attention_mask=mask)
+            # generate() returns the prompt too, padded to one width.
             completions = cut_completions(output[:, ids.shape[1] :].tolist(), ends, tokenizer)
             for index, completion in zip(batch, completions, strict=True):
                 results[index].append(completion)

@@ -49,7 +49,7 @@ def leading_eigenvectors(matrix: Floats, count: int) -> Floats:
     n, first = number(size), number(size - count + 1)
     room, integer_room = number(len(work)), number(len(integers))
 
-    def data(array: Any) -> ctypes.c_void_p:
+    def data(array: np.ndarray) -> ctypes.c_void_p:
         return array.ctypes.data_as(ctypes.c_void_p)
 
     # "I": eigenvalues by index, first .. n in ascending order, so the largest ``count``.

@@ -78,7 +78,7 @@ EMPTY = (
 )
 
 
-def cell(value: Any) -> Any:
+def cell(value: object) -> Any:
     """Return ``value`` as it stands in the file: floats in full, undefined ones empty."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""

@@ -41,6 +41,7 @@ def safe_counts(
     counts = []
     for rank in ranks:
         magnitude = ((left[:, :rank] * values[:rank]) @ right_t[:rank]).abs()
+        # The safe mask: low magnitude, or not principal.
         counts.append(int((low | ~largest(magnitude, principal)).count_nonzero()))
     return counts
 
@@ -81,6 +82,8 @@ def crossings(densities: dict[int, float], target: float) -> list[tuple[int, int
     return [
         (low, high)
         for low, high in itertools.pairwise(ranks)
+        # A change of side; equality counts as above, so a rank that hits the target is in a
+        # bracket.
         if (densities[low] >= target) != (densities[high] >= target)
     ]
 
@@ -89,6 +92,7 @@ def between(low: int, high: int) -> list[int]:
     """Return at most ``REFINED`` ranks inside a bracket, evenly spread."""
     width = high - low
     count = min(REFINED, width - 1)
+    # The ends of the bracket are known: only the inside is divided.
     return sorted({low + round(width * step / (count + 1)) for step in range(1, count + 1)})
 
 

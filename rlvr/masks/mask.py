@@ -183,7 +183,7 @@ def check_built_from(spec: MaskSpec, base_weights: str, where: str = "mask") -> 
 def _build(spec: MaskSpec, weight: Tensor, name: str) -> Tensor:
     """Return the bool mask of one weight, its nested masks first."""
 
-    def built(value: Any) -> Any:
+    def built(value: object) -> Any:
         if isinstance(value, MaskSpec):
             return _build(value, weight, name)
         return [built(item) for item in value] if isinstance(value, list) else value
@@ -191,11 +191,13 @@ def _build(spec: MaskSpec, weight: Tensor, name: str) -> Tensor:
     options = {key: built(value) for key, value in spec.options.items()}
     # A builder gets a copy: one that works in place must not change the policy.
     mask = mask_builder.call(spec.builder, f" of {name!r}", weight.clone(), name, **options)
-    if isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape == weight.shape:
-        return mask
     kind = shown(mask)
     if isinstance(mask, Tensor):
+        has_entries = mask.layout == torch.strided and mask.is_meta == weight.is_meta
+        if has_entries and mask.dtype == torch.bool and mask.shape == weight.shape:
+            return mask.to(weight.device)
         kind = f"a tensor of {mask.dtype} and shape {tuple(mask.shape)}"
+        kind += "" if has_entries else f" ({mask.layout}, on {mask.device})"
     raise RecipeError(
         f"mask builder {spec.builder!r} of {name!r}: "
         f"{place(mask_builder.functions[spec.builder])}: returned {kind}; return a tensor of "

@@ -36,7 +36,7 @@ class MaskSpec:
                         yield item, f"{where}.{key}[{index}]"
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if isinstance(value, MaskSpec):
         return value.to_dict()
     return [_plain(item) for item in value] if isinstance(value, list) else value
@@ -68,6 +68,7 @@ def check_spec(spec: MaskSpec, shapes: Mapping[str, Sequence[int]], where: str =
     Raises:
         RecipeError: the message names the key path, the value and the matrix.
     """
+    # Both options have a default, so that neither type tells whether it was given.
     if spec.builder == "random" and (
         (spec.options["density"] is None) == (spec.options["like"] is None)
     ):
@@ -114,6 +115,7 @@ def density_bounds(spec: MaskSpec) -> tuple[float, float]:
         return 1.0, 1.0
     if builder == "safe":
         low, principal = options["low_density"], options["principal_density"]
+        # A union: at least its larger part, at most the sum of both.
         return max(low, 1 - principal), min(1.0, low + 1 - principal)
     # The complement of the densest mask is the sparsest one.
     if builder == "complement":
@@ -124,6 +126,7 @@ def density_bounds(spec: MaskSpec) -> tuple[float, float]:
         lows, highs = zip(*(density_bounds(part) for part in options["of"]), strict=True)
         if builder == "union":
             return max(lows), min(1.0, sum(highs))
+        # n parts of density d_i overlap in at least sum d_i - (n - 1).
         return max(0.0, sum(lows) - len(lows) + 1), min(highs)
     if isinstance(options.get("like"), MaskSpec):
         return density_bounds(options["like"])

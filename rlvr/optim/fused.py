@@ -141,7 +141,7 @@ def kernel_agrees(device: torch.device) -> bool:
     Compiled code differs between GPUs and versions of Triton; this costs milliseconds, once.
     """
     generator = torch.Generator().manual_seed(0)
-    # Seven entries more than a tile: a partial second tile, whose last byte has an unused bit.
+    # Seven entries more than a tile: a partial second tile with an unused bit in its last byte.
     bools = torch.rand(TILE + 7, generator=generator) < 0.5
     entries = Entries(Mask.from_bools({"probe": bools}), "probe", device)
     draws = torch.randn(3, TILE + 7, generator=generator).to(device)

@@ -22,7 +22,7 @@ themselves, rounded stochastically (``"stochastic"``).
 Source: arXiv 1711.05101, algorithm 2; the masks are those of arXiv 2511.08567, section 5.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -94,7 +94,7 @@ class MaskedAdamW(torch.optim.Optimizer):
             raise ValueError(f"mask entry {min(unused)!r} matches no parameter of the optimizer")
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        # torch normalises the group first: names beside parameters, defaults filled in.
+        # torch normalises the group first: it splits off the names and fills in the defaults.
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         check_options(group)
@@ -269,7 +269,9 @@ class MaskedAdamW(torch.optim.Optimizer):
             for number, parameter in zip(saved["params"], group["params"], strict=True):
                 self._check_precision(parameter, group, states.get(number))
 
-    def _check_precision(self, parameter: Tensor, group: dict[str, Any], saved: Any) -> None:
+    def _check_precision(
+        self, parameter: Tensor, group: dict[str, Any], saved: Mapping[str, Any] | None
+    ) -> None:
         if saved and ("master" in saved) != _has_master(parameter, group):
             had = "with" if "master" in saved else "without"
             raise ValueError(

@@ -8,11 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
 
 from rlvr.plots.theme import Draw, Theme, color_of, ordered_kinds, smooth, tidy
 
 Row = Mapping[str, Any]
 Vectors = Mapping[str, np.ndarray]
+Floats = NDArray[np.floating]
+
 MASK_TITLES = {
     "principal": "principal weights",
     "low": "smallest weights",
@@ -50,7 +53,14 @@ def spectra_figure(names: Sequence[str], vectors: Sequence[Vectors]) -> tuple[Dr
     return draw, (3.6 * len(names) + 0.6, 5.4)
 
 
-def _draw_change(axes: Axes, index: Any, before: Any, after: Any, color: str, label: str) -> None:
+def _draw_change(
+    axes: Axes,
+    index: NDArray[np.integer],
+    before: Floats,
+    after: Floats | None,
+    color: str,
+    label: str,
+) -> None:
     if after is None or not before.max():
         return
     # The floor keeps singular values of 0 from dividing by 0.

@@ -33,6 +33,7 @@ TITLES = {"agreement": "Do the runs agree?", "stripes": "Where do they agree?"}
 
 
 def figures(measured: Sequence[Measured], summary: Mapping[str, Any]) -> dict:
+    # One matrix stands for the others; the table has all of them.
     chosen = exemplars(measured)[0]
     vectors = {key: value.numpy() for key, value in chosen.vectors.items()}
     shape = (chosen.row["rows"], chosen.row["cols"])
@@ -77,6 +78,7 @@ def build(measured: Sequence[Measured], summary: Mapping[str, Any], images: dict
         parts += [pages.heading(TITLES[name]), pages.figure(images[name], TITLES[name], reading)]
     kinds = ordered_kinds(list(summary["by_kind"]))
     lines = [("all", summary["all"]), *((kind, summary["by_kind"][kind]) for kind in kinds)]
+    # By position: the table of the page and the CSV share one order of columns.
     keys = list(COLUMNS)[6:]  # after the place of a matrix and the number of runs
     rows = [[(name, None), *(_cell(row[key]) for key in keys)] for name, row in lines]
     titles = [key.replace("_", " ") for key in keys]
@@ -92,4 +94,5 @@ def build(measured: Sequence[Measured], summary: Mapping[str, Any], images: dict
 
 
 def _cell(value: float | None) -> tuple[str, float | None]:
+    # NaN too: it is the only value that differs from itself.
     return ("-", None) if value is None or value != value else (f"{value:.3g}", value)

@@ -13,6 +13,7 @@ def figures(rows: Sequence[Mapping[str, Any]], summary: Summary) -> dict[str, by
     """Return the PNG of each figure by name."""
     images = {"curvature_masks": png(*draw.masks_figure(rows, summary["masks"]), LIGHT)}
     length = summary.get("length")
+    # Without an update there is no length to draw.
     if length is not None and length["fisher_over_kl"]["mean"] is not None:
         images["fisher_length"] = png(*draw.length_figure(length["masks"]), LIGHT)
     return images
@@ -29,6 +30,7 @@ def text(summary: Summary) -> str:
         f"{'sharper in':>12}  of the same magnitudes",
     ]
     for mask, row in summary["masks"].items():
+        # A diagonal of zeros has no ratios.
         median = "-" if row["median_ratio"] is None else f"{row['median_ratio']:.3f}"
         sharper = f"{row['matrices_sharper']} of {row['matrices']}"
         lines.append(
@@ -81,6 +83,7 @@ def _traces(summary: Summary) -> list[str]:
             f"{_error(estimate['trace_standard_error'])}, principal ratio {ratio}"
             f"{_error(own['standard_error'])}"
         )
+    # Three of the reported eigenvalues fit a screen; the file has all.
     for place, pair in enumerate(summary.get("lanczos", [])[:3]):
         share = pair["share_of_energy"]["principal"]
         density = summary["masks"]["principal"]["density"]
@@ -98,6 +101,7 @@ def _error(value: float | None) -> str:
 def _length(length: Mapping[str, Any]) -> list[str]:
     fisher, kl = length["fisher_nats_per_token"], length["kl_nats_per_token"]
     if length["fisher_over_kl"]["mean"] is None:
+        # The ratio has no value where both lengths are 0.
         return ["the two policies are the same: the update has no length"]
     ratio = length["fisher_over_kl"]
     lines = [

@@ -78,6 +78,7 @@ def figures(measured: Sequence[Measured], summary: Summary) -> dict[str, dict[st
         "sparsity": draw.sparsity_figure(rows),
         "angles": draw.angles_figure(rows),
     }
+    # A few matrices: spectra of all of them would be unreadable.
     chosen = exemplars(measured)
     names = [short_name(item.row) for item in chosen]
     vectors = [{key: value.numpy() for key, value in item.vectors.items()} for item in chosen]
@@ -98,6 +99,7 @@ def exemplars(measured: Sequence[Measured]) -> list[Measured]:
     own = [m for m in measured if m.row["layer"] == middle] or list(measured)
     kinds = {m.row["kind"]: m for m in reversed(own)}  # reversed: the first of a kind stays
     order = [kind for kind in EXEMPLARS if kind in kinds]
+    # Families with other names of projections show their first kinds.
     order += [kind for kind in ordered_kinds(list(kinds)) if kind not in order]
     return [kinds[kind] for kind in order[:3]]
 
@@ -219,6 +221,7 @@ def _by_kind(summary: Summary) -> str:
         shares += [f"overlap_{mask}{end}" for mask in ("principal", "low") for end in _ENDS]
         shares += ["energy_off_principal", "energy_off_principal_random"]
         cells = [(name, None), (str(row["matrices"]), float(row["matrices"]))]
+        # The text for the eye, the number for sorting.
         cells += [(percent(row[key]), row[key]) for key in shares]
         cells += [(short(row["mean_nss"], ".1e"), row["mean_nss"]), (f"{angle:.2g}°", angle)]
         rows.append(cells)
@@ -248,6 +251,7 @@ def _matrices(measured: Sequence[Measured]) -> str:
         cells: list[tuple[str, float | None]] = [(item.row["name"], None)]
         for key in _MATRIX_COLUMNS:
             value = item.row[key]
+            # value != value is true only for NaN.
             if value is None or value != value:
                 cells.append(("-", None))
             elif COLUMNS[key][0] == "share":

@@ -53,6 +53,7 @@ return up==="1"?d:-d}).forEach(r=>t.tBodies[0].append(r))})})});
 
 
 def text(words: object) -> str:
+    # Names of arms and folders are a user's text.
     return html.escape(str(words))
 
 
@@ -66,6 +67,7 @@ def heading(words: str) -> str:
 
 def cards(items: Sequence[tuple[str, str, str]]) -> str:
     """Return a row of large numbers: (number, what it is, what to compare it with)."""
+    # Each number comes with what to compare it with: by itself it says nothing.
     parts = (
         f'<div class="card"><b>{text(number)}</b><span>{text(what)}</span>'
         f"<em>{text(against)}</em></div>"

@@ -103,6 +103,7 @@ def _plans(
         bars = {
             metric.title: [None if size is None else size / 1e6 for size in sizes]
             for key, metric in SIZES.items()
+            # Sizes that no run recorded get no panel.
             if any(sizes := [over_seeds(cell, key) for cell in shown])
         }
         plans["accuracy"] = draw.dots_figure(names, dots, control, bars)
@@ -141,6 +142,7 @@ def _by_arm(study: Study, cells: Sequence[Cell], dots: Callable) -> dict[str, li
     lines = {}
     for arm in study.arms:
         own = {cell.value: cell for cell in cells if cell.arm == arm}
+        # None leaves a gap where a value has no finished run.
         lines[arm] = [dots([own[v]])[0] if v in own else None for v in study.values]
     return lines
 
@@ -162,6 +164,7 @@ def _curves(study: Study, shown: Sequence[Cell]) -> dict[str, dict[str, Curve]]:
         for key, label in CURVES.items():
             curve = curve_of([logged(rows, key) for rows in metrics])
             if curve is not None:
+                # Grouped by axis first: one panel holds the curves of all arms.
                 curves.setdefault(label, {})[cell.arm] = curve
     return curves
 
@@ -210,6 +213,7 @@ def build(
 def _cards(study: Study, cells: Sequence[Cell]) -> list[tuple[str, str, str]]:
     done = sum(len(cell.rows) for cell in cells)
     leaks = [over_seeds(cell, "mask_leak") for cell in cells]
+    # The worst run counts: one leak is one too many.
     worst = max((leak for leak in leaks if leak is not None), default=None)
     seconds = [
         row["seconds_per_step"]

@@ -34,8 +34,8 @@ class Judgement:
 class RewardCall:
     """One registered reward with its options bound and its weight in the sum.
 
-    The function returns numbers, or verdicts, whose numbers its options ``correct`` and ``wrong``
-    give. ``on_error`` says what a completion does on which the function raises, or returns
+    The function returns numbers, or verdicts; its options ``correct`` and ``wrong`` turn a verdict
+    into a number. ``on_error`` says what a completion does on which the function raises, or returns
     something else: stop the run, or count as not judged.
     """
 
@@ -56,6 +56,7 @@ class RewardCall:
 
     def _parameters(self) -> list[inspect.Parameter]:
         parameters = inspect.signature(reward.functions[self.name]).parameters.values()
+        # The first positional parameter is `completions`; the others name columns.
         return [p for p in parameters if p.kind is not p.KEYWORD_ONLY][1:]
 
     def apply(self, completions: list[str], columns: Columns) -> list[Result]:
@@ -75,8 +76,10 @@ class RewardCall:
         try:
             values = self._values(completions, read, f"{len(completions)} completions")
         except RecipeError as error:
+            # guarded_call chains the exception of the function; without a cause it returned.
             if stop and error.__cause__ is None:
                 raise  # it returned no list of rewards, whatever the row
+            # Only after a failure: one call for all is what lets a reward use its workers.
             values = self._one_by_one(completions, read, columns, stop, error)
         results: list[Result | RecipeError] = []
         for index, value in enumerate(values):
@@ -157,6 +160,7 @@ class RewardCall:
                 judgement.failures.append(str(result))
                 result = None
             if isinstance(result, Verdict):
+                # A gold answer that cannot be read is a fault of the data, cut off or not.
                 kept = result.status in ("correct", "gold_unparsable")
                 judgement.statuses["truncated" if is_cut and not kept else result.status] += 1
                 result = self._number(result)
@@ -198,6 +202,7 @@ def parse_reward(spec: dict[str, Any], where: str) -> RewardCall:
     """Return the reward of a recipe's entry; ``weight`` and ``on_error`` are keys of all."""
     name, options = pop_name(spec, "name", where)
     weight = check_value(options.pop("weight", 1.0), float, f"{where}.weight")
+    # Popped, since the function itself takes neither key.
     on_error = check_value(options.pop("on_error", "stop"), OnError, f"{where}.on_error")
     checked = reward.check(name, options, where)
     for key, value in {"weight": weight, **checked}.items():

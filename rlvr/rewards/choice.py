@@ -29,7 +29,7 @@ def choice(
     """Judge the last explicit answer after the thoughts against the gold letter.
 
     An explicit answer is a ``\\boxed{B}``, "the answer is (B)", "Answer: B", "<answer>B</answer>",
-    or a conclusion that is the letter alone. It is one capital letter of ``letters``: "A or B" is
+    or a conclusion that is only the letter. It is one capital letter of ``letters``: "A or B" is
     no answer, nor is a letter that is a word of its sentence ("the answer is A bird").
     """
     return [
@@ -45,34 +45,40 @@ def _judge(completion: str, gold: str, letters: str, require_think: bool) -> Ver
     rest = conclusion(completion, require_think)
     if isinstance(rest, Verdict):
         return rest
-    found = find_letter(rest)
-    if found is None or found not in letters:
-        return Verdict("unparsable", answer=found, detail="no single letter as the last answer")
-    status = "correct" if found == match[1].upper() else "wrong"
-    return Verdict(status, answer=found)
+    letter = find_letter(rest)
+    if letter is None or letter not in letters:
+        return Verdict("unparsable", answer=letter, detail="no single letter as the last answer")
+    status = "correct" if letter == match[1].upper() else "wrong"
+    return Verdict(status, answer=letter)
 
 
 def find_letter(text: str) -> str | None:
     """Return the letter of the last explicit answer; None where there is none or it is not one."""
+    # Bounded on purpose: a completion may be megabytes long, and patterns must stay linear.
     bare = re.fullmatch(r"\W{0,4}([A-Z])\W{0,4}", text.strip()[:16])
     if bare and len(text.strip()) <= 16:
         return bare[1]
-    found: list[tuple[int, str | None]] = []
+    answers: list[tuple[int, str | None]] = []
     for start, content in boxes(text):
-        found.append((start, None if content is None else _whole(content)))
+        answers.append((start, None if content is None else _whole(content)))
     for anchor in _ANCHOR.finditer(text):
         window = text[anchor.end() : anchor.end() + _WINDOW]
         letter = _LETTER.match(window)
         if letter is None:
+            # "The answer is obvious" announces nothing; an <answer> tag without a letter is an
+            # answer.
             if anchor[0].lower() == "<answer>":
-                found.append((anchor.start(), None))
+                answers.append((anchor.start(), None))
             continue
         after = window[letter.end() :]
+        # "A or B", "A, C": more than one letter is no answer.
         if _MORE.match(after):
-            found.append((anchor.start(), None))
+            answers.append((anchor.start(), None))
+        # A closed bracket or the end of a clause: "A bird" is a word of a sentence.
         elif set(letter[2]) & set(")]}") or _END.match(after):
-            found.append((anchor.start(), letter[1]))
-    return max(found, key=lambda item: item[0])[1] if found else None
+            answers.append((anchor.start(), letter[1]))
+    # By position: boxes and anchors were collected one after the other.
+    return max(answers, key=lambda item: item[0])[1] if answers else None
 
 
 def _whole(content: str) -> str | None:

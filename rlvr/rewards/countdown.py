@@ -40,7 +40,7 @@ def countdown(
     return [_judge(*case, require_think) for case in zip(completions, numbers, target, strict=True)]
 
 
-def _judge(completion: str, numbers: Any, target: Any, require_think: bool) -> Verdict:
+def _judge(completion: str, numbers: object, target: object, require_think: bool) -> Verdict:
     try:
         given = [_whole(value) for value in _content(numbers)]
         goal = _whole(_content(target))
@@ -64,7 +64,7 @@ def _judge(completion: str, numbers: Any, target: Any, require_think: bool) -> V
     return Verdict(status, answer=expression, detail=f"its value is {value}")
 
 
-def _content(value: Any) -> Any:
+def _content(value: object) -> Any:
     return json.loads(value) if isinstance(value, str) else value
 
 

@@ -16,6 +16,7 @@ FORMS = {
     "reasoning_gym": "<answer>{answer}</answer>",
 }
 BOXED = "\\boxed{{answer}}"
+OTHER = "0"  # an answer that a verifier can compare with any gold
 
 
 def is_verifier(call: RewardCall) -> bool:
@@ -29,13 +30,25 @@ def write_gold(name: str, answer: str) -> str:
 
 
 def gold_verdicts(call: RewardCall, rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """Return the verdict on each row's own gold answer; all are correct in sound data."""
-    completions = [write_gold(call.name, str(row["answer"])) for row in rows]
+    """Return the verdict on each row's own gold answer; all are correct in sound data.
+
+    A sentence is right by its own words, and no other answer can be judged by it. So each gold of a
+    reward that reads free text is asked about another answer too: where the verifier cannot judge
+    that, the gold cannot score.
+    """
     # Sources of a mix need not have the same columns; a reward gets None, as it does in a run.
-    names = set().union(*rows) & set(call.reads)
+    names = set().union(*rows) & (set(call.reads) | {"id"})
     columns = {name: [row.get(name) for row in rows] for name in names}
-    judged = call.apply(completions, columns)
-    return [found if isinstance(found, Verdict) else _from_reward(found) for found in judged]
+
+    def judge(answers: list[str]) -> list[Verdict]:
+        results = call.apply([write_gold(call.name, answer) for answer in answers], columns)
+        return [item if isinstance(item, Verdict) else _from_reward(item) for item in results]
+
+    own = judge([str(row["answer"]) for row in rows])
+    if call.name in FORMS:
+        return own
+    other = judge([OTHER] * len(rows))
+    return [b if b.status == "gold_unparsable" else a for a, b in zip(own, other, strict=True)]
 
 
 def _from_reward(value: float | None) -> Verdict:

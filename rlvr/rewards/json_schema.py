@@ -41,8 +41,9 @@ def json_schema(
         verdicts.append(text if isinstance(text, Verdict) else None)
         if not isinstance(text, Verdict):
             requests.append({"text": text, "schema": row_schema})
+    # Replies come in the order of the requests: one for each None in `verdicts`.
     replies = iter(pool(_SCORER).ask_all(requests, seconds) if requests else [])
-    return [_verdict(next(replies)) if found is None else found for found in verdicts]
+    return [_verdict(next(replies)) if verdict is None else verdict for verdict in verdicts]
 
 
 @reward.checks_options("json_schema")
@@ -54,12 +55,13 @@ def _check(options: dict[str, Any], where: str) -> None:
             f"{where}: json_schema needs the package jsonschema; pip install 'rlvr[rewards]'"
         ) from error
     if options["all_rows"] is not None:
+        # Any text: only the schema is checked here.
         problem = validate({"text": "null", "schema": options["all_rows"]})
         if problem["status"] == "gold_unparsable":
             raise RecipeError(f"{where}.all_rows: {problem['detail']}")
 
 
-def _verdict(reply: Any) -> Verdict:
+def _verdict(reply: dict[str, Any]) -> Verdict:
     if isinstance(reply, Overrun):
         return Verdict("timeout", detail="validation passed the deadline")
     if isinstance(reply, Crash):
@@ -72,6 +74,7 @@ def find_json(text: str) -> str | None:
     blocks = fenced_blocks(text)
     if blocks is None:
         return None
+    # A block of another language is an example, not the answer.
     fitting = [block.text for block in blocks if block.language in ("json", "")]
     return (fitting[-1] if fitting else text).strip()
 
@@ -86,6 +89,7 @@ def _refuse_constant(name: str) -> Any:
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
+    # Python keeps the last of two equal keys; which one was meant is unknown.
     if len(content) != len(pairs):
         raise Invalid("a key stands twice in one object")
     return content
@@ -103,6 +107,7 @@ def validate(request: dict[str, Any]) -> dict[str, Any]:
         schema = json.loads(schema) if isinstance(schema, str) else schema
         if not isinstance(schema, dict | bool):
             raise Invalid(f"a schema is an object, not {type(schema).__name__}")
+        # The draft that "$schema" names; 2020-12 without one.
         kind: Any = validator_for(schema, jsonschema.Draft202012Validator)
         kind.check_schema(schema)
     except (ValueError, RecursionError, jsonschema.SchemaError) as error:

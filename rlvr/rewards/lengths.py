@@ -29,6 +29,7 @@ def overlong(
     times ``factor``.
     """
     free = max_length - buffer
+    # + 0.0 turns -0.0 into 0.0, which logs and files would show.
     return [-factor * min(max(len(ids) - free, 0) / buffer, 1.0) + 0.0 for ids in completion_ids]
 
 
@@ -86,6 +87,7 @@ def repetition(
 
 
 def _repeated(ids: list[int], ngram: int) -> float:
+    # The number of n-grams; below 1 the completion is shorter than one.
     count = len(ids) - ngram + 1
     if count < 1:
         return 0.0

@@ -31,6 +31,7 @@ class UnverifiedLimit:
     def take(self) -> list[list[int]]:
         """Return (time-outs, crashes, completions) of each reward since the last call."""
         counts = [self._latest[name] for name in self.names]
+        # Each count is taken once: the sums of all processes go to `check`.
         self._latest = {name: [0, 0, 0] for name in self.names}
         return counts
 
@@ -43,6 +44,7 @@ class UnverifiedLimit:
         for name, count in zip(self.names, counts, strict=True):
             window = self._window[name]
             window.append(count)
+            # Drop old rows only while WINDOW completions remain: rows hold whole batches.
             while sum(row[2] for row in window) - window[0][2] >= WINDOW:
                 window.popleft()
             timeouts, crashes, total = (sum(column) for column in zip(*window, strict=True))

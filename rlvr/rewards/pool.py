@@ -41,11 +41,13 @@ class _Worker:
     """One process and its pipes."""
 
     def __init__(self, path: str, deadline_s: float, memory_mb: int) -> None:
+        # Through -c: a spawned multiprocessing child would import the training script again.
         code = (
             f"import sys; sys.path[:] = {sys.path!r}\n"
             "from rlvr.rewards.worker import main\n"
             f"main({path!r}, {os.getpid()}, {deadline_s!r}, {memory_mb!r})"
         )
+        # Workers must not open the GPU: a context costs hundreds of megabytes.
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
             [sys.executable, "-c", code],
@@ -64,6 +66,7 @@ class _Worker:
 
     def wait_ready(self) -> str | None:
         """Wait for the first message; return why there is none, if the worker cannot serve."""
+        # First the import of the function, which may take seconds: its own deadline.
         if self._answered(START_S) and self._reply() == "ready":
             return None
         try:
@@ -74,9 +77,11 @@ class _Worker:
         return message or f"no answer (exit code {self.process.returncode})"
 
     def killed(self) -> bool:
+        # Negative: ended by a signal, such as the out-of-memory killer's. That is worth a retry.
         return (self.process.returncode or 0) < 0
 
     def _answered(self, timeout_s: float) -> bool:
+        # poll, not select: select fails on descriptors above 1024, which training has.
         poll = select.poll()
         poll.register(self.stdout, select.POLLIN | select.POLLHUP)
         return bool(poll.poll(max(0.0, timeout_s) * 1000))
@@ -93,6 +98,7 @@ class _Worker:
             send(self.stdin, list(arguments))
         except OSError:
             return False
+        # A worker that takes the job says so at once; silence means that it is busy with it.
         return not self._answered(deadline_s) or self._reply() == "taken"
 
     def finish(self, deadline_s: float, end: float) -> tuple[Outcome, bool]:
@@ -103,6 +109,7 @@ class _Worker:
         if reply is None:
             self.process.wait(timeout=5)
             return Outcome("crashed", f"the worker died ({self.process.returncode})"), False
+        # `leaving`: the worker grew too large, or caught an error, and exits after this reply.
         status, value, leaving = reply
         return Outcome(status, value), not leaving
 
@@ -139,6 +146,7 @@ class WorkerPool:
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
+        # Jobs at once. There is one worker more than permits, ready when one is killed.
         self._permits = threading.Semaphore(self.size)
         self._idle: queue.SimpleQueue[_Worker | RunError] = queue.SimpleQueue()
         self._wanted: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()
@@ -158,6 +166,7 @@ class WorkerPool:
         with self._lock:
             self._workers.add(worker)
             closed = self._closed
+        # close() ran while the process was being started, and did not see it.
         if closed:
             worker.process.kill()
         return worker
@@ -189,6 +198,7 @@ class WorkerPool:
             if spent is None or self._closed:
                 return
             fresh = []
+            # A worker of before a close() may still be in the queue.
             if spent in self._workers:
                 spent.end()
                 with self._lock:
@@ -199,6 +209,7 @@ class WorkerPool:
         worker = self._idle.get()
         if isinstance(worker, RunError):
             self._idle.put(worker)
+            # Put back first, so that every waiting thread gets the error.
             raise worker
         return worker
 
@@ -210,13 +221,14 @@ class WorkerPool:
     def call(self, *arguments: Any) -> Outcome:
         """Run one job and return what became of it, at the deadline at the latest.
 
-        A worker that was killed while it had no job is replaced, and the job is done by another.
+        If a worker was killed while it was idle, another does the job; the pool starts a new one.
         """
         self._start()
         with self._permits:
             worker, usable, lost = self._take(), False, True
             try:
                 end = time.monotonic() + self.deadline_s
+                # The clock starts anew with each worker: finding a dead one is not the job's time.
                 while not worker.begin(arguments, self.deadline_s):
                     self._replace(worker)
                     worker = self._take()
@@ -243,6 +255,7 @@ class WorkerPool:
             workers, keeper = list(self._workers), self._keeper
         for worker in workers:
             worker.process.kill()
+        # Wakes the keeper, which then sees _closed.
         self._wanted.put(None)
         if keeper is not None:
             keeper.join(timeout=START_S)
@@ -274,4 +287,5 @@ def _after_fork() -> None:
         pool._after_fork()
 
 
+# DataLoader workers fork: a child must not read from, or kill, workers of its parent.
 os.register_at_fork(after_in_child=_after_fork)

@@ -15,7 +15,7 @@ _LANGUAGES = ("python", "py", "python3", "")
 
 @dataclass(frozen=True)
 class Tests:
-    """Of one row: pairs of standard input and output, and Python code with assertions."""
+    """The tests of one row: pairs of standard input and output, and code with assertions."""
 
     pairs: list[tuple[str, str]]
     code: list[str]
@@ -36,8 +36,8 @@ def python_tests(
 ) -> list[Verdict]:
     """Judge the last closed Python block after the thoughts by all of the row's ``tests``.
 
-    ``tests`` is a list, or its JSON: ``{"stdin": …, "stdout": …}`` runs the program as a script
-    whose output must be the same but for white space at the ends of lines and of the text; a string
+    ``tests`` is a list, or its JSON: ``{"stdin": …, "stdout": …}`` runs the program as a script;
+    its output must be the same but for white space at the ends of lines and of the text. A string
     is Python code with assertions about what the program defines. Also taken: ``{"inputs": […],
     "outputs": […]}``, with ``"fn_name"`` for a function's arguments and value.
 
@@ -61,7 +61,9 @@ def _check(options: dict[str, Any], where: str) -> None:
     require(options["sandbox"], where)
 
 
-def _judge(completion: str, tests: Any, limits: Limits, mode: Mode, require_think: bool) -> Verdict:
+def _judge(
+    completion: str, tests: object, limits: Limits, mode: Mode, require_think: bool
+) -> Verdict:
     try:
         parsed = parse_tests(tests)
     except (ValueError, TypeError, KeyError, SyntaxError, RecursionError) as error:
@@ -85,12 +87,13 @@ def find_program(text: str) -> str | None:
     return fitting[-1] if fitting and fitting[-1].strip() else None
 
 
-def parse_tests(tests: Any) -> Tests:
+def parse_tests(tests: object) -> Tests:
     """Return a row's tests; ValueError where there are none or one has another form."""
     if isinstance(tests, str):
         try:
             tests = json.loads(tests)
         except ValueError:
+            # Text that is no JSON is one piece of test code.
             tests = [tests]
     if isinstance(tests, dict):
         tests = _from_columns(tests)
@@ -99,6 +102,7 @@ def parse_tests(tests: Any) -> Tests:
     pairs, code = [], []
     for item in tests:
         if isinstance(item, str) and item.strip():
+            # Only to find syntax errors: they are faults of the row, not of the program.
             compile(item, "tests", "exec")
             code.append(item)
         elif isinstance(item, dict) and isinstance(item.get("stdout"), str):
@@ -120,6 +124,7 @@ def _from_columns(tests: dict[str, Any]) -> list[Any]:
         return [{"stdin": stdin, "stdout": stdout} for stdin, stdout in cases]
     if not str(name).isidentifier():
         raise ValueError(f"fn_name {name!r} is no name")
+    # repr of JSON values is Python source for them.
     return [f"assert {name}(*{list(values)!r}) == {value!r}" for values, value in cases]
 
 
@@ -134,11 +139,13 @@ def _first_failure(program: str, tests: Tests, limits: Limits, mode: Mode) -> Ve
     if not tests.code:
         return None
     tester, server = run_tests(program, tests.code, limits, mode)
+    # The server first: if the program did not start, the tester's failure follows from it.
     for outcome in (server, tester):
         if outcome.end == "failed":
             return _ending(outcome, "sandbox")
     if (problem := _ending(tester, "assertions")) is not None:
         return problem
+    # The tester wrote this line; the program runs in another sandbox and cannot.
     report = json.loads(tester.output)
     if report["passed"] == report["of"] == len(tests.code):
         return None
@@ -151,6 +158,7 @@ def _ending(outcome: Outcome, where: str) -> Verdict | None:
         return Verdict("crashed", detail=f"{where}: {outcome.errors}"[:300])
     if outcome.end == "exit" and outcome.code == 0:
         return None
+    # The last line of a traceback names the exception.
     last = outcome.errors.strip().rsplit("\n", 1)[-1]
     reason = {"timeout": "over the time limit", "output": "too much output"}.get(outcome.end)
     return Verdict(

@@ -27,7 +27,7 @@ def reasoning_gym(
 ) -> list[Verdict]:
     """Judge a completion correct where its task's scorer gives at least ``threshold`` in [0, 1].
 
-    ``metadata`` is the entry's own (an object or its JSON), whose ``source_dataset`` names the
+    ``metadata`` is the entry's own (an object or its JSON); its ``source_dataset`` names the
     task. The answer is the last ``<answer>`` or ``\\boxed{}`` after the thoughts, or else the whole
     conclusion. A scorer that needs longer than ``seconds`` is killed.
     """
@@ -36,15 +36,16 @@ def reasoning_gym(
     columns = zip(completions, problem, answer, metadata, strict=True)
     for completion, question, gold, about in columns:
         rest = conclusion(completion, require_think)
-        found = rest if isinstance(rest, Verdict) else find_answer(rest)
-        verdicts.append(found)
-        if not isinstance(found, Verdict):
+        reading = rest if isinstance(rest, Verdict) else find_answer(rest)
+        verdicts.append(reading)
+        if not isinstance(reading, Verdict):
+            # The fields of an entry as the package makes it: its scorers read more than the answer.
             entry = {"question": question, "answer": gold, "metadata": about}
-            requests.append({"answer": found, "entry": entry})
+            requests.append({"answer": reading, "entry": entry})
     replies = iter(pool(_SCORER).ask_all(requests, seconds) if requests else [])
     return [
-        found if isinstance(found, Verdict) else _verdict(found, next(replies), threshold)
-        for found in verdicts
+        one if isinstance(one, Verdict) else _verdict(one, next(replies), threshold)
+        for one in verdicts
     ]
 
 
@@ -58,7 +59,7 @@ def _check(options: dict[str, Any], where: str) -> None:
         raise RecipeError(f"{where}.threshold: must be in (0, 1], got {options['threshold']}")
 
 
-def _verdict(answer: str, reply: Any, threshold: float) -> Verdict:
+def _verdict(answer: str, reply: dict[str, Any], threshold: float) -> Verdict:
     shown = answer[:1000]
     if isinstance(reply, Overrun):
         return Verdict("timeout", answer=shown, detail="the scorer passed the deadline")
@@ -74,10 +75,10 @@ def _verdict(answer: str, reply: Any, threshold: float) -> Verdict:
 
 def find_answer(text: str) -> str | Verdict:
     """Return the answer of a conclusion, as text."""
-    tagged, found = last_tagged(text), boxes(text)
+    tagged, boxed = last_tagged(text), boxes(text)
     if tagged is not None:
         return tagged.strip()
-    if found:
-        content = found[-1][1]
+    if boxed:
+        content = boxed[-1][1]
         return Verdict("unparsable", detail="an open box") if content is None else content.strip()
     return text.strip() or Verdict("unparsable", detail="no answer")

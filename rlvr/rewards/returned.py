@@ -26,6 +26,7 @@ def as_list(returned: object, count: int, what: str) -> list[object]:
     if inspect.iscoroutine(returned):
         returned.close()  # or Python warns that nobody awaited it
     values: list[object] | None = None
+    # NumPy and torch alike; tolist() also moves a tensor from the GPU.
     if getattr(returned, "ndim", None) == 1:
         values = returned.tolist()  # pyright: ignore[reportAttributeAccessIssue]
     elif isinstance(returned, Sequence) and not isinstance(returned, str | bytes):
@@ -54,12 +55,14 @@ def as_result(value: object) -> Result:
         if value.status not in _STATUSES:
             raise ValueError(f"a Verdict of status {value.status!r}, not {', '.join(_STATUSES)}")
         if value.reward is not None:
+            # Checked, not converted: a Verdict is frozen.
             _number(value.reward)
         return value
     return _number(value)
 
 
 def _number(value: object) -> float:
+    # float("1") and float(array([1])) would work; neither was meant as a reward.
     if isinstance(value, str | bytes) or getattr(value, "ndim", 0) != 0:
         raise ValueError(shown(value))
     try:

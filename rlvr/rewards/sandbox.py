@@ -1,4 +1,4 @@
-"""Run programs that nobody vouches for: each in a process tree of its own, and none of it is left.
+"""Run untrusted programs: each in a process tree of its own, of which nothing is left.
 
 A program gets read-only libraries of Python's standard library, one temporary directory in memory,
 no network, no privilege, no view of other processes, an empty environment, and limits on processor
@@ -87,6 +87,7 @@ class Running:
         }
         read_end, write_end = os.pipe()
         with _memory_file(json.dumps(job).encode()) as file, _memory_file(stdin) as input_file:
+            # Isolated: no site-packages, no PYTHON* variables, no .pyc files written.
             command = [sys.executable, "-I", "-S", "-B", str(_JAIL)]
             try:
                 self.process = subprocess.Popen(
@@ -96,12 +97,14 @@ class Running:
                     stderr=subprocess.PIPE,
                     pass_fds=(file, write_end, *self.keep),
                     env={},
+                    # A group of its own, which `kill` can end as a whole.
                     start_new_session=True,
                 )
             except BaseException:
                 os.close(read_end)
                 raise
             finally:
+                # Only the child may hold it: the read end must see the end of the file.
                 os.close(write_end)
         self.control = read_end
         self.deadline = time.monotonic() + limits.seconds + GRACE
@@ -116,6 +119,7 @@ class Running:
         process = self.process
         assert process.stdout is not None and process.stderr is not None
         streams = {process.stdout.fileno(): b"", process.stderr.fileno(): b"", self.control: b""}
+        # Bytes kept of output, errors and reports; the rest is read and dropped.
         caps = dict(zip(streams, (self.limits.output_bytes, 1 << 14, 1 << 16), strict=True))
         too_much = late = False
         try:
@@ -131,6 +135,7 @@ class Running:
                             selector.unregister(key.fd)
                         room = caps[key.fd] - len(streams[key.fd])
                         streams[key.fd] += chunk[: max(room, 0)]
+                        # Only standard output: a long traceback is cut, not punished.
                         too_much |= key.fd == process.stdout.fileno() and len(chunk) > room
         finally:
             self.kill()
@@ -143,6 +148,7 @@ class Running:
         for line in control.splitlines():
             reports.update(json.loads(line))
         text = errors.decode("utf-8", "replace")
+        # `missing` is reported just before the program starts: without it nothing ran.
         if "failed" in reports or "missing" not in reports:
             return Outcome("failed", None, b"", str(reports.get("failed", text or "no start")))
         if self.required and reports["missing"]:
@@ -159,6 +165,7 @@ class Running:
 @contextmanager
 def _memory_file(content: bytes) -> Iterator[int]:
     """Yield a descriptor of ``content``, at its start: no pipe that somebody has to feed."""
+    # Arguments would show in `ps`, and a pipe blocks beyond 64 KiB.
     descriptor = os.memfd_create("rlvr")
     try:
         with os.fdopen(os.dup(descriptor), "wb") as file:
@@ -179,7 +186,7 @@ def run_tests(source: str, tests: list[str], limits: Limits, mode: Mode) -> tupl
     """Run ``tests`` (Python code with assertions) against what ``source`` defines.
 
     Returns the outcomes of the tests and of the program. They run in two sandboxes: the one of the
-    tests prints ``{"passed": …, "of": …, "failure": …}``; the program sees calls alone.
+    tests prints ``{"passed": …, "of": …, "failure": …}``; the program sees only calls.
     """
     asked, answer_requests = os.pipe()
     answers, answer_replies = os.pipe()
@@ -195,10 +202,12 @@ def run_tests(source: str, tests: list[str], limits: Limits, mode: Mode) -> tupl
             running.finish()
         raise
     finally:
+        # The sandboxes hold their own ends; ours would keep the pipes open.
         for descriptor in (asked, answer_requests, answers, answer_replies):
             os.close(descriptor)
     program, tester = started
     outcomes: list[Outcome] = []
+    # Both must be read at once, or a full pipe of one stops the other.
     thread = threading.Thread(target=lambda: outcomes.append(program.finish()))
     thread.start()
     try:

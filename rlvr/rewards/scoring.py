@@ -66,6 +66,7 @@ class Worker:
         except OSError as error:
             self.kill()
             raise Crash(f"the worker is gone ({error})") from error
+        # The worker's own timer ends it first; the second is for its start and reply.
         return self.read(seconds + 1.0)
 
     def read(self, seconds: float) -> Any:
@@ -80,12 +81,14 @@ class Worker:
                 chunk = os.read(stream.fileno(), 1 << 16)
                 if not chunk:
                     code = self.kill()
+                    # SIGALRM is the timer that the worker set for itself.
                     raise Overrun if code == -signal.SIGALRM else Crash(f"exit code {code}")
                 line += chunk
         return json.loads(line)
 
     def kill(self) -> int:
         """End the process and all that it started; return its exit code."""
+        # Before the kill: the code that the process ended with by itself.
         code = self.process.poll()
         with suppress(ProcessLookupError):  # it is gone, which is what was wanted
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -104,6 +107,8 @@ class Pool:
     def __init__(self, scorer: str) -> None:
         self.scorer, self.owner, self.restarts = scorer, os.getpid(), 0
         self._counting = threading.Lock()
+        # Last in, first out: a few busy workers rather than one on every core. None is a free
+        # place.
         self.places: queue.LifoQueue[Worker | None] = queue.LifoQueue()
         for _ in range(cores()):
             self.places.put(None)
@@ -151,10 +156,11 @@ _pools_lock = threading.Lock()
 def pool(scorer: str) -> Pool:
     """Return this process's pool of ``scorer``, a ``module:function`` from request to reply."""
     with _pools_lock:
-        found = _pools.get(scorer)
-        if found is None or found.owner != os.getpid():
-            found = _pools[scorer] = Pool(scorer)
-        return found
+        # A forked process inherits the dictionary, and must not use its parent's workers.
+        workers = _pools.get(scorer)
+        if workers is None or workers.owner != os.getpid():
+            workers = _pools[scorer] = Pool(scorer)
+        return workers
 
 
 def restarts() -> int:
@@ -171,9 +177,12 @@ def serve() -> None:
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     limit = MEGABYTES << 20
+    # Before the import, so that a library cannot allocate past it.
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # No handler: the default ends the process even inside a C extension.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    # Before `confine`: imports read files and may write caches.
     score: Callable[[Any], Any] = getattr(import_module(module), name)
     confine()
     replies.write(b"true\n")

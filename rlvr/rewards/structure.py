@@ -31,12 +31,13 @@ def _is_kept(completion: str, opening: str, answer: str) -> bool:
     if opened not in allowed or completion.count(CLOSE) != 1:
         return False
     thoughts, _, rest = completion.partition(CLOSE)
+    # Without an opening tag `before` is empty and all of it is inside.
     before, _, inside = thoughts.rpartition(OPEN)
     if before.strip() or OPEN in rest or not inside.strip() or not rest.strip():
         return False
     if answer == "boxed":
-        found = boxes(rest)
-        return len(found) == 1 and bool((found[0][1] or "").strip())
+        boxed = boxes(rest)
+        return len(boxed) == 1 and bool((boxed[0][1] or "").strip())
     if answer == "tags":
         rest = rest.strip()
         tags = rest.count("<answer>"), rest.count("</answer>")

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from rlvr.rewards.verdict import Verdict
 
 OPEN, CLOSE = "<think>", "</think>"
+# Possessive quantifiers (*+): no backtracking, so a line of a million spaces costs linear time.
 _FENCE = re.compile(r"^[ \t]*+(`{3,}+|~{3,}+)[ \t]*+([\w+#.-]*+)[^\n`]*+$", re.MULTILINE)
 _BOX = re.compile(r"\\boxed\s*\{")
+# Escaped characters are matched first, so that \{ and \} are no braces.
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
@@ -21,6 +23,7 @@ def conclusion(completion: str, require_think: bool) -> str | Verdict:
     ``<think>``, such a completion is cut-off thoughts.
     """
     _, closed, rest = completion.rpartition(CLOSE)
+    # A tag that opens after the last close: new thoughts that never ended.
     if closed and OPEN not in rest:
         return rest
     if require_think or OPEN in completion:
@@ -44,6 +47,7 @@ def fenced_blocks(text: str) -> list[Block] | None:
         fence, language = match.groups()
         if opened is None:
             opened = match
+        # As CommonMark: closed by the same sign, at least as long, without a language.
         elif not language and fence[0] == opened[1][0] and len(fence) >= len(opened[1]):
             body = text[opened.end() + 1 : match.start()]
             if opened[0][0] in " \t":  # a block inside a list is indented as a whole
@@ -55,7 +59,7 @@ def fenced_blocks(text: str) -> list[Block] | None:
 
 def boxes(text: str) -> list[tuple[int, str | None]]:
     """Return position and content of each outermost ``\\boxed{}``; None: its brace is open."""
-    found: list[tuple[int, str | None]] = []
+    boxed: list[tuple[int, str | None]] = []
     position = 0
     while match := _BOX.search(text, position):
         depth, end = 1, None
@@ -65,11 +69,12 @@ def boxes(text: str) -> list[tuple[int, str | None]]:
                 end = brace.start()
                 break
         if end is None:
-            found.append((match.start(), None))
+            boxed.append((match.start(), None))
             break
-        found.append((match.start(), text[match.end() : end]))
+        boxed.append((match.start(), text[match.end() : end]))
+        # Continue at the end of this box: inner boxes are not counted.
         position = end
-    return found
+    return boxed
 
 
 def last_tagged(text: str, tag: str = "answer") -> str | None:

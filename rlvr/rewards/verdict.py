@@ -12,8 +12,8 @@ Status = Literal[
 class Verdict:
     """One judgement: a status, and what led to it.
 
-    ``reward`` is None where the status alone decides and the recipe's scaling gives the number;
-    ``answer`` is the answer found in the completion; ``detail`` says in one line why.
+    ``reward`` is None where the status decides and the recipe's options give the number;
+    ``answer`` is what the completion answered; ``detail`` says in one line why.
     """
 
     status: Status

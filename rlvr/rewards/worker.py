@@ -19,7 +19,7 @@ _PR_SET_PDEATHSIG = 1
 MEGABYTE = 1 << 20
 
 
-def send(stream: IO[bytes], message: Any) -> None:
+def send(stream: IO[bytes], message: object) -> None:
     content = json.dumps(message).encode()
     stream.write(struct.pack("!I", len(content)) + content)
     stream.flush()
@@ -43,7 +43,9 @@ def _exactly(stream: IO[bytes], count: int) -> bytes:
 def _die_with(parent: int) -> None:
     """Let the kernel kill this process when the thread that started it ends."""
     if sys.platform == "linux":
+        # The signal follows the thread that started us, not its process.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # The parent died before prctl: no signal will come.
     if os.getppid() != parent:
         os._exit(0)
 
@@ -65,6 +67,7 @@ def _resident() -> int:
 def main(path: str, parent: int, deadline_s: float, memory_mb: int) -> None:
     """Serve ``path`` ("module:function") until the pipe closes."""
     _die_with(parent)
+    # Ctrl-C goes to the whole terminal group; the owner decides what ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     # The jobs' own prints must not reach the pipe.
@@ -72,10 +75,12 @@ def main(path: str, parent: int, deadline_s: float, memory_mb: int) -> None:
     quiet = os.open(os.devnull, os.O_RDWR)
     os.dup2(quiet, 0)
     os.dup2(quiet, 1)
+    # Before the limit: the import itself may map more than a job may use.
     function = _load(path)
     resource.setrlimit(resource.RLIMIT_AS, (memory_mb * MEGABYTE, memory_mb * MEGABYTE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     send(replies, "ready")
+    # Only now: until "ready" the owner reads standard error to learn why a start failed.
     os.dup2(quiet, 2)
     while True:
         try:
@@ -92,6 +97,7 @@ def main(path: str, parent: int, deadline_s: float, memory_mb: int) -> None:
         except Exception as error:
             reply = ["crashed", f"{type(error).__name__}: {error}"[:200]]
         signal.setitimer(signal.ITIMER_REAL, 0)
+        # A worker that keeps half of its limit leaves before a job fails for lack of memory.
         grown = _resident() > memory_mb * MEGABYTE / 2
         send(replies, [*reply, grown or reply[0] == "crashed"])
         if grown or reply[0] == "crashed":

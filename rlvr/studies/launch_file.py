@@ -36,6 +36,7 @@ def launch_environment(file: Path | None) -> dict[str, str]:
     if launch.get("distributed_type") == "FSDP":
         settings = _settings(launch, "fsdp_config", file)
         environment["ACCELERATE_USE_FSDP"] = "true"
+        # accelerate's own defaults, where the file says nothing.
         environment["FSDP_VERSION"] = str(settings.get("fsdp_version", 1))
         environment["FSDP_STATE_DICT_TYPE"] = str(settings.get("fsdp_state_dict_type", "no"))
     elif launch.get("distributed_type") == "DEEPSPEED":
@@ -51,6 +52,7 @@ def launch_environment(file: Path | None) -> dict[str, str]:
 @contextmanager
 def as_launched(file: Path | None) -> Iterator[None]:
     """Run the body in the environment of a run that ``file`` starts, as its checks see it."""
+    # Popped, since the study itself may run under a launcher.
     before = {name: os.environ.pop(name) for name in _SEEN if name in os.environ}
     try:
         os.environ.update(launch_environment(file))
@@ -63,6 +65,7 @@ def as_launched(file: Path | None) -> Iterator[None]:
 
 def _processes(launch: dict[str, Any], file: Path | None) -> int:
     count = launch.get("num_processes", 1)
+    # YAML true is an int in Python.
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise RecipeError(f"launch: {file}: num_processes must be at least 1, got {count!r}")
     return count

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -215,7 +214,7 @@ def _tell(study: Study, job: Job, done: int) -> None:
 def _interruptible(active: list[Job]) -> Iterator[None]:
     """Hand Ctrl-C and SIGTERM to the runs, wait until each has saved, and stop the study."""
 
-    def stop(signum: int, frame: Any) -> None:
+    def stop(signum: int, frame: object) -> None:
         raise KeyboardInterrupt
 
     before = {name: signal.signal(name, stop) for name in (signal.SIGINT, signal.SIGTERM)}

@@ -28,7 +28,7 @@ def state_of(run: Run) -> str:
             f"{run.folder} holds a run of another recipe (they differ in {', '.join(changed)}); "
             "give the arm another name, the study another dir, or move the folder away"
         )
-    # A run whose evaluation was changed since keeps its steps and gets another summary.
+    # If only its evaluation changed, a run keeps its steps and gets another summary.
     summary = read_summary(run.folder) if is_summarised(run.folder, recipe) else None
     # A study with a larger max_steps goes on with the run.
     if summary is not None and summary["step"] >= run.recipe["trainer"].get("max_steps", -1):

@@ -219,7 +219,7 @@ def at_best(study: Study, cells: Sequence[Cell]) -> list[Cell]:
 
 
 def at_matched_accuracy(study: Study, cells: Sequence[Cell]) -> list[Cell]:
-    """Return each arm at the swept value whose accuracy is nearest to the control's best."""
+    """Return each arm at the swept value with the accuracy nearest to the control's best."""
     return _selected(study, cells, lambda cell, best: abs(cell.means["accuracy"].mean - best))
 
 

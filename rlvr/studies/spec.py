@@ -54,7 +54,7 @@ class Run:
 
     name: str
     arm: str
-    value: Any
+    value: object
     seed: int | None
     recipe: dict[str, Any]
     folder: Path
@@ -73,7 +73,7 @@ class Study:
     geometry: GeometrySettings | None
     launch: Path | None
 
-    def runs_of(self, arm: str, value: Any = None) -> list[Run]:
+    def runs_of(self, arm: str, value: object = None) -> list[Run]:
         return [run for run in self.runs if run.arm == arm and run.value == value]
 
 
@@ -176,7 +176,7 @@ def _at(recipe: dict[str, Any], swept: str | None, value: Any, seed: int | None)
     return recipe
 
 
-def _redrawn(mask: Any, seed: int) -> Any:
+def _redrawn(mask: object, seed: int) -> Any:
     """Return a mask section in which each random mask without a seed, however deep, has this one.
 
     Otherwise all seeds of an arm would share one draw.
@@ -191,7 +191,7 @@ def _redrawn(mask: Any, seed: int) -> Any:
     )
 
 
-def label(value: Any) -> str:
+def label(value: object) -> str:
     """Return a swept value as it stands in names and tables: ``0.0003``."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 

@@ -34,6 +34,7 @@ def write_tables(study: Study, cells: Sequence[Cell]) -> None:
     summary = [_columns(cell) for cell in cells]
     values = [{name: value for name, (value, _) in row.items()} for row in summary]
     _write_csv(study.folder / "summary.csv", values)
+    # Cells have different columns; the union describes them all.
     meanings = {name: meaning for row in summary for name, (_, meaning) in row.items()}
     write_json(study.folder / "summary.columns.json", meanings)
 
@@ -47,6 +48,7 @@ def _columns(cell: Cell) -> dict[str, tuple[Any, str]]:
         "planned": (cell.planned, "runs in the study"),
     }
     for key, combine in COMBINED.items():
+        # A leak of one seed must not vanish in a mean.
         how = "maximum" if combine is max else "mean"
         row[key] = (over_seeds(cell, key), f"{how} over seeds")
     for key, mean in cell.means.items():
@@ -70,9 +72,10 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer = csv.DictWriter(buffer, fieldnames=columns, restval="", lineterminator="\n")
     writer.writeheader()
     for row in rows:
+        # An empty cell, since readers take "nan" or "None" for text.
         writer.writerow({key: "" if _is_empty(value) else value for key, value in row.items()})
     write_bytes(path, buffer.getvalue().encode())
 
 
-def _is_empty(value: Any) -> bool:
+def _is_empty(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))

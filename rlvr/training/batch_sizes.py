@@ -45,6 +45,7 @@ def resolve_sizes(values: Mapping[str, Any], processes: int) -> BatchSizes:
     accumulated = values["gradient_accumulation_steps"]
     generation, slices = values["generation_batch_size"], values["steps_per_generation"]
     if generation is None:
+        # TRL: steps_per_generation is gradient_accumulation_steps if it is not set.
         generation = forward * (slices or accumulated)
     elif slices is not None:
         raise RecipeError(
@@ -72,6 +73,41 @@ def describe_sizes(batch: BatchSizes, processes: int) -> str:
         f"batch    {batch.prompts:,} prompts x {batch.group} completions a generation, for "
         f"{batch.updates:g} optimizer {steps} of {batch.step:,} on {_counted(processes)}"
     )
+
+
+def require_rows(count: int, args: Any, *, supervised: bool, dropped: int) -> None:
+    """Refuse data that does not fill one generation, or one optimizer step of a supervised run.
+
+    TRL drops what does not fill a generation, so that the run would take no step at all; and
+    accelerate would fill a supervised step with copies of its rows.
+
+    Args:
+        count: rows to train on.
+        args: TRL's configuration of the run.
+        supervised: whether that is an SFTConfig.
+        dropped: rows that the filters left out.
+
+    Raises:
+        RecipeError: the message names both counts and the keys that change them.
+    """
+    if supervised:
+        needed = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        needed *= args.world_size
+        what, fix = "one optimizer step takes", "trainer.gradient_accumulation_steps"
+    else:
+        needed = args.generation_batch_size // args.num_generations
+        what, fix = "one generation needs", "raise trainer.num_generations"
+        fix = "trainer.steps_per_generation, or " + fix
+    if count < needed:
+        gone = f" ({dropped} more were dropped)" if dropped else ""
+        raise RecipeError(
+            f"data: has {_rows(count)} to train on{gone}, and {what} {needed}; add rows, lower "
+            f"trainer.per_device_train_batch_size or {fix}"
+        )
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 def describe_rows(trainer: Mapping[str, Any], processes: int) -> str:

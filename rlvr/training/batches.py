@@ -62,14 +62,17 @@ class Batch:
         numbers = range(len(useful))
         kept = [group for group in numbers if useful[group]][: self.needed - len(self.kept)]
         rest = [group for group in numbers if not useful[group]][: spare - len(self.spare)]
-        for found, groups in ((kept, self.kept), (rest, self.spare)):
-            chosen = set(found)
+        for numbered, groups in ((kept, self.kept), (rest, self.spare)):
+            chosen = set(numbered)
+            # `place` counts rollouts over all processes; place // size is the number of their
+            # group.
             mine = [one for place, one in enumerate(local, start) if place // size in chosen]
             # In the order of the processes, which is that of the groups.
             every = gather_object(mine)
-            for at, group in enumerate(found):
+            for at, group in enumerate(numbered):
                 judged = rewards[group * size : (group + 1) * size]
                 groups.append(Group(every[at * size : (at + 1) * size], judged))
+        # Only the first round is free of selection: later ones depend on what it lacked.
         self.first = self.first or local
         self.rewards.append(rewards)
         self.useful += sum(useful)
@@ -93,9 +96,10 @@ def smallest_part(parts: int, size: int) -> int:
 def select(batch: Batch, unit: int, rank: int, world: int) -> Selected:
     """Return the part of process ``rank``: the useful groups, filled up to a multiple of ``unit``.
 
-    There is always enough to fill up with: the first round alone was a multiple of it.
+    There is always enough to fill up with: the first round by itself was a multiple of ``unit``.
     """
     kept = len(batch.kept)
+    # At least one unit, even if nothing is kept: TRL cannot score a batch without rows.
     filler = max(unit, math.ceil(kept / unit) * unit) - kept
     groups = [*batch.kept, *batch.spare[:filler]]
     rollouts = [rollout for group in groups for rollout in group.rollouts]

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.optimizer import AcceleratedOptimizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import SaveStrategy
 
 from rlvr import runtime
@@ -23,13 +23,13 @@ from rlvr.optim import MaskedAdamW
 from rlvr.training.guard import Guard
 
 
-def _masked(optimizer: Any) -> MaskedAdamW | None:
+def _masked(optimizer: Optimizer) -> MaskedAdamW | None:
     """Return the masked optimizer inside accelerate's wrapper, if it is one."""
     inner = optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
     return inner if isinstance(inner, MaskedAdamW) else None
 
 
-def _gradients(model: Any, optimizer: Any) -> Iterator[Tensor]:
+def _gradients(model: nn.Module, optimizer: Optimizer) -> Iterator[Tensor]:
     """Return the gradients that the optimizer is about to read, also where it freed them."""
     masked = _masked(optimizer)
     if masked is not None:
@@ -50,7 +50,7 @@ def optimizer_bytes(optimizer: Optimizer) -> int:
     return packed + sum(t.numel() * t.element_size() for t in tensors)
 
 
-def _has_hidden_updates(optimizer: Any) -> bool:
+def _has_hidden_updates(optimizer: Optimizer) -> bool:
     masked = _masked(optimizer)
     return masked is not None and masked.has_hidden_updates()
 
@@ -68,7 +68,9 @@ class GuardCallback(TrainerCallback):
         self.checked = False
         self.had_gradient = False
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if self.guard.has_moved or self.had_gradient:
             return
         gradients = _gradients(kwargs["model"], kwargs["optimizer"])
@@ -76,7 +78,9 @@ class GuardCallback(TrainerCallback):
         here = any(bool(g.any()) for g in gradients) and any(rate > 0 for rate in rates)
         self.had_gradient = runtime.any_rank(here)  # one rank's shards may have none
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if not self.checked:
             self.guard.check(state.global_step)
             self.checked = True
@@ -90,7 +94,13 @@ class GuardCallback(TrainerCallback):
             )
             self.guard.has_moved = True
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
         self.guard.check(state.global_step)
         if state.global_step >= state.max_steps:
             self.guard.require_movement(state.global_step, self._reason())
@@ -107,7 +117,9 @@ class GuardCallback(TrainerCallback):
 class MergeUnmerge(TrainerCallback):
     """The control ``adapter.sync: merge_unmerge``: what TRL does to push weights, without vLLM."""
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         kwargs["model"].merge_adapter()
         kwargs["model"].unmerge_adapter()
 
@@ -119,7 +131,12 @@ class MetricsCallback(TrainerCallback):
         self.path = run_dir / "metrics.jsonl"
 
     def on_log(
-        self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict | None = None,
+        **kwargs: object,
     ) -> None:
         # TRL logs the reward at the steps that generate, and Trainer its own totals at the end.
         if not (runtime.is_main() and logs and "grad_norm" in logs):
@@ -140,11 +157,17 @@ class ProgressCallback(TrainerCallback):
         self.bar: tqdm | None = None
         self.shown: dict[str, str] = {}
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
         with suppress(OSError):  # the terminal or pipe is gone, and the run goes on
             self._begin(state)
 
-    def _begin(self, state: Any) -> None:
+    def _begin(self, state: TrainerState) -> None:
         self.bar = tqdm(
             total=state.max_steps,
             initial=state.global_step,
@@ -156,7 +179,13 @@ class ProgressCallback(TrainerCallback):
             mininterval=0.5 if sys.stderr.isatty() else 15,
         )
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
         if self.bar is None:
             return
         try:
@@ -165,7 +194,12 @@ class ProgressCallback(TrainerCallback):
             self.bar.disable, self.bar = True, None
 
     def on_log(
-        self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict | None = None,
+        **kwargs: object,
     ) -> None:
         names = {"reward": "reward", "kl_to_base": "kl", "completions/mean_length": "length"}
         names |= {"mean_token_accuracy": "token accuracy", "kl_to_base_on_data": "kl"}
@@ -175,7 +209,13 @@ class ProgressCallback(TrainerCallback):
         if self.bar is not None:
             self.bar.set_postfix(self.shown, refresh=False)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -189,7 +229,13 @@ class ProgressCallback(TrainerCallback):
 class SaveAtEnd(TrainerCallback):
     """Saves a checkpoint after the last step, whatever ``trainer.save_strategy`` says."""
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
         # "epoch" saves when this epoch ends, which it does now; twice would be once too often.
         if state.global_step >= state.max_steps and args.save_strategy != SaveStrategy.EPOCH:
             control.should_save = True
@@ -204,7 +250,13 @@ class Interrupt(TrainerCallback):
     def __init__(self) -> None:
         self.requested = False
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
         if runtime.any_rank(self.requested):
             self.requested = True
             control.should_save = True
@@ -214,7 +266,7 @@ class Interrupt(TrainerCallback):
     def caught(self) -> Iterator[None]:
         """Catch the signals in the body; the handlers before it return afterwards."""
 
-        def request(signum: int, frame: Any) -> None:
+        def request(signum: int, frame: object) -> None:
             if self.requested and signum == signal.SIGINT:
                 raise KeyboardInterrupt
             self.requested = True

@@ -1,4 +1,4 @@
-"""The files beside the weights of a checkpoint are the base's own.
+"""Every file of a checkpoint that is not weights is the base's own.
 
 Trainer and TRL write the configuration and the tokenizer as the run changed them: without a cache,
 with another padding token, with a prefill in the chat template, with other generation settings.

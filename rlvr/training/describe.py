@@ -24,6 +24,7 @@ def _percent(bounds: Sequence[float]) -> str:
 def memory_lines(plan: Plan) -> list[str]:
     """Return the memory plan: weights, gradients and optimizer state, without activations."""
     recipe = plan.recipe
+    # Bytes per entry.
     width = 4 if recipe.model.dtype == "float32" else 2
     extra = sum(math.prod(shape) for shape in plan.also_train.values())
     entries = sum(rows * columns for rows, columns in plan.targets.values())
@@ -44,6 +45,7 @@ def memory_lines(plan: Plan) -> list[str]:
 def _optimizer_line(plan: Plan, moving: float, entries: int) -> str:
     zero = runtime.launched_zero_stage()
     if zero:
+        # Two float32 moments; DeepSpeed knows no mask, so of every trained entry.
         share = 8 * entries / runtime.world_size()
         return f"{_megabytes(share)} (dense, ZeRO-{zero}'s share of one process)"
     if plan.mask is None:
@@ -52,6 +54,7 @@ def _optimizer_line(plan: Plan, moving: float, entries: int) -> str:
         return f"{_megabytes(width * moving)}"
     bf16 = plan.recipe.model.dtype == "bfloat16"
     if bf16 and plan.recipe.optimizer.bf16_update == "master":
+        # 12 = two moments and a master in float32; entries / 8 = one mask bit each.
         return f"{_megabytes(12 * moving + entries / 8)} (moments, fp32 masters, mask; at most)"
     return f"{_megabytes(8 * moving + entries / 8)} (moments and mask, at most)"
 
@@ -97,6 +100,11 @@ def describe(plan: Plan) -> str:
     for kind, shapes in kinds.items():
         sizes = ", ".join(sorted({f"{rows} x {columns}" for rows, columns in shapes}))
         lines.append(f"         {kind:<12} {len(shapes):>3} of {sizes}")
+    if plan.experts:
+        lines.append(
+            f"frozen   {plan.experts} weights of three dimensions, such as stacked experts, which "
+            "are no matrices; model.also_train takes them whole"
+        )
     if plan.also_train:
         lines.append(f"also     {', '.join(plan.also_train)}")
     if plan.mask is not None:

@@ -1,4 +1,4 @@
-"""Settings of the sampler, checked: rollouts come from the policy whose log-probs the loss uses.
+"""Settings of the sampler, checked: rollouts and the log-probs of the loss are of one policy.
 
 TRL divides the logits by ``temperature`` in the loss too, so any temperature is allowed. Everything
 else that reshapes the distribution (a nucleus, penalties, suppressed tokens, beams) leaves the
@@ -56,7 +56,7 @@ def check_sampling(values: Mapping[str, Any]) -> None:
         )
 
 
-def _check_generation(key: str, value: Any) -> None:
+def _check_generation(key: str, value: object) -> None:
     if key in GENERATION_KWARGS or (key in WHOLE and value is not None and value in WHOLE[key]):
         return
     where = f"generation_kwargs.{key}"
@@ -76,7 +76,7 @@ def _is_bf16(values: Mapping[str, Any]) -> bool:
     return not values["fp16"] if values["bf16"] is None else values["bf16"]
 
 
-def _reshapes(where: str, value: Any, neutral: Any = None) -> RecipeError:
+def _reshapes(where: str, value: object, neutral: object = None) -> RecipeError:
     fix = "remove it" if neutral is None else f"remove it or set it to {neutral}"
     return RecipeError(
         f"trainer.{where}: {value!r} does not sample from the whole distribution of the policy, "

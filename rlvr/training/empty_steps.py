@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlvr.training.generations import ResumesGenerations
 
@@ -16,7 +16,7 @@ from rlvr.training.generations import ResumesGenerations
 PER_COMPLETION = ("grpo", "dr_grpo", "sapo", "luspo")
 
 
-def is_scored(inputs: Any) -> bool:
+def is_scored(inputs: object) -> bool:
     """Whether a batch has been generated and scored: a step prepares it once and passes it on."""
     return isinstance(inputs, dict) and "advantages" in inputs
 
@@ -28,10 +28,15 @@ class EmptySteps(ResumesGenerations):
     _has_gradient = False
     _is_skipped = False
 
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
         """Train on one slice of a generation, or do nothing at all where its batch is empty.
 
-        Without a backward pass no parameter has a gradient, and optimizers leave such ones alone:
+        Without a backward pass no parameter has a gradient, and optimizers skip such parameters:
         zero gradients would still move weights, by momentum and weight decay. DeepSpeed takes its
         step inside of the backward pass.
         """
@@ -45,6 +50,7 @@ class EmptySteps(ResumesGenerations):
             self._has_gradient = not self.accelerator.sync_gradients
             self._is_skipped = False
             return loss
+        # TRL counts its micro-batches in `_step` in the forward that is skipped here.
         self._step += 1
         self._is_skipped = self.accelerator.sync_gradients
         if self._is_skipped:
@@ -52,16 +58,17 @@ class EmptySteps(ResumesGenerations):
             self._current_train_step_time = 0.0
         return torch.zeros((), device=self.args.device)
 
-    def _prepare_inputs(self, inputs: Any) -> Any:
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> Any:
         return inputs if is_scored(inputs) else super()._prepare_inputs(inputs)
 
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Any:
         # DeepSpeed would return the norm of the step before.
         return 0.0 if self._is_skipped else super()._get_grad_norm(model, grad_norm)
 
-    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+    def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         loss = super()._compute_loss(model, inputs)
         share = inputs.get("kept_share")
         if share is None or self.loss_type not in PER_COMPLETION:
             return loss
+        # TRL divided by all completions; the masked ones are not in the mean.
         return loss / share if share > 0 else loss

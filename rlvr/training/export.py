@@ -134,9 +134,11 @@ def _trained(
         run_dir=run_dir,
     )
     load_adapter(adapter, checkpoint)
+    # Autocast rounds the factors in each product; the export rounds them the same way.
     computed = precision.autocast or torch.float32
     weights = policy_weights(adapter.model, stored=dtype, computed=computed)
     plain: Any = adapter.model.get_base_model()
+    # Cloned: `policy_weights` reuses its buffers from one tensor to the next.
     return plain, {name: weight.cpu().clone() for name, weight in weights}
 
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Trainer
 
 from rlvr import runtime
@@ -21,7 +21,7 @@ from rlvr.schema import RunError
 
 
 class FiniteSteps(Trainer):
-    """A Trainer that stops at the first step whose loss or gradient is not finite.
+    """A Trainer that stops at the first step with a loss or gradient that is not finite.
 
     A mixin before one of TRL's trainers.
     """
@@ -31,13 +31,16 @@ class FiniteSteps(Trainer):
     state: Any
     _losses: Tensor | None = None  # of the batches of this step, summed
 
-    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Tensor:
         loss = super().training_step(model, inputs, *args, **kwargs)
         self._losses = loss if self._losses is None else self._losses + loss
         return loss
 
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm)
+        # Kept on the device until here: one synchronisation a step, not one a micro-batch.
         loss, self._losses = self._losses, None
         values = {} if loss is None else {"loss": float(loss)}
         if norm is not None and not self.args.fp16:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rlvr import runtime
 from rlvr.adapters import policy_weights
@@ -33,11 +33,16 @@ class GeometryCallback(TrainerCallback):
         self.previous = self.base
         self.metrics: dict[str, float] = {}
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if state.global_step:
+            # The checkpoint is loaded by now; __init__ saw the base.
             self.previous = self._read(kwargs["model"])
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if state.global_step % self.every:
             return
         now = self._read(kwargs["model"])
@@ -49,23 +54,30 @@ class GeometryCallback(TrainerCallback):
         self.previous = now
 
     def on_log(
-        self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict | None = None,
+        **kwargs: object,
     ) -> None:
         if logs is not None and "grad_norm" in logs:
+            # In place: the callbacks after this one get the same dict.
             logs.update(self.metrics)
             self.metrics = {}
 
     def _read(self, model: nn.Module) -> dict[str, Tensor]:
         """Return the target matrices in bf16; every rank must ask, only the main one keeps them."""
-        found = {}
+        matrices = {}
         for name, weight in _weights(model, self.base):
             if runtime.is_main():
-                found[name] = _bits(weight)
-        return found
+                matrices[name] = _bits(weight)
+        return matrices
 
 
 def _weights(model: Any, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
     """Yield the named matrices of the policy, with its adapter merged into a copy if it has one."""
+    # DDP wraps the policy in `.module`, which would prefix every name.
     model = model.module if isinstance(getattr(model, "module", None), nn.Module) else model
     wanted = set(names)
     if hasattr(model, "peft_config"):
@@ -73,6 +85,7 @@ def _weights(model: Any, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
         return
     for name, parameter in model.named_parameters():
         if name in wanted:
+            # A collective under FSDP2: every rank enters, in the same order of names.
             with whole(parameter) as weight:
                 yield name, weight
 

@@ -59,6 +59,7 @@ class Guard:
             RunError: an entry outside the mask moved; the message names its tensors.
         """
         now = self._checksums()
+        # A checksum tells that a tensor changed, not where; that is enough to stop.
         leaking = [name for name, value in self._expected.items() if now[name] != value]
         if leaking:
             raise RunError(

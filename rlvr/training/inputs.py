@@ -85,8 +85,8 @@ def reward_function(call: RewardCall, limit: UnverifiedLimit, ends: set[int]) ->
     """Return TRL's kind of reward function for ``call``; its time is a metric of the run.
 
     So are the shares of its verdicts by status, which ``limit`` records, and the share of the
-    completions on which it failed, where such are counted. A completion whose last
-    token is none of ``ends`` was cut off. TRL awaits all such functions together, so that several
+    completions on which it failed, where such are counted. A completion was cut off if its last
+    token is not in ``ends``. TRL awaits all such functions together, so that several
     rewards of a recipe take the time of the slowest.
     """
 
@@ -101,7 +101,9 @@ def reward_function(call: RewardCall, limit: UnverifiedLimit, ends: set[int]) ->
         texts = [item if isinstance(item, str) else item[-1]["content"] for item in completions]
         cut = [not ids or ids[-1] not in ends for ids in completion_ids]
         start = time.perf_counter()
+        # TRL passes it by name; to the rewards it is one more column.
         columns["completion_ids"] = completion_ids
+        # A thread, so that the event loop can start the other rewards meanwhile.
         judgement = await asyncio.to_thread(call.judge, texts, columns, cut)
         rewards = judgement.rewards
         log_metric(f"rewards/{call.name}/seconds", time.perf_counter() - start)
@@ -119,5 +121,6 @@ def reward_function(call: RewardCall, limit: UnverifiedLimit, ends: set[int]) ->
         limit.record(call.name, judgement)
         return rewards
 
+    # TRL names its metrics after the function.
     judge.__name__ = call.name
     return judge

@@ -6,12 +6,13 @@ builds them, on a parameter of one entry, and nothing is written.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel, get_scheduler
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, get_scheduler
 from transformers.training_args import OptimizerNames
 
 from rlvr import runtime
@@ -20,7 +21,7 @@ from rlvr.schema import RecipeError
 from rlvr.training.inputs import Arguments, SupervisedArguments, trainer_settings
 
 _TORCH_OPTIMIZERS = (OptimizerNames.ADAMW_TORCH, OptimizerNames.ADAMW_TORCH_FUSED)
-_STEPS = 10  # of a schedule that ends with its epochs, whose number is not known here
+_STEPS = 10  # stands for the length of a schedule in epochs, which is not known here
 
 
 class _Unstarted:
@@ -70,6 +71,7 @@ def check_library(recipe: Recipe, model: PreTrainedModel) -> None:
         RecipeError: the message names the key and ends in the library's own first line.
     """
     kind = _Supervised if recipe.supervised else _Grpo
+    # Under a launcher, the configuration would start DeepSpeed or a process group.
     with runtime.without_launcher(), _refused("trainer"):
         args: Any = kind(**trainer_settings(recipe, Path(str(recipe.run.dir))))
     if recipe.model.attn_implementation is not None:
@@ -97,13 +99,40 @@ def check_library(recipe: Recipe, model: PreTrainedModel) -> None:
         warmup = args.get_warmup_steps(steps)
         options = args.lr_scheduler_kwargs
         schedule: Any = get_scheduler(args.lr_scheduler_type, optimizer, warmup, steps, options)
+        # Some schedules fail only when they are evaluated, at their start or end.
         for factor in schedule.lr_lambdas:
             for step in (0, steps // 2, steps):
                 float(factor(step))
+    _check_features(args, model)
     if args.gradient_checkpointing:
         with _refused("trainer.gradient_checkpointing"):
             model.gradient_checkpointing_enable(args.gradient_checkpointing_kwargs)
             model.gradient_checkpointing_disable()
+
+
+def _check_features(args: Any, model: PreTrainedModel) -> None:
+    """Refuse what a package or the model's family lacks, which TRL finds with the model loaded."""
+    if args.use_liger_kernel and find_spec("liger_kernel") is None:
+        raise RecipeError(
+            "trainer.use_liger_kernel: run `pip install liger-kernel`, or set it to false"
+        )
+    routes = hasattr(model.config.get_text_config(), "output_router_logits")
+    if args.router_aux_loss_coef and not routes:
+        raise RecipeError(
+            f"trainer.router_aux_loss_coef: {type(model).__name__} has no experts to balance; "
+            "remove it"
+        )
+    stated = getattr(args, "cache_implementation", None)
+    if stated is not None:
+        with _refused("trainer.cache_implementation"):
+            GenerationConfig(cache_implementation=stated).validate()
+    corrected = getattr(args, "use_vllm", False) and args.vllm_importance_sampling_correction
+    if corrected and args.loss_type == "vespo":
+        if args.vllm_importance_sampling_mode not in ("token_truncate", "token_mask"):
+            raise RecipeError(
+                "trainer.vllm_importance_sampling_mode: loss_type vespo takes token_truncate or "
+                f"token_mask, got {args.vllm_importance_sampling_mode}"
+            )
 
 
 def _check_optimizer(args: Any, model: PreTrainedModel) -> None:
@@ -112,4 +141,5 @@ def _check_optimizer(args: Any, model: PreTrainedModel) -> None:
 
     cls, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
     if isinstance(cls, type) and not {"params", "model", "optimizer_dict"} & options.keys():
+        # 2-D: some optimizers (Muon) refuse vectors.
         cls([nn.Parameter(torch.zeros(1, 1))], **options)

@@ -1,7 +1,11 @@
 """The values that settings of TRL's may have, where their types allow more than a run can use."""
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
+
+from transformers.trainer_utils import SchedulerType
+from transformers.training_args import OptimizerNames
 
 from rlvr.schema import Bounds, RecipeError
 
@@ -63,6 +67,8 @@ BOUNDS: Mapping[str, Bounds] = {
 }
 _LEVELS = ("debug", "info", "warning", "error", "critical", "passive")
 CHOICES: Mapping[str, tuple[object, ...]] = {
+    "optim": tuple(name.value for name in OptimizerNames),
+    "lr_scheduler_type": tuple(name.value for name in SchedulerType),
     "scale_rewards": ("group", "batch", "none"),
     "importance_sampling_level": ("token", "sequence"),
     "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
@@ -110,8 +116,14 @@ def check_limits(values: Mapping[str, Any], *, supervised: bool) -> None:
     losses = SFT_LOSSES if supervised else GRPO_LOSSES
     for key, allowed in {**CHOICES, "loss_type": losses}.items():
         if key in values and getattr(values[key], "value", values[key]) not in allowed:
-            words = ", ".join("null" if word is None else str(word) for word in allowed)
-            raise RecipeError(f"trainer.{key}: {values[key]!r} is none of {words}")
+            words = ["null" if word is None else str(word) for word in allowed]
+            stated = str(values[key])
+            near = [word for word in words if word.startswith(stated)]
+            near = near[:3] or difflib.get_close_matches(stated, words, n=3)
+            hint = f"choose one of {', '.join(words)}"
+            if near and len(words) > 8:
+                hint = f"did you mean {' or '.join(near)}?"
+            raise RecipeError(f"trainer.{key}: {values[key]!r} is no choice; {hint}")
     if values["max_steps"] < 1 and values["max_steps"] != -1:
         raise RecipeError(
             f"trainer.max_steps: must be at least 1, or -1 to count epochs; got "

@@ -10,7 +10,7 @@ from trl import GRPOConfig
 from rlvr import runtime
 from rlvr.adapters import check_adapter, check_section, parse_adapter, refuse_head
 from rlvr.config import EvalSection, OptimizerSection, Recipe
-from rlvr.data import generation_prompt, parse_dataset, require_files, with_prefill
+from rlvr.data import generation_prompt, parse_dataset, prompt_tokenizer, require_files
 from rlvr.masks import MaskSpec, check_files, check_spec, parse_spec
 from rlvr.policy import load_skeleton, local_tokenizer
 from rlvr.registry import import_plugins
@@ -27,7 +27,8 @@ from rlvr.training.settings import check_trainer
 class Plan:
     """A checked recipe: what will be trained, by what, and what it costs in memory.
 
-    ``positions`` are those that the model's configuration claims; ``batch`` is of RLVR alone.
+    ``positions`` are those that the model's configuration claims; only RLVR has a ``batch``.
+    ``experts`` are the weights of more than two dimensions, to which no target pattern applies.
     """
 
     recipe: Recipe
@@ -39,6 +40,7 @@ class Plan:
     batch: BatchSizes | None
     positions: int | None = None
     adapter_entries: int = 0
+    experts: int = 0
 
     @property
     def verifiers(self) -> list[RewardCall]:
@@ -103,7 +105,18 @@ def check_recipe(recipe: Recipe) -> Plan:
         check_section(recipe)
         entries = check_adapter(recipe.adapter, model, targets)
     positions = getattr(model.config, "max_position_embeddings", None)
-    return Plan(recipe, mask, rewards, targets, also_train, count, batch, positions, entries)
+    return Plan(
+        recipe,
+        mask,
+        rewards,
+        targets,
+        also_train,
+        count,
+        batch,
+        positions,
+        entries,
+        sum(parameter.ndim > 2 for parameter in model.parameters()),
+    )
 
 
 def _check_eval(recipe: Recipe, section: EvalSection) -> None:
@@ -118,7 +131,8 @@ def _check_prompts(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
         sections["eval.data"] = recipe.eval.data
     for where, section in sections.items():
         data = parse_dataset(section, where)
-        extended = with_prefill(tokenizer, data.shared["prefill"], where)
+        prefill = data.shared["prefill"]
+        extended = prompt_tokenizer(tokenizer, prefill, recipe.template_kwargs, where)
         generation_prompt(extended, data.render("0"))
 
 

@@ -19,17 +19,18 @@ class PromptStream:
 
         They are fewer where ``taken`` then holds every prompt there is.
         """
-        found: list[int] = []
-        while len(found) < number and len(taken) < self.count:
+        indices: list[int] = []
+        while len(indices) < number and len(taken) < self.count:
             index = self._at(self.place)
             self.place += 1
             if index not in taken:
                 taken.add(index)
-                found.append(index)
-        return found
+                indices.append(index)
+        return indices
 
     def _at(self, place: int) -> int:
         number = place // self.count
+        # Only one permutation is kept: passes come in order, but for a resume.
         if number != self._pass:
             self._pass, self._order = number, self._permutation(number)
         return self._order[place % self.count]
@@ -38,6 +39,7 @@ class PromptStream:
         if not self.shuffle:
             return list(range(self.count))
         generator = torch.Generator().manual_seed(self.seed)
+        # Drawn and discarded, as in TRL: one generator runs on from pass to pass.
         for _ in range(number):
             torch.randperm(self.count, generator=generator)
         return torch.randperm(self.count, generator=generator).tolist()

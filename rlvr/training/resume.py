@@ -1,4 +1,4 @@
-"""What a checkpoint must hold beside Trainer's files for a run to go on in the same bits.
+"""What a checkpoint must hold, further to Trainer's files, for a run to go on in the same bits.
 
 What TRL 1.16 and Trainer lose between a checkpoint and the run that goes on from it, whatever the
 algorithm:
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel, Trainer
 
 from rlvr import runtime
@@ -60,7 +61,7 @@ SCHEDULER = "scheduler.pt"
 
 
 class ExactResume(Trainer):
-    """A Trainer whose checkpoints, of any step, go on as if the run had never stopped.
+    """A Trainer that resumes from a checkpoint of any step with the bits of an unbroken run.
 
     A mixin before one of TRL's trainers, which adds to ``held_state`` what it holds itself.
     """
@@ -93,11 +94,13 @@ class ExactResume(Trainer):
         """Tell whether training is over at ``step``, where Trainer would take one step more."""
         if self.args.max_steps > 0:
             return step >= self.args.max_steps
+        # max_steps is not set: Trainer counts steps from epochs and the length of its dataloader.
         *_, last = self.set_initial_training_values(self.args, self.get_train_dataloader())
         return step >= last
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
+        # Trainer calls this hook on every rank, unlike `_save`, which runs on the main one.
         torch.save(self.held_state(), self._state_file(output_dir))
         if runtime.is_main():
             record_logs(self.run_dir, Path(output_dir))
@@ -110,6 +113,7 @@ class ExactResume(Trainer):
         if not file.is_file():
             runtime.say(f"{file} is missing: the next step starts with nothing held")
             return
+        # weights_only: a checkpoint from elsewhere must not run code.
         self.restore_state(torch.load(file, map_location=self.args.device, weights_only=True))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -119,7 +123,9 @@ class ExactResume(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if state_dict is not None:
-            # Gathered, a tied head shares no memory and would be stored beside its embedding.
+            # A gathered tied head no longer shares memory with its embedding: both would be stored.
+            # named_parameters lists a shared parameter once, so the tied copy is in `every` only;
+            # buffers are in neither set and stay.
             stored = {name for name, _ in self.model.named_parameters()}
             every = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
             state_dict = {k: v for k, v in state_dict.items() if k in stored or k not in every}
@@ -128,12 +134,15 @@ class ExactResume(Trainer):
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.engine != FSDP2 or self.masked is None:
             return super()._save_optimizer_and_scheduler(output_dir)
+        # accelerate saves only the states of rank 0, and each rank has others.
         self.masked.save_shards(Path(output_dir))
         if runtime.is_main():
             scheduler: Any = self.lr_scheduler
             torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
         checkpoint = Path(resume_from_checkpoint)
         if self.adapter is not None:
             return load_adapter(self.adapter, checkpoint)
@@ -143,6 +152,7 @@ class ExactResume(Trainer):
             checked = runtime.from_main(lambda: checked_base(read_delta(checkpoint / DELTA)))
             load_shards(self.model, weights_of(open_delta(checkpoint / DELTA, checked)))
         elif self.engine == FSDP2 and self.masked is not None:
+            # Each rank reads its own rows: no rank needs memory for the whole model.
             load_shards(self.model, read_weights(checkpoint))
         else:
             super()._load_from_checkpoint(str(checkpoint), model)
@@ -150,6 +160,7 @@ class ExactResume(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None or self.engine != FSDP2 or self.masked is None:
             return super()._load_optimizer_and_scheduler(checkpoint)
+        # The shards exist now: Trainer calls this after it has prepared the model.
         self.masked.load_shards(Path(checkpoint))
         scheduler: Any = self.lr_scheduler
         scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER))

@@ -13,7 +13,7 @@ def total_rewards(rewards: Tensor, weights: Tensor) -> Tensor:
 
 
 def useful_groups(totals: Tensor, size: int) -> Tensor:
-    """Tell which groups teach something: all ``size`` rewards judged, and not all of them equal.
+    """Tell which groups teach something: all ``size`` rewards are judged and at least two differ.
 
     Compared exactly: a standard deviation of equal float32 numbers need not be 0.
     """
@@ -24,43 +24,45 @@ def useful_groups(totals: Tensor, size: int) -> Tensor:
 def groups_to_try(missing: int, useful: int, generated: int) -> int:
     """Return how many groups to generate for ``missing`` useful ones, after the share so far.
 
-    With p the share of useful groups, smoothed so that none yet is not never, the groups it takes
-    are negative binomial: mean m / p and standard deviation sqrt(m (1 - p)) / p. Half a standard
-    deviation is added: a round too many costs more than a few groups too many.
+    Let p be the share of useful groups and m the missing ones. The number of groups it takes is
+    negative binomial: mean m / p, standard deviation sqrt(m (1 - p)) / p. Half a standard deviation
+    is added, because one more round costs more than a few more groups.
     """
+    # Smoothed (Jeffreys prior): no useful group so far must not give an infinite estimate.
     share = (useful + 0.5) / (generated + 1)
     return math.ceil((missing + 0.5 * math.sqrt(missing * (1 - share))) / share)
 
 
 def join_lengths(metrics: Mapping[str, list[float]], rows: Sequence[int]) -> None:
-    """Make TRL's metrics of completion lengths, one of each round, those of all rounds together.
+    """Replace TRL's length metrics of the single rounds by those of all rounds together.
 
-    The last ``len(rows)`` values of each are replaced by one; ``rows`` are the completions of each
-    round.
+    The last ``len(rows)`` values of each metric become one; ``rows`` counts the completions of
+    each round.
     """
     count = len(rows)
     clipped = metrics["completions/clipped_ratio"][-count:]
+    # Means over terminated completions weigh a round by how many it has of those.
     ended = [number * (1 - share) for number, share in zip(rows, clipped, strict=True)]
     for key, values in metrics.items():
         if not key.startswith("completions/"):
             continue
         weights = ended if "_terminated_" in key else rows
-        found = [pair for pair in zip(values[-count:], weights, strict=True) if pair[1] > 0]
-        values[-count:] = [_joined(key.removeprefix("completions/"), found)]
+        weighted = [pair for pair in zip(values[-count:], weights, strict=True) if pair[1] > 0]
+        values[-count:] = [_joined(key.removeprefix("completions/"), weighted)]
 
 
-def _joined(name: str, found: list[tuple[float, float]]) -> float:
-    values = [value for value, _ in found]
+def _joined(name: str, weighted: list[tuple[float, float]]) -> float:
+    values = [value for value, _ in weighted]
     if name.startswith(("min_", "max_")):
         return (min if name.startswith("min_") else max)(values, default=0.0)
-    total = sum(weight for _, weight in found)
-    return sum(value * weight for value, weight in found) / total if found else 0.0
+    total = sum(weight for _, weight in weighted)
+    return sum(value * weight for value, weight in weighted) / total if weighted else 0.0
 
 
 def join_pending(pending: Mapping[str, list[float]], rows: Sequence[int]) -> None:
     """Make what rewards logged in each round one value: a sum of seconds and counts, else a mean.
 
-    Restarts of workers are counted from the start of the run, so that the last value is the one.
+    Restarts of workers are counted from the start of the run, so the last value holds them all.
     """
     for key, values in pending.items():
         if key.endswith(("/seconds", "/unjudged")):

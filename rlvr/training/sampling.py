@@ -1,19 +1,19 @@
 """Dynamic sampling (DAPO, arXiv 2503.14476, section 3.2): no group without variance in the loss.
 
-A group whose completions all have the same total reward has no advantage and teaches nothing.
-Between TRL's generation and its loss such groups are replaced: groups of further prompts are
+If all completions of a group have the same total reward, their advantages are 0: no gradient.
+Such groups are replaced between TRL's generation and its loss: groups of further prompts are
 generated, about as many as the share of useful groups so far suggests, until the batch is full of
 useful groups or ``max_rounds`` generations are done. Then TRL goes on as ever with what was kept.
 
-1. A group is told by its total reward: one whose completions are all wrong and differ in length
-   alone is useful under a reward of lengths. The paper looks at right and wrong alone.
+1. A group is useful if its total rewards differ. Wrong completions of different lengths are
+   therefore useful under a reward of lengths; the paper looks only at right and wrong.
 2. Every step takes the next prompts of one stream, and its further rounds those after them, so that
-   a pass over the data is no epoch of the trainer any more. No prompt comes twice in a batch.
+   a pass over the data is not an epoch of the trainer. No prompt comes twice in a batch.
 3. Useful groups beyond the batch are dropped, as in the published runs: kept for the next step,
-   they would be completions of an older policy, whose ratio TRL takes to be 1.
-4. A batch that stays short of useful groups is cut to them. What cannot be cut away, because every
-   process and every optimizer step of the generation takes as many completions as the others, is
-   masked, and the loss is the mean over the useful groups alone.
+   they would come from an older policy, and TRL takes their ratio to be 1.
+4. A batch that stays short of useful groups is cut to them. Every process and every optimizer step
+   must take equally many completions, so other groups fill up the parts. They are masked, and the
+   loss is the mean over the useful groups only.
 5. Where no group is useful there is no forward, no backward and no update; ``MAX_EMPTY`` such
    generations in a row end the run.
 6. TRL's metrics of rewards and completions are over all that was generated; ``reward_kept`` is
@@ -81,10 +81,11 @@ class DynamicSampling(EmptySteps):
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         selected = self._selected = select(batch, self._smallest_batch(), rank, world)
         self._first = batch.first
-        # TRL's logs hold a whole batch: of a smaller one the last would remain in them.
+        # TRL's logs are deques of one full batch: a smaller one would leave older rows in them.
         for name in ("prompt", "completion", "advantages"):
             self._logs[name].clear()
         rows = [self.train_dataset[rollout.row] for rollout in selected.rollouts]
+        # While `_selected` is set, the two methods below hand TRL what was generated and judged.
         output = super()._generate_and_score_completions(rows)
         self._selected = None
         self._mask(output, selected)
@@ -100,6 +101,7 @@ class DynamicSampling(EmptySteps):
         )
         logprobs = None if kept[0].logprobs is None else [one.logprobs for one in kept]
         texts = [one.completion for one in kept]
+        # The tuple of TRL 1.16: no tool mask (third), and no extra fields or images (last three).
         return list(prompt_ids), list(completion_ids), None, texts, logprobs, {}, None, []
 
     def _calculate_rewards(self, *args: Any) -> Tensor:
@@ -122,8 +124,12 @@ class DynamicSampling(EmptySteps):
         taken: set[int] = set()
         wanted, start = batch.needed, time.perf_counter()
         for _ in range(self.max_rounds):
+            # Whole units, so that all processes get equally many completions; at most a batch, for
+            # memory.
             number = min(math.ceil(wanted / unit) * unit, batch.needed)
             rows = self.stream.take(number, taken)
+            # The data may end inside a unit: the stream gives fewer rows once every prompt was
+            # taken.
             rows = rows[: len(rows) // unit * unit]
             if not rows:
                 break
@@ -143,6 +149,7 @@ class DynamicSampling(EmptySteps):
     def _generate_round(self, rows: list[int], batch: Batch) -> None:
         """Generate and judge one group for each of these rows of the data; all processes call."""
         size = self.num_generations
+        # Completion i belongs to group i // size; a process takes `share` of them from `start` on.
         share = len(rows) * size // self.accelerator.num_processes
         start = self.accelerator.process_index * share
         mine = [rows[place // size] for place in range(start, start + share)]
@@ -158,8 +165,10 @@ class DynamicSampling(EmptySteps):
     def _mask(self, output: dict[str, Any], selected: Selected) -> None:
         """Take what only fills up out of the loss: its tokens, and its part in the divisors."""
         mask = output["completion_mask"]
+        # `kept` counts over all processes, and rows are in the order of the processes.
         before = self.accelerator.process_index * len(selected.rollouts)
         mask[max(0, selected.kept - before) :] = 0
+        # TRL counted the tokens of the filling rows too, as the divisor of its token-level losses.
         output["num_items_in_batch"] = self.accelerator.gather(mask.sum()).sum()
         share = selected.kept / len(selected.rewards)
         output["kept_share"] = torch.tensor(share, device=mask.device)
@@ -186,6 +195,7 @@ class DynamicSampling(EmptySteps):
         size, metrics = self.num_generations, self._metrics["train"]
         rewards = torch.cat(batch.rewards)
         for index, name in enumerate(self.reward_func_names):
+            # [-1]: TRL has just appended the metric of the kept rows; it is overwritten.
             metrics[f"rewards/{name}/mean"][-1] = rewards[:, index].nanmean().item()
             metrics[f"rewards/{name}/std"][-1] = nanstd(rewards[:, index]).item()
             logged = self._logs["rewards"][name]
@@ -196,10 +206,11 @@ class DynamicSampling(EmptySteps):
         metrics["reward_std"][-1] = nanstd(totals).item()
         metrics["frac_reward_zero_std"][-1] = 1 - batch.useful / batch.generated
         totals = total_rewards(selected.rewards, self.reward_weights)
+        # Measured on the tensors of the loss, not on our lists, so that a fault of ours would show.
         in_loss: Any = self.accelerator.gather(output["completion_mask"].any(dim=1))
         in_loss = in_loss.view(-1, size).any(dim=1)
         useless = (in_loss & ~useful_groups(totals, size)).sum().item()
-        found = {
+        values = {
             "reward_kept": totals[: selected.kept].mean().item(),
             "sampling/rounds": len(batch.rewards),
             "sampling/generated_groups": batch.generated,
@@ -209,7 +220,7 @@ class DynamicSampling(EmptySteps):
             "sampling/seconds": batch.seconds,
             "sampling/empty_steps": self.num_empty,
         }
-        for name, value in found.items():
+        for name, value in values.items():
             metrics[name].append(float(value))
 
     def _first_drawn(self, output: dict[str, Any]) -> dict[str, Any]:
@@ -217,6 +228,7 @@ class DynamicSampling(EmptySteps):
         if self._first is None:
             return output
         drawn = {}
+        # As TRL pads: prompts left, so that all completions start at one column.
         for name, side in (("prompt", "left"), ("completion", "right")):
             ids = [torch.tensor(getattr(rollout, f"{name}_ids")) for rollout in self._first]
             ones = [torch.ones_like(row) for row in ids]

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from transformers import PrinterCallback
+from torch import Tensor, nn
+from transformers import PrinterCallback, TrainingArguments
 
 from rlvr import runtime
 from rlvr.adapters import Adapter, adapters_off, set_rates
@@ -57,7 +58,7 @@ class Setup:
     mask: Mask | None
     adapter: Adapter | None
 
-    def has_base(self, args: Any) -> bool:
+    def has_base(self, args: TrainingArguments) -> bool:
         """Tell whether the base policy can be had from the trained one's weights.
 
         Where ZeRO-3 has scattered the weights there is nothing to swap.
@@ -74,7 +75,7 @@ class Seam(FiniteSteps, ExactResume):
     _tokenizer: Any
     idle: ClassVar[str]  # why nothing moved in a run whose gradients were all 0
 
-    def __init__(self, setup: Setup, *, args: Any, **trl: Any) -> None:
+    def __init__(self, setup: Setup, *, args: TrainingArguments, **trl: Any) -> None:
         self.run, self.run_dir, self.source = setup.run, setup.run_dir, setup.source
         self.mask, self.adapter, self.precision = setup.mask, setup.adapter, setup.optimizer
         self.masked: MaskedAdamW | None = None
@@ -113,7 +114,7 @@ class Seam(FiniteSteps, ExactResume):
             self._keep_base()
         return super().create_scheduler(*args, **kwargs)
 
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.mask is None or self.optimizer is not None:
             fresh, optimizer = self.optimizer is None, super().create_optimizer(model)
             if self.adapter is not None and fresh:
@@ -142,12 +143,12 @@ class Seam(FiniteSteps, ExactResume):
         )
         return self.optimizer
 
-    def _clip_grad_norm(self, model: Any) -> Any:
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
         if self.masked is not None and self.precision.free_gradients:
             return self.masked.clip_grad_norm_(model.parameters(), self.args.max_grad_norm)
         return super()._clip_grad_norm(model)
 
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Any:
         if grad_norm is None and self.masked is not None and self.precision.free_gradients:
             grad_norm = self.masked.clip_grad_norm_(model.parameters(), float("inf"))
         return super()._get_grad_norm(model, grad_norm)
@@ -172,7 +173,7 @@ class Seam(FiniteSteps, ExactResume):
         if scored is not None and runtime.is_main():
             scored.save(folder / TRAINED_LOGPS)
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         step = self.state.global_step
         self.require_finite_weights()
         self.guard.check(step)
@@ -189,7 +190,7 @@ class Seam(FiniteSteps, ExactResume):
         weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
         return weights + optimizer_bytes(self.optimizer)
 
-    def _write_checkpoint(self, model: Any, trial: Any, temporary: Path) -> None:
+    def _write_checkpoint(self, model: nn.Module, trial: Any, temporary: Path) -> None:
         step = self.state.global_step
         if runtime.is_main() and temporary.exists():
             shutil.rmtree(temporary)  # what a killed run left of this step

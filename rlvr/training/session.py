@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
 
 from rlvr import __version__, runtime
 from rlvr.adapters import Adapter, attach_adapter, base_weights, describe
@@ -19,9 +19,9 @@ from rlvr.data import (
     load_prepared,
     parse_dataset,
     plain_columns,
-    with_prefill,
+    prompt_tokenizer,
 )
-from rlvr.engines import engine_name, loading_whole, require_exact_base
+from rlvr.engines import engine_name, forget_engine, loading_whole, require_exact_base
 from rlvr.logs import restore_logs
 from rlvr.masks import Mask, build_mask, check_built_from
 from rlvr.policy import choose_trainable, load_policy, load_tokenizer
@@ -38,6 +38,7 @@ from rlvr.rewards import check_columns
 from rlvr.rewards.gold import unparsable_golds
 from rlvr.run_dir import claim_run
 from rlvr.schema import RecipeError, RunError
+from rlvr.training.batch_sizes import require_rows
 from rlvr.training.callbacks import (
     Interrupt,
     MergeUnmerge,
@@ -58,7 +59,7 @@ from rlvr.training.trainer import RLVRTrainer
 TRAINER_COLUMNS = {"completion_ids": []}
 
 
-def train(plan: Plan, args: Any, run_dir: Path, checkpoint: Path | None) -> bool:
+def train(plan: Plan, args: TrainingArguments, run_dir: Path, checkpoint: Path | None) -> bool:
     """Train to the end and return true, or false where the user interrupted.
 
     ``checkpoint`` is what a resumed run goes on from.
@@ -80,7 +81,8 @@ def train(plan: Plan, args: Any, run_dir: Path, checkpoint: Path | None) -> bool
                     callback.close()
     if trainer.adapter is not None:
         _compare_base(trainer.adapter, run_dir)
-    runtime.leave_group()  # what remains is the main process's alone
+    runtime.leave_group()  # only the main process goes on
+    forget_engine(trainer.args)
     return not interrupt.requested
 
 
@@ -101,7 +103,9 @@ def build_trainer(
     )
     set_seed(args.seed)
     data = parse_dataset(recipe.data, "data")
-    tokenizer = with_prefill(load_tokenizer(recipe.model), data.shared["prefill"], "data")
+    tokenizer = prompt_tokenizer(
+        load_tokenizer(recipe.model), data.shared["prefill"], recipe.template_kwargs, "data"
+    )
     loaded, own = _load_rows(plan, data, tokenizer, args)
     if recipe.eval is not None:
         # Read now as well: what is wrong with these rows must not come out after training.
@@ -148,7 +152,7 @@ def build_trainer(
 
 
 def _load_rows(
-    plan: Plan, data: DataSpec, tokenizer: Any, args: Any
+    plan: Plan, data: DataSpec, tokenizer: PreTrainedTokenizerBase, args: Any
 ) -> tuple[Loaded, dict[str, Any]]:
     """Return the rows, and what the trainer of the plan's algorithm takes of them."""
     loaded = load_prepared(
@@ -162,6 +166,8 @@ def _load_rows(
         own = {"rows": rows, "rewards": plan.rewards, "algorithm": plan.recipe.algorithm}
     for reason, ids in loaded.dropped.items():
         runtime.say(f"data     dropped {len(ids)} rows, {reason}: {', '.join(ids[:5])}")
+    dropped = sum(map(len, loaded.dropped.values()))
+    require_rows(len(loaded.rows), args, supervised=plan.recipe.supervised, dropped=dropped)
     return loaded, own
 
 
@@ -206,7 +212,7 @@ def _make_mask(
 
 
 def _make_trainable(
-    plan: Plan, policy: PreTrainedModel, base_hash: str, run_dir: Path, args: Any
+    plan: Plan, policy: PreTrainedModel, base_hash: str, run_dir: Path, args: TrainingArguments
 ) -> Adapter | None:
     """Let what the recipe asks for receive gradients; return the adapter, if that is one."""
     recipe = plan.recipe
@@ -241,7 +247,7 @@ def _compare_base(adapter: Adapter, run_dir: Path) -> None:
         raise RunError("the base weights changed during the run; its adapter cannot be used")
 
 
-def _precision(plan: Plan, args: Any) -> Precision:
+def _precision(plan: Plan, args: TrainingArguments) -> Precision:
     return precision_of(args, getattr(torch, plan.recipe.model.dtype))
 
 
@@ -254,7 +260,7 @@ def _weights(plan: Plan) -> str:
     return f"{dtype}, {updates[plan.recipe.optimizer.bf16_update]}"
 
 
-def _provenance(args: Any, adapter: Adapter | None) -> dict[str, Any]:
+def _provenance(args: TrainingArguments, adapter: Adapter | None) -> dict[str, Any]:
     return {
         "rlvr": __version__,
         "git_commit": runtime.git_commit(),

@@ -39,6 +39,7 @@ def check_trainer(recipe: Recipe) -> BatchSizes | None:
         if key not in fields:
             raise unknown_key(key, fields, "trainer")
         check_value(value, hints[key], f"trainer.{key}")
+    # Defaults included: a default may contradict what the recipe sets.
     values = {**fields, **settings}
     check_limits(values, supervised=recipe.supervised)
     _check_precision(values)
@@ -58,6 +59,8 @@ def check_trainer(recipe: Recipe) -> BatchSizes | None:
         _check_masked(recipe, values)
     if runtime.launched_fsdp():
         _check_fsdp(recipe)
+    if values["fp16"] and not torch.cuda.is_available():
+        raise RecipeError("trainer.fp16: needs a GPU, and there is none; use trainer.bf16")
     return batch
 
 
@@ -92,7 +95,7 @@ def _check_reporters(report_to: str | list[str] | None) -> None:
 
 
 def _check_precision(values: Mapping[str, Any]) -> None:
-    """Refuse a launch file whose precision is not the recipe's: only one of them would be true."""
+    """Refuse a launch file of another precision than the recipe: only one of them would be true."""
     if values["fp16"] and values["bf16"]:
         raise RecipeError("trainer.fp16: bf16 is true too; set one of them to false")
     # TRL computes in bf16 where a recipe does not say.
@@ -105,8 +108,6 @@ def _check_precision(values: Mapping[str, Any]) -> None:
             f"{'fp32' if ours == 'no' else ours}; set mixed_precision to 'no' in the launch file, "
             "which leaves it to trainer.bf16"
         )
-    if ours == "fp16" and not torch.cuda.is_available():
-        raise RecipeError("trainer.fp16: needs a GPU, and there is none; use trainer.bf16")
 
 
 def _check_masked(recipe: Recipe, values: Mapping[str, Any]) -> None:
@@ -131,8 +132,8 @@ def _check_masked(recipe: Recipe, values: Mapping[str, Any]) -> None:
 def _check_masked_zero(recipe: Recipe, values: Mapping[str, Any]) -> None:
     if values["weight_decay"]:
         raise RecipeError(
-            f"trainer.weight_decay: {values['weight_decay']} moves frozen entries under DeepSpeed, "
-            "whose optimizer knows no masks; set it to 0 or launch with DDP"
+            f"trainer.weight_decay: {values['weight_decay']} moves frozen entries under DeepSpeed: "
+            "its optimizer knows no masks; set it to 0 or launch with DDP"
         )
     if recipe.model.dtype != "float32":
         raise RecipeError(

@@ -1,4 +1,4 @@
-r"""How far one optimizer step moved the policy, beside the leash of ratio clipping (Gate I).
+r"""How far one optimizer step moved the policy, and how far ratio clipping lets it (Gate I).
 
 Every ``run.kl_every`` steps the log-probabilities of the step's own completions are computed before
 its first gradient and after the optimizer; with the ratio :math:`r_t` of after to before,
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Float64, Num
 from torch import Tensor
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 CLIPPED_LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo")
 
@@ -52,12 +52,14 @@ def step_sums(
         low, high: the clipping range is 1 - low .. 1 + high.
     """
     kept = kept.bool()
+    # where, not a product with `kept`: padding may hold infinities, and 0 * inf is NaN.
     change = torch.where(kept, after.double() - before.double(), 0.0)
     # expm1 keeps what r - 1 would round away: a step changes most ratios by less than 1e-3.
     excess = change.expm1()
     kl = (excess + 1) * change - excess
     outside = kept & ((excess < -low) | (excess > high))
     counts = (kept.sum(), kept.any(1).sum(), outside.sum())
+    # Each term is at least 0 by convexity; float64 rounding may leave it at -1e-17.
     return torch.stack([kl.clamp_min(0).sum(), *(count.double() for count in counts)])
 
 
@@ -77,12 +79,19 @@ class StepKL(TrainerCallback):
         trainer = self.trainer
         every = trainer.run.kl_every
         if trainer.model.training and every and trainer.state.global_step % every == 0:
+            # One entry a micro-batch: with gradient accumulation a step has several.
             self.seen.append((inputs, self._logps(inputs)))
 
     def _logps(self, inputs: dict[str, Any]) -> Tensor:
         return self.trainer._completion_logps(inputs, reference=False)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
         if not self.seen:
             return
         low = args.epsilon
@@ -94,12 +103,13 @@ class StepKL(TrainerCallback):
         self.seen = []
         totals: Any = self.trainer.accelerator.reduce(torch.stack(parts).sum(0), "sum")
         kl, tokens, completions, outside = totals.tolist()
-        found = {
+        metrics = {
             "kl_step": kl / max(tokens, 1),
             "kl_step_completion": kl / max(completions, 1),
         }
+        # Other losses do not clip the ratio at 1 - low .. 1 + high, so the bound is not theirs.
         if args.loss_type in CLIPPED_LOSSES:
-            found["kl_step_bound"] = clip_bound(tokens / max(completions, 1), low, high)
-            found["kl_step_outside"] = outside / max(tokens, 1)
-        for name, value in found.items():
+            metrics["kl_step_bound"] = clip_bound(tokens / max(completions, 1), low, high)
+            metrics["kl_step_outside"] = outside / max(tokens, 1)
+        for name, value in metrics.items():
             self.trainer._metrics["train"][name].append(value)

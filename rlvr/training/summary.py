@@ -18,7 +18,7 @@ from rlvr.checkpoints.folders import EXPORT, model_folder, policy_bytes
 from rlvr.checkpoints.reader import open_checkpoint, select
 from rlvr.checkpoints.runs import checkpoints, newest_checkpoint, step_of
 from rlvr.config import EvalSection, Recipe
-from rlvr.data import DataSpec, Row, load_prepared, parse_dataset, with_prefill
+from rlvr.data import DataSpec, Row, load_prepared, parse_dataset, prompt_tokenizer
 from rlvr.delta import discard_applied
 from rlvr.eval import EvalResult, EvalSettings, evaluate, token_kl
 from rlvr.eval.gap import ROUNDING
@@ -48,7 +48,9 @@ def finish(plan: Plan, run_dir: Path) -> dict[str, Any]:
     summary: dict[str, Any] = {"step": step_of(checkpoint)}
     policy = export_policy(plan.recipe, run_dir, checkpoint)
     summary["policy"] = describe_export(plan, run_dir, policy, checkpoint)
+    # A checkpoint with an adapter holds factors; only its export has dense weights to compare.
     masters = checkpoint if plan.recipe.adapter is None else policy
+    # Before discard_applied, which deletes the weights that a delta was applied to.
     summary |= compare_weights(plan, run_dir, masters)
     discard_applied(run_dir)
     summary["seconds_per_step"] = seconds_per_step(run_dir)
@@ -87,6 +89,7 @@ def seconds_per_step(run_dir: Path) -> float | None:
 
 def count_leaks(base: Tensor, tuned: Tensor, frozen: Tensor) -> int:
     """Count the entries where ``frozen`` is true and the stored bits differ."""
+    # The base may be stored in another dtype than the masters were loaded in.
     return int((frozen & (base.to(tuned.dtype) != tuned)).sum())
 
 
@@ -106,6 +109,7 @@ def compare_weights(plan: Plan, run_dir: Path, folder: Path) -> dict[str, Any]:
     for name, stored in now.items():
         base, tuned = before[name].load(), stored.load()
         if name in plan.targets:
+            # Weighted by entries: matrices differ in size, and the mean is over entries.
             unchanged += update_sparsity(base, tuned) * tuned.numel()
             entries += tuned.numel()
         if mask is not None:
@@ -126,7 +130,9 @@ def load_problems(
 ) -> tuple[DataSpec, PreTrainedTokenizerBase, list[Row], RewardCall]:
     """Return the eval section's data, the tokenizer, the rows, and the verifier that reads them."""
     data = parse_dataset(settings.data, "eval.data")
-    tokenizer = with_prefill(load_tokenizer(recipe.model), data.shared["prefill"], "eval.data")
+    tokenizer = prompt_tokenizer(
+        load_tokenizer(recipe.model), data.shared["prefill"], recipe.template_kwargs, "eval.data"
+    )
     rows = load_prepared(data, "eval.data", tokenizer=tokenizer).rows
     call = parse_reward(settings.verifier, "eval.verifier")
     check_columns([call], rows[0])
@@ -144,6 +150,7 @@ def evaluate_run(
     dtype: Any = dtype_name(export_dtype(recipe, run_precision(run_dir)))
 
     copies = settings.samples
+    # Each problem is sampled `copies` times in a row; the verifier sees the same order.
     columns = {name: [row[name] for row in rows for _ in range(copies)] for name in rows[0]}
 
     def judge(completions: list[str], answers: list[str]) -> list[float | None]:
@@ -169,6 +176,7 @@ def evaluate_run(
     results = {name: score(policy, name) for name, policy in policies.items()}
     on_the_way = {}
     if settings.checkpoints == "every":
+        # Without the last: that is the export, evaluated above.
         for checkpoint in checkpoints(run_dir)[:-1]:
             with exported(recipe, run_dir, checkpoint) as passing:
                 result = score(load(passing), checkpoint.name)

@@ -1,7 +1,6 @@
 """Supervised fine-tuning under the seam: the baseline that RLVR is compared with.
 
-What ``SupervisedTrainer`` changes in TRL 1.16's SFTTrainer beside what every trainer has
-(``seam.py``):
+What ``SupervisedTrainer`` changes in TRL 1.16's SFTTrainer, further to ``seam.py``:
 
 1. Rows come as token ids with labels (``data/solutions.py``); TRL renders, cuts and packs nothing.
 2. The KL of the policy from its base is measured every ``run.kl_every`` steps, as
@@ -16,7 +15,8 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer
 
 from rlvr.eval.divergence import kl_per_position
@@ -25,7 +25,7 @@ from rlvr.eval.sampling import undisturbed
 from rlvr.training.seam import Seam, Setup
 
 _LOGITS_AT_ONCE = 1 << 29  # of one forward pass: 1 GiB in bf16
-SCORED_ROWS = 8  # of the last step, whose log-probs the export must give again
+SCORED_ROWS = 8  # of the last step: the export must give their log-probs again
 
 
 class SupervisedTrainer(Seam, SFTTrainer):
@@ -40,10 +40,10 @@ class SupervisedTrainer(Seam, SFTTrainer):
         self,
         setup: Setup,
         *,
-        model: Any,
+        model: nn.Module,
         args: Any,
         examples: list[Any],
-        tokenizer: Any,
+        tokenizer: PreTrainedTokenizerBase,
         callbacks: list[Any],
     ) -> None:
         self.step_seconds = 0.0
@@ -68,7 +68,7 @@ class SupervisedTrainer(Seam, SFTTrainer):
         self.kl_sum, self.kl_tokens = state["kl"]
 
     def training_step(
-        self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any
+        self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Tensor:
         start = time.perf_counter()
         inputs = self._prepare_inputs(inputs)
@@ -77,6 +77,7 @@ class SupervisedTrainer(Seam, SFTTrainer):
             self._add_kl(inputs["input_ids"], inputs["attention_mask"], inputs["labels"])
         loss = super().training_step(model, inputs, *args, **kwargs)
         self.step_seconds += time.perf_counter() - start
+        # The last micro-batch of an optimizer step.
         if self.accelerator.sync_gradients:
             self._metrics["train"]["step_time"].append(self.step_seconds)
             self.step_seconds = 0.0
@@ -91,6 +92,7 @@ class SupervisedTrainer(Seam, SFTTrainer):
         kept = labels != -100
         logits = self.model(input_ids=ids, attention_mask=attention, use_cache=False).logits
         logps = [
+            # mask[1:]: the first token has no prediction.
             token_logps(scores, row)[mask[1:]]
             for scores, row, mask in zip(logits, ids, kept, strict=True)
         ]
@@ -99,7 +101,7 @@ class SupervisedTrainer(Seam, SFTTrainer):
     @torch.no_grad()
     def _add_kl(self, ids: Tensor, attention: Tensor, labels: Tensor) -> None:
         """Add KL(policy || base) at every token of ``ids`` that has a loss, on all processes."""
-        # The processes take equally many forwards, whose shards they may share.
+        # Equally many forwards on all processes: under FSDP2 each forward is a collective.
         widths: Any = self.accelerator.gather(torch.tensor([ids.shape[1]], device=ids.device))
         size = max(1, _LOGITS_AT_ONCE // (int(widths.max()) * self.model.config.vocab_size))
         sums = torch.zeros(2, dtype=torch.float64, device=ids.device)
@@ -115,6 +117,7 @@ class SupervisedTrainer(Seam, SFTTrainer):
             for start in range(0, len(ids), size):
                 rows = slice(start, start + size)
                 ours = logits(rows)
+                # Inside the loop: one slice of logits of each policy is in memory at a time.
                 with self.base_policy():
                     theirs = logits(rows)
                 kl = kl_per_position(ours, theirs)

@@ -1,6 +1,6 @@
 """GRPO under the seam: the true reference, the KL to the base, and the rollouts of a run.
 
-What ``RLVRTrainer`` changes in TRL 1.16's GRPOTrainer beside what every trainer has (``seam.py``):
+What ``RLVRTrainer`` changes in TRL 1.16's GRPOTrainer, further to ``seam.py``:
 
 1. The reference of the KL term is the base policy. TRL would load a second model, or attach the
    adapter's initialisation once more.
@@ -8,8 +8,8 @@ What ``RLVRTrainer`` changes in TRL 1.16's GRPOTrainer beside what every trainer
    first step the two must be one policy (``start_gap``), or the run stops.
 3. A checkpoint inside a generation holds its completions (``generations.py``).
 4. Under FSDP2 generation keeps all ranks in step.
-5. Groups whose rewards are all equal are replaced, where the algorithm says so (``sampling.py``).
-6. The sampler gets an adapter's dense weights computed beside the policy; TRL merges and unmerges.
+5. Groups of equal rewards are replaced, where the algorithm says so (``sampling.py``).
+6. The sampler gets an adapter's dense weights from a copy; TRL merges in place and unmerges.
 7. The KL of a step is measured where the KL to the base is (``step_kl.py``).
 8. Rollouts are drawn, and every log-prob without a gradient is computed, without dropout: TRL draws
    another dropout for each. Only the forward pass of the loss has the dropout of the model or its
@@ -24,7 +24,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 from trl import GRPOConfig
 
 from rlvr import runtime
@@ -44,7 +45,7 @@ from rlvr.training.sampling import DynamicSampling
 from rlvr.training.seam import Seam, Setup
 from rlvr.training.step_kl import StepKL
 
-SCORED_ROWS = 16  # completions of the last step whose log-probs the export must give again
+SCORED_ROWS = 16  # completions of the last step: the export must give their log-probs again
 # torch.multinomial's message, on CPUs; a GPU stops with an assertion instead.
 _NO_PROBABILITIES = "probability tensor contains"
 
@@ -65,7 +66,7 @@ class RLVRTrainer(Seam, DynamicSampling):
         args: GRPOConfig,
         rows: list[Row],
         rewards: list[RewardCall],
-        tokenizer: Any,
+        tokenizer: PreTrainedTokenizerBase,
         algorithm: AlgorithmSection | None,
         callbacks: list[Any],
     ) -> None:
@@ -96,7 +97,7 @@ class RLVRTrainer(Seam, DynamicSampling):
 
     def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
         if self.engine == FSDP2:
-            # Without this, generate() lets a rank whose completions ended leave the others waiting.
+            # Else generate() lets a rank stop once its completions ended; the others would wait.
             self.model._is_fsdp_managed_module = True
         return super().create_scheduler(*args, **kwargs)
 
@@ -112,6 +113,7 @@ class RLVRTrainer(Seam, DynamicSampling):
         if self._latest is None:
             return None
         keys = ("prompt_ids", "completion_ids", "prompt_mask", "completion_mask")
+        # A few rows: they are stored in the checkpoint and scored once more on one device.
         rows = {key: self._latest[key][:SCORED_ROWS] for key in keys}
         logps = self._completion_logps(rows, reference=False)
         kept = rows["completion_mask"].bool()
@@ -132,13 +134,16 @@ class RLVRTrainer(Seam, DynamicSampling):
                 raise
             raise self.non_finite("the policy's probabilities are NaN or infinite") from error
 
-    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+    def _get_per_token_logps_and_entropies(
+        self, model: nn.Module, *args: Any, **kwargs: Any
+    ) -> Any:
         if torch.is_grad_enabled():
             return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
         with undisturbed(model):
             return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        # With beta 0 TRL computes no reference log-probs here; they are added below.
         self.beta = 0.0 if self.swaps else self.reference_beta
         output = super()._generate_and_score_completions(inputs)
         self.beta = self.reference_beta
@@ -180,13 +185,14 @@ class RLVRTrainer(Seam, DynamicSampling):
             for name, weight in policy_weights(self.model):
                 yield sampler._fix_param_name_to_vllm(name), weight
 
+        # The generator that TRL iterates in sync_weights, for every way of serving vLLM.
         sampler._iter_named_params = weights
 
     def _measure_kl(self, output: dict[str, Any]) -> None:
         """Log KL(policy || base) in nats per token, as the mean log ratio of the sampled tokens.
 
-        Unbiased, like r - 1 - log r, whose variance explodes once a few tokens are far from the
-        base.
+        Unbiased. The estimator r - 1 - log r is too, but its variance explodes once a few tokens
+        are far from the base.
         """
         reference = output.get("ref_per_token_logps")
         if reference is None:
@@ -235,7 +241,7 @@ class RLVRTrainer(Seam, DynamicSampling):
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _finite(value: Any) -> float | None:
+def _finite(value: float | None) -> float | None:
     """Return ``value``, or null where JSON has no number for it."""
     return float(value) if value is not None and math.isfinite(value) else None
 

@@ -58,6 +58,7 @@ def _measure(
         sources.base,
         policy,
         sources.data,
+        template_kwargs=sources.template_kwargs,
         prompts=options.prompts,
         samples=options.samples,
         max_new_tokens=options.max_new_tokens,
@@ -116,6 +117,7 @@ class Sources:
     tuned: ModelSection | None
     data: dict[str, Any]
     out: Path
+    template_kwargs: dict[str, Any]
 
 
 def find_sources(paths: Sequence[str], data: str | None, out: Path | None) -> Sources:
@@ -126,9 +128,11 @@ def find_sources(paths: Sequence[str], data: str | None, out: Path | None) -> So
     base = ModelSection(paths[0])
     tuned = ModelSection(paths[1]) if len(paths) == 2 else None
     content: Any = None
+    template_kwargs: dict[str, Any] = {}
     if (last / "recipe.json").is_file():
         recipe = _recipe_of(last)
         import_plugins(recipe.plugins)
+        template_kwargs = recipe.template_kwargs
         content, tuned = recipe.data, ModelSection(str(exported_policy(last)))
         base, out = (recipe.model if len(paths) == 1 else base), out or last / OUT
     if data is not None:
@@ -139,7 +143,7 @@ def find_sources(paths: Sequence[str], data: str | None, out: Path | None) -> So
             "no recipe.json); write for example --data '{name: math500}'"
         )
     parse_dataset(content, "data")
-    return Sources(base, tuned, content, out or OUT)
+    return Sources(base, tuned, content, out or OUT, template_kwargs)
 
 
 def _recipe_of(run_dir: Path) -> Recipe:

@@ -4,7 +4,7 @@ import json
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlvr import runtime
 from rlvr.config import ModelSection, apply_overrides, load_recipe
@@ -14,13 +14,16 @@ from rlvr.data import (
     generation_prompt,
     load_prepared,
     parse_dataset,
-    with_prefill,
+    prompt_tokenizer,
 )
 from rlvr.files import replacing, write_json
 from rlvr.registry import import_plugins, pop_plugins
 from rlvr.rewards import RewardCall, check_columns, parse_reward, parse_rewards
 from rlvr.rewards.gold import gold_verdicts, is_verifier, unparsable_golds
 from rlvr.schema import RecipeError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SHOWN_IDS, SHOWN_PROMPTS = 20, 3
 
@@ -35,6 +38,8 @@ def run(options: Namespace) -> int:
     named = [parse_reward({"name": options.reward}, "--reward")] if options.validate else []
     calls = [call for call in named if is_verifier(call)]
     tokenizer = _tokenizer(ModelSection(options.model)) if options.model else None
+    if tokenizer is not None:
+        tokenizer = prompt_tokenizer(tokenizer, data.shared["prefill"], None, "data")
     return _report(data, "data", calls, tokenizer, options)
 
 
@@ -49,8 +54,12 @@ def _run_recipe(options: Namespace) -> int:
             sections = [("data", recipe.data, [verifier])]
         sections.append(("eval.data", recipe.eval.data, [verifier]))
     checked = [(name, parse_dataset(spec, name), found) for name, spec, found in sections]
-    tokenizer = _tokenizer(recipe.model)
-    return max(_report(data, name, found, tokenizer, options) for name, data, found in checked)
+    tokenizer, kwargs = _tokenizer(recipe.model), recipe.template_kwargs
+    failed = 0
+    for name, data, found in checked:
+        own = prompt_tokenizer(tokenizer, data.shared["prefill"], kwargs, name)
+        failed |= _report(data, name, found, own, options)
+    return failed
 
 
 def _tokenizer(section: ModelSection) -> Any:
@@ -63,11 +72,9 @@ def _report(
     data: DataSpec,
     where: str,
     calls: list[RewardCall],
-    tokenizer: Any,
+    tokenizer: "PreTrainedTokenizerBase | None",
     options: Namespace,
 ) -> int:
-    if tokenizer is not None:
-        tokenizer = with_prefill(tokenizer, data.shared["prefill"], where)
     loaded = load_prepared(
         data, where, tokenizer=tokenizer, unparsable=lambda rows: unparsable_golds(calls, rows)
     )

@@ -14,6 +14,7 @@ from rlvr.schema import RunError
 def run(options: Namespace) -> int:
     """Pack, apply or revert and return the exit code."""
     out = options.out
+    # Named, not deleted: another pack of the same file may be running.
     for path in leftovers(out):
         runtime.say(f"an interrupted run left {path}; delete it if none is running")
     try:
@@ -28,6 +29,7 @@ def run(options: Namespace) -> int:
     except OSError as error:
         raise RunError(f"{error}; nothing was written as {out}") from error
     finally:
+        # Arguments may be runs: their deltas were made whole on the way.
         for path in (getattr(options, word) for word in DELTA_VERBS[options.sub_verb][1]):
             discard_applied(path)
     return 0

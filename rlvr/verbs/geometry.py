@@ -33,6 +33,7 @@ def run(options: Namespace) -> int:
     """Compare, write and return the exit code."""
     angle_rank = options.angle_rank
     if angle_rank is None:
+        # Angles at more than `rank` need triplets that the fast SVD did not compute.
         angle_rank = options.rank if options.fast else ANGLE_RANK
     settings = Settings(
         rank=options.rank,
@@ -68,6 +69,7 @@ def compare(
 ) -> None:
     """Measure every target matrix of two checkpoints and write everything to ``out``."""
     first = open_checkpoint(base)
+    # `first` is the base of an adapter in TUNED.
     second = open_checkpoint(tuned, first)
     pairs = pair_up(first, second, (base, tuned), targets)
     measured = measure_pairs(pairs, (base, tuned), settings, runtime.default_device())
@@ -97,6 +99,7 @@ def _publish(out: Path, images: dict, page: str, summary: dict[str, Any]) -> Non
     for name, themes in images.items():
         write_bytes(out / f"{name}.png", themes["light"])
     write_bytes(out / "report.html", page.encode())
+    # Last: who finds the summary finds the rest.
     write_json(out / "summary.json", summary)
 
 
@@ -110,6 +113,7 @@ def look_at_run(run_dir: Path, out: Path | None, settings: Settings, targets: li
 
 def measure_steps(base: Path, run_dir: Path, targets: list[str]) -> list[dict[str, Any]]:
     """Return the sparsity of each checkpoint of a run, from the base and from the one before."""
+    # Headers only: tensors are read pair by pair.
     first = before = open_checkpoint(base)
     before_path, rows = base, []
     device = runtime.default_device()
@@ -118,6 +122,7 @@ def measure_steps(base: Path, run_dir: Path, targets: list[str]) -> list[dict[st
         from_base = consistency.measure_step(
             pair_up(first, now, (base, folder), targets), (base, folder), device
         )
+        # The first checkpoint has none before it but the base.
         since = from_base
         if rows:
             pairs = pair_up(before, now, (before_path, folder), targets)
@@ -142,6 +147,7 @@ def _policies(run_dir: Path) -> list[tuple[int, Path]]:
     for folder in checkpoints(run_dir):
         step, reason = step_of(folder), damage(folder)
         if (folder / ADAPTER).is_dir() and not (folder / LORA).is_dir():
+            # The export has dense weights of the last step only.
             if step == exported_step(run_dir):
                 folder = run_dir / EXPORT
             else:
@@ -163,11 +169,13 @@ def compare_runs(words: list[str], runs: list[str], out: Path, targets: list[str
     else:
         bases = [base_of_run(folder) for folder in folders]
         base = bases[0]
+        # Agreement of runs is of their updates, which need one starting point.
         if len(set(bases)) > 1:
             raise RecipeError(
                 f"--runs: {runs[0]} starts from {bases[0]} and another from "
                 f"{next(b for b in bases if b != base)}; only runs from one base can agree"
             )
+    # A run, or a plain checkpoint folder or hub name.
     tuned = [_tuned_of(folder) for folder in folders]
     first = open_checkpoint(base)
     opened: list[Checkpoint] = [open_checkpoint(path, first) for path in tuned]

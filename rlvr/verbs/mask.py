@@ -43,6 +43,7 @@ def run(options: Namespace) -> int:
     words = pop_plugins(apply_overrides({"builder": options.builder}, options.overrides))
     mask = build(ModelSection(options.model), parse_spec(words), options.targets)
     if options.measure_svd:
+        # In the provenance, not in the fingerprint: the bits of the mask are the same.
         mask.provenance["iou_with_exact_svd"] = measure_svd(mask, ModelSection(options.model))
     mask.save(options.out)
     print(describe(mask))
@@ -60,9 +61,10 @@ def build(section: ModelSection, spec: MaskSpec, patterns: list[str]) -> Mask:
     targets = resolve_targets(skeleton, patterns)
     check_spec(spec, targets)
     check_files(spec, targets)
-    # Of the parameters as a run has them: a tied head may be stored too.
+    # By the names that a run has: a file may store a tied head in addition.
     everything = _weights_of(section, [name for name, _ in skeleton.named_parameters()])
     provenance = {"model": section.path, "base_weights": fingerprint_values(everything)}
+    # A second reading: generators are used up, and no whole model is kept in memory.
     weights = _weights_of(section, targets)
     bar = tqdm(weights, total=len(targets), desc="mask", unit="matrix")
     return build_mask(spec, bar, provenance)
@@ -84,12 +86,13 @@ def measure_svd(mask: Mask, section: ModelSection) -> dict[str, float]:
     return {"min": min(overlaps), "mean": sum(overlaps) / len(overlaps)}
 
 
-def _with_exact(spec: Any) -> Any:
+def _with_exact(spec: object) -> Any:
     """Return a spec's dict with every SVD in it exact."""
     if isinstance(spec, list):
         return [_with_exact(item) for item in spec]
     if not isinstance(spec, dict):
         return spec
+    # Recursive: a mask may be built of other masks.
     return {key: "exact" if key == "svd" else _with_exact(value) for key, value in spec.items()}
 
 
@@ -121,6 +124,7 @@ def run_calibrate(options: Namespace) -> int:
         "low_density": options.low_density,
     }
     targets = resolve_targets(load_skeleton(section), options.targets)
+    # Rank 1 fits every matrix: this checks the densities before any weight is read.
     check_spec(parse_spec({"builder": "safe", "rank": 1, **densities}), targets)
     device = runtime.default_device()
 
@@ -129,8 +133,10 @@ def run_calibrate(options: Namespace) -> int:
         return iter(tqdm(matrices, total=len(targets), desc="calibrate", unit="matrix"))
 
     most = min(min(shape) for shape in targets.values())
+    # The safe mask exists for ranks up to the smallest side of any target.
     best = calibrate(weights, most, options.target, **densities)
     spec = parse_spec({"builder": "safe", "rank": best.rank, **densities})
+    # One pass more: calibrate uses exact SVDs, and a recipe by default a randomized one.
     by_default = build_mask(spec, weights()).density()
     print(describe_calibration(best, len(targets), by_default))
     if options.out is not None:
@@ -154,6 +160,7 @@ def describe_calibration(best: Calibration, matrices: int, by_default: float) ->
             f"{best.target:.2%} is not reached: the densities go from {low:.2%} to {high:.2%}; "
             "change --low-density or --principal-density, or leave small matrices out by --targets"
         )
+    # The density need not fall with the rank: several ranks may answer.
     elif len(best.brackets) > 1:
         places = ", ".join(f"{low} and {high}" for low, high in best.brackets)
         lines.append(f"the density crosses the target more than once, between the ranks {places}")

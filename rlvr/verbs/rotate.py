@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from rlvr import runtime
 from rlvr.checkpoints.companions import companions
@@ -43,6 +44,7 @@ def run(options: Namespace) -> int:
     if out is None:
         raise RecipeError("rotate: OUT is missing; write rlvr rotate MODEL OUT --layers 1 2")
     layers, permuted = (_numbers(flag, chosen) for flag, chosen in words.items())
+    # None means all blocks, so only two empty lists mean nothing.
     if layers == [] == permuted:
         raise RecipeError("rotate: nothing to do; name blocks with --layers or --permute")
     gaps = intervene(options.model, Path(out), layers, permuted, options.seed, options.dtype)
@@ -124,7 +126,7 @@ def _tokens(vocabulary: int) -> Tensor:
 
 
 @torch.no_grad()
-def _logits(model: Any, tokens: Tensor) -> Tensor:
+def _logits(model: PreTrainedModel, tokens: Tensor) -> Tensor:
     with _norms_in_float64(model):
         return model.eval()(input_ids=tokens.to(model.device)).logits.double().cpu()
 
@@ -139,10 +141,12 @@ def _norms_in_float64(model: Any) -> Iterator[None]:
         yield
     finally:
         for module in norms:
+            # The instance attribute hid the method of the class.
             del module.forward
 
 
 def _norm(weight: Tensor, epsilon: float, hidden: Tensor) -> Tensor:
+    # As RMSNorm of Qwen and Llama, in the dtype of its input.
     return weight * hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + epsilon)
 
 
@@ -151,7 +155,7 @@ def _gap(first: Tensor, second: Tensor) -> float:
 
 
 def _change(
-    model: Any, layers: list[int] | None, permuted: list[int] | None, seed: int
+    model: PreTrainedModel, layers: list[int] | None, permuted: list[int] | None, seed: int
 ) -> list[str]:
     """Rotate and permute in place; return the names of the parameters that may have changed."""
     attention = attention_layers(model)
@@ -168,6 +172,7 @@ def _change(
         module = attention[layer]
         where = modules[id(module)]
         heads = heads_of(module, model.config, where)
+        # One stream a block, so that --layers 3 rotates block 3 as --layers 1 2 3 does.
         generator = torch.Generator().manual_seed(seed * 100_003 + layer)
         if layer in layers:
             rotate(module, heads, random_rotation(heads.dimension, generator))
@@ -184,6 +189,7 @@ def _write(source: Path, out: Path, weights: dict[str, Tensor], dtype: str | Non
     values = {names[canonical(name)]: weight for name, weight in weights.items()}
     files: dict[str, dict[str, Tensor]] = {}
     for name, entry in stored.items():
+        # A .bin checkpoint is written as one safetensors file.
         safe = entry.where.endswith(".safetensors")
         original = entry.load()
         kind = original.dtype if dtype is None else getattr(torch, dtype)
@@ -191,13 +197,15 @@ def _write(source: Path, out: Path, weights: dict[str, Tensor], dtype: str | Non
         files.setdefault(entry.where if safe else SAFETENSORS, {})[name] = tensor
     for file, tensors in files.items():
         save_file(tensors, out / file, metadata={"format": "pt"})
-    beside = companions(source)
+    copied = companions(source)
     if len(files) > 1:
-        beside[INDEX] = source / INDEX
-    for name, path in beside.items():
+        # Names and shards are those of the source, so its index still holds.
+        copied[INDEX] = source / INDEX
+    for name, path in copied.items():
         (out / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(path, out / name)
     if dtype is not None:
         config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+        # transformers before version 5 named it so; two keys would contradict each other.
         config.pop("torch_dtype", None)
         write_json(out / "config.json", {**config, "dtype": dtype})

@@ -23,6 +23,7 @@ def run(options: Namespace) -> int:
     study = load_study(Path(options.study), options.overrides)
     for arm in study.arms:
         with naming(arm):
+            # Names first: they are read without trl, so a typo is told in tenths of a second.
             check_names(resolve_recipe(study.runs_of(arm, study.values[0])[0].recipe, ""))
     # These import torch: only once the study reads well.
     from rlvr.studies import launching
@@ -38,11 +39,13 @@ def run(options: Namespace) -> int:
         at_once = len(launching.slots(study, options.jobs))
         runtime.say(describe(study, at_once, launching.processes_per_run(study)))
         return 0
+    # The lock covers the report too: it reads what the runs write.
     with locked(study.folder):
         failed = launching.run_study(study, options.jobs)
         runtime.say(report(study))
     for name in failed:
         log = study.folder / "logs" / f"{name}.log"
+        # To stderr: the report on stdout stays a document.
         print(f"run {name!r} failed; its output is {log}", file=sys.stderr)
     return 1 if failed else 0
 
@@ -53,6 +56,7 @@ def check_arms(study: Study) -> None:
     Raises:
         RecipeError: with the name of the arm.
     """
+    # As launched: precision and engine of the launch file decide what a run refuses.
     with runtime.importing(), as_launched(study.launch):
         runtime.prepare_environment()
         from rlvr.training.plan import check_recipe  # imports trl
@@ -81,6 +85,7 @@ def report(study: Study) -> str:
     from rlvr.studies.summary_files import write_tables
     from rlvr.studies.tables import markdown, tables
 
+    # Only finished runs: a report can be made while a study is running.
     cells = cells_of(study)
     if not cells:
         raise RecipeError(f"{study.folder}: no run is finished; run the study first")

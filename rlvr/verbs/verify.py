@@ -26,6 +26,7 @@ def run(options: Namespace) -> int:
         raise RecipeError(f"{options.cases} does not exist; check the path")
     if not options.out.parent.is_dir():
         raise RecipeError(f"--out: {options.out.parent} is no folder; make it first")
+    # samefile sees through links and ./ in either path.
     if options.out.exists() and options.out.samefile(options.cases):
         raise RecipeError(f"--out: {options.out} is the input; name another file")
     judged = judge_file(options.cases, options.out, options.extract, options.deadline)
@@ -54,6 +55,7 @@ def _row(line: str, where: str) -> Row:
     for key in ("gold", "response"):
         if key not in row:
             raise RecipeError(f"{where}: {key!r} is missing; a row is {{gold, response, ...}}")
+    # Unquoted numbers are what people write; bool is an int in Python.
     if isinstance(row["gold"], int | float) and not isinstance(row["gold"], bool):
         row["gold"] = str(row["gold"])
     for key in ("gold", "response"):
@@ -74,11 +76,13 @@ def judge_file(cases: Path, out: Path, extract: Any, deadline_s: float) -> list[
             open(temporary, "w", encoding="utf-8") as file,
             tqdm(unit=" rows", desc="verify") as bar,
         ):
+            # Chunks bound the memory: a file may hold millions of rows.
             while chunk := list(islice(rows, CHUNK)):
                 pairs = [(row["gold"], row["response"]) for row in chunk]
                 verdicts = verify_batch(pairs, extract=extract, deadline_s=deadline_s)
                 for row, verdict in zip(chunk, verdicts, strict=True):
                     file.write(json.dumps(_scored(row, verdict)) + "\n")
+                    # Only what the summary reads: the responses may not fit in memory.
                     kept = {key: row[key] for key in ("label", "tag") if key in row}
                     judged.append({**kept, "status": verdict.status})
                 bar.update(len(chunk))
@@ -86,6 +90,7 @@ def judge_file(cases: Path, out: Path, extract: Any, deadline_s: float) -> list[
 
 
 def _scored(row: Row, verdict: Verdict) -> Row:
+    # The rewards of `math` by default; null where the gold answer cannot be read.
     reward = 1.0 if verdict.status == "correct" else 0.0
     return {
         **row,
@@ -106,6 +111,7 @@ def summary(judged: list[Row]) -> str:
         head = f"{'tag':<16} {'rows':>6} {'agree':>8} {'false positives':>16}"
         lines += ["", f"{head} {'false negatives':>16}"]
         tags = sorted({str(row.get("tag", "-")) for row in labelled})
+        # A row is in the group of its tag and in "all".
         for tag in [*tags, "all"]:
             group = [row for row in labelled if tag in (str(row.get("tag", "-")), "all")]
             positives = sum(row["status"] == "correct" and not row["label"] for row in group)

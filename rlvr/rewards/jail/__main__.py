@@ -1,4 +1,4 @@
-"""The child side of the sandbox: a program of its own, which imports the standard library alone.
+"""The child side of the sandbox: a program of its own, which imports only the standard library.
 
 Started as ``python -I -S -B jail JOB CONTROL`` with the file descriptors of a JSON job and of a
 pipe for its reports. Three processes follow each other: this one (*outer*) leaves the host's
@@ -50,6 +50,7 @@ def library_folders() -> list[str]:
 def build_root(megabytes: int) -> None:
     """Replace the file system by read-only libraries, three devices and an empty ``/tmp``."""
     devices = ("/dev/null", "/dev/zero", "/dev/urandom")
+    # Opened before /tmp is covered: paths below it may be hidden afterwards.
     sources = [(path, os.open(path, os.O_PATH)) for path in (*library_folders(), *devices)]
     options = b"size=4m,nr_inodes=4096,mode=755"
     call("mount", b"tmpfs", b"/tmp", b"tmpfs", MS_NOSUID | MS_NODEV, options)
@@ -64,20 +65,25 @@ def build_root(megabytes: int) -> None:
         else:
             os.makedirs(target, exist_ok=True)
         source = f"/proc/self/fd/{descriptor}".encode()
+        # Through /proc/self/fd: the path itself may be hidden by the new /tmp.
         call("mount", source, target.encode(), None, MS_BIND | MS_REC, None)
         os.close(descriptor)
     os.makedirs("/tmp/old")
+    # pivot_root, not chroot: root can leave a chroot.
     call("syscall", PIVOT_ROOT[platform.machine()], b"/tmp", b"/tmp/old")
     os.chdir("/")
+    # Detached: the old root is busy as long as this process has files of it open.
     call("umount2", b"/old", MNT_DETACH)
     os.rmdir("/old")
     make_read_only()
+    # Last: /tmp is the one place that may be written to.
     change_mount(b"/tmp", allow=MOUNT_ATTR_RDONLY)
     os.chdir("/tmp")
 
 
 def set_limits(limits: dict, count_processes: bool) -> None:
     """Set the resource limits of the program and of everything that it starts."""
+    # One second more of processor time than of wall clock: the clock should end it first.
     memory, seconds = limits["megabytes"] << 20, int(limits["seconds"]) + 1
     values = {
         resource.RLIMIT_CPU: seconds,
@@ -128,6 +134,7 @@ class Jail:
         if self.mapped or os.geteuid() != 0:
             return False
         try:
+            # A harmless call that needs the capability to become another user.
             os.setgroups(os.getgroups())
             return True
         except OSError:
@@ -137,12 +144,14 @@ class Jail:
         """Be init: build the file system, run the program, end with it or at the deadline."""
         limits = self.job["limits"]
         call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        # Orphans of the program become children of this process, which `kill_all` can find.
         call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         uid = FIRST_UID + self.job["number"] if self.may_become_another() else None
         if uid is None and not self.mapped:
             self.missing.append("user of its own")
         private = self.alone and self.attempt("file system", build_root, limits["megabytes"])
         folder = None if private else scratch_folder(uid)
+        # Blocked before the fork, so that `wait` cannot miss the signal.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         child = os.fork()
         if child == 0:
@@ -171,6 +180,7 @@ class Jail:
                 become(uid)
             drop_capabilities()
             self.attempt("system call filter", filter_calls)
+            # Before the program can run: from here on it may write to no report.
             self.report(missing=self.missing)
             if self.missing and job["required"]:
                 os._exit(1)
@@ -184,6 +194,7 @@ class Jail:
 
 def keep_only(descriptors: set[int]) -> None:
     """Close every other descriptor, above all that of the reports."""
+    # Gaps between the kept ones are closed, each with one call.
     ordered = sorted(descriptors)
     for low, high in zip(ordered, [*ordered[1:], 1 << 20], strict=True):
         os.closerange(low + 1, high)
@@ -192,6 +203,7 @@ def keep_only(descriptors: set[int]) -> None:
 def wait(child: int, deadline: float) -> int | str:
     """Reap until ``child`` ends and return its exit code (negative: signal), or ``timeout``."""
     while (left := deadline - time.monotonic()) > 0:
+        # -1: as process 1, or subreaper, orphans must be reaped as well.
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == child:
             return os.waitstatus_to_exitcode(status)
@@ -213,6 +225,7 @@ def kill_all(uid: int | None) -> None:
     """Kill what the program left, where no process namespace does it: orphans come to us."""
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
+        # kill(-1) reaches every process of the calling user, so a child becomes that user.
         if uid is not None and os.fork() == 0:
             os.setresuid(uid, uid, uid)
             os.kill(-1, signal.SIGKILL)

@@ -1,10 +1,10 @@
 """What runs inside a sandbox: a program, its function server, or the tests of such a server.
 
-Imports the standard library alone. The assertions of a
-row never meet the program: they run in a sandbox of their own, where each name that the program
-defines is a proxy, and a call goes over a pipe as plain data and comes back as plain data. The
-program sees the arguments of calls and nothing else, so that no return code, patched function,
-overloaded ``==`` or inspected frame can pass a test: only the right value can.
+Imports only the standard library. The assertions of a row never meet the program: they run in a
+sandbox of their own, where each name that the program defines is a proxy, and a call goes over a
+pipe as plain data and comes back as plain data. The program sees the arguments of calls and nothing
+else, so that no return code, patched function, overloaded ``==`` or inspected frame can pass a
+test: only the right value can.
 """
 
 import builtins
@@ -22,11 +22,12 @@ from typing import Any
 MAX_REPLY = 8 << 20  # bytes of one message
 
 
-def encode(value: Any, keep: Any) -> Any:
+def encode(value: object, keep: Any) -> Any:
     """Return ``value`` as JSON content; ``keep`` makes a handle of what is no plain data."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list):
+        # list.__iter__ and dict.items: a subclass of the program's may lie in its own methods.
         return [encode(item, keep) for item in list.__iter__(value)]
     if isinstance(value, dict):
         pairs = [[encode(key, keep), encode(item, keep)] for key, item in dict.items(value)]
@@ -41,12 +42,13 @@ def encode(value: Any, keep: Any) -> Any:
     return {"handle": keep(value)}
 
 
-def decode(content: Any, proxy: Any) -> Any:
+def decode(content: object, proxy: Any) -> Any:
     """Return the value of ``encode``'s content, of exact builtin types; ``proxy`` for handles."""
     if isinstance(content, list):
         return [decode(item, proxy) for item in content]
     if not isinstance(content, dict):
         return content
+    # Exactly one key, or ValueError: the program writes this line and may send anything.
     ((tag, body),) = content.items()
     if tag == "dict":
         return {decode(key, proxy): decode(item, proxy) for key, item in body}
@@ -63,6 +65,7 @@ def decode(content: Any, proxy: Any) -> Any:
 def new_module(name, source):
     """Return an empty module ``name`` and the compiled source to execute in it."""
     module = types.ModuleType(name)
+    # Registered, so that dataclasses and pickle find the module of their classes.
     sys.modules[name] = module
     site.setquit()
     return module, compile(source, "program.py", "exec")
@@ -89,6 +92,7 @@ def finish(code):
     """Flush and return ``code``; output that cannot be written is a failure."""
     try:
         sys.stdout.flush()
+        # An exit code has one byte.
         return code & 255
     except Exception:
         return 1
@@ -97,6 +101,7 @@ def finish(code):
 def resolve(module, handles, target):
     """Return the object that ``[name or handle, attribute, …]`` stands for."""
     first, *attributes = target
+    # Handles are numbers: an object of the program that a test already has.
     value = handles[first] if isinstance(first, int) else getattr(module, first)
     for attribute in attributes:
         value = getattr(value, attribute)
@@ -134,6 +139,7 @@ def serve(program):
                 continue
             positional, named = decode(request["arguments"], lambda index: handles[index])
             result = value(*positional, **named)
+            # "after": arguments as the call left them, for tests of functions that change a list.
             answer({"value": encode(result, keep), "after": encode(positional, keep)})
         except Exception as error:
             answer({"raised": type(error).__name__, "text": str(error)[:500]})
@@ -141,7 +147,7 @@ def serve(program):
 
 
 class Failure(Exception):
-    """An exception of the program whose type is not builtin."""
+    """An exception of the program that is of no builtin type."""
 
 
 class Link:
@@ -151,6 +157,7 @@ class Link:
         self.requests, self.replies = os.fdopen(requests, "wb"), os.fdopen(replies, "rb")
 
     def read(self):
+        # Bounded: the program could send a line without end.
         line = self.replies.readline(MAX_REPLY)
         if not line.endswith(b"\n"):
             raise Failure("the program ended" if len(line) < MAX_REPLY else "a value too large")
@@ -164,6 +171,7 @@ class Link:
         self.requests.flush()
         reply = self.read()
         if "raised" in reply:
+            # Builtin exceptions keep their type, so that a test may expect a ValueError.
             kind: Any = getattr(builtins, str(reply["raised"]), None)
             known = isinstance(kind, type) and issubclass(kind, Exception)
             raise (kind if known else Failure)(str(reply.get("text", "")))
@@ -179,6 +187,7 @@ class Link:
 
 def update(old, new):
     """Give ``old``, an argument, the content that the program left it with."""
+    # Exact types: the program may not turn a list of the test into something else.
     if type(old) is not type(new):
         return
     if isinstance(old, list | bytearray):
@@ -212,6 +221,7 @@ def forward(name):
     return method
 
 
+# Attributes go through object.__getattribute__, since __getattr__ asks the program.
 class Proxy:
     """Something of the program that is no plain data: call it, or read its attributes."""
 
@@ -237,6 +247,7 @@ class Proxy:
 def test(program):
     """Run the tests against the program's server; print one JSON line with the first failure."""
     link = Link(program["requests"], program["replies"])
+    # The result line gets a copy of stdout; prints of the tests go to stderr.
     out, failure, passed = os.dup(1), None, 0
     os.dup2(2, 1)
     try:
@@ -244,6 +255,7 @@ def test(program):
         namespace: dict[str, Any] = {"__name__": "tests"}
         if "error" in start:
             raise Failure(start["error"])
+        # Only names that a test mentions are fetched: a module may define thousands.
         words = set(re.findall(r"\w+", "\n".join(program["tests"])))
         for name in sorted(words.intersection(start["names"])):
             # Names that Python itself defines keep its meaning, whatever the program made of them.
@@ -262,6 +274,7 @@ def test(program):
 
 
 def main(program):
+    # Programs print long integers, which Python limits to 4300 digits.
     sys.set_int_max_str_digits(0)
     sys.argv = ["program.py"]
     return {"script": run_script, "serve": serve, "test": test}[program["role"]](program)

@@ -43,6 +43,7 @@ def call(name: str, *arguments: object) -> None:
 
 
 def become(uid: int) -> None:
+    # Groups before users: afterwards there is no right to change them.
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
@@ -50,9 +51,12 @@ def become(uid: int) -> None:
 
 def drop_capabilities() -> None:
     """Give up every capability, for good."""
+    # Results are ignored: the kernel knows fewer than 64 and refuses the others.
     for capability in range(64):
         libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+    # Version 3 of the interface; all three sets empty.
     call("capset", struct.pack("Ii", 0x20080522, 0), bytes(24))
+    # Needed by the filter below, and set-uid programs gain nothing.
     call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
@@ -60,11 +64,13 @@ def filter_calls(more: tuple[int, ...] = ()) -> None:
     """Refuse the denied system calls with EPERM, and any other machine's calling convention."""
     machine = platform.machine()
     number, clone = MACHINES[machine]
+    # Instructions of classic BPF; a line is (instruction, jump if true, if false, operand).
     load, equal, at_least, any_bit, give = 0x20, 0x15, 0x35, 0x45, 0x06
     refuse, missing, allow = 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS, 0x7FFF0000
     code = [(load, 0, 0, 4), (equal, 1, 0, number), (give, 0, 0, refuse), (load, 0, 0, 0)]
+    # x32: the same machine with other call numbers, which would pass the list.
     code += [(at_least, 0, 1, 0x40000000), (give, 0, 0, refuse)]
-    # glibc falls back from clone3, whose flags a filter cannot see, to clone.
+    # clone3 has its flags in memory, where a filter cannot look; on ENOSYS glibc uses clone.
     code += [(equal, 0, 1, CLONE3), (give, 0, 0, missing)]
     for denied in (*DENIED[machine], *more):
         code += [(equal, 0, 1, denied), (give, 0, 0, refuse)]
@@ -85,12 +91,14 @@ def leave_namespaces(kinds: int) -> bool:
             mapped = False
     if mapped:
         call("unshare", NEW_USER | kinds)
+    # Private: mounts made here must not appear outside.
     call("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
     return mapped
 
 
 def map_user(uid: int, gid: int) -> None:
     """Call the user of a new user namespace 1000 there."""
+    # In this order: without "deny" an unprivileged process may not write gid_map.
     maps = {"setgroups": "deny", "uid_map": f"1000 {uid} 1", "gid_map": f"1000 {gid} 1"}
     for name, text in maps.items():
         with open(f"/proc/self/{name}", "w") as file:
@@ -100,6 +108,7 @@ def map_user(uid: int, gid: int) -> None:
 def change_mount(path: bytes, *, forbid: int = 0, allow: int = 0, flags: int = 0) -> None:
     """Set and clear attributes of the mount at ``path``."""
     content = struct.pack("QQQQ", forbid, allow, 0, 0)
+    # -100 is AT_FDCWD. By number, since old glibc has no mount_setattr.
     call("syscall", MOUNT_SETATTR, -100, path, flags, content, len(content))
 
 

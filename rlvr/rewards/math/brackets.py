@@ -19,11 +19,13 @@ class Brackets(Cursor):
         if not self.at(")", "]", "["):
             raise Unreadable("an unclosed bracket")
         closing = self.take().value
+        # French intervals: ]a, b[ is (a, b).
         if opening == "]" or closing == "[":
             if not (opening in "](" and closing in "[)") or len(items) != 2:
                 raise Unreadable("unpaired brackets")
             opening, closing = "(", ")"
         if len(items) == 1 and (opening, closing) in (("(", ")"), ("[", "]")):
+            # Parentheses around one number say nothing; around a relation they group it.
             return ("paren", items[0]) if items[0][0] in ("rel", "text") else items[0]
         if not items or (len(items) == 1 and items[0][0] != "seq"):
             raise Unreadable("unpaired or empty brackets")
@@ -60,6 +62,7 @@ class Brackets(Cursor):
     def absolute(self) -> Node:
         self.take()
         saved = self.bars, self.building
+        # One open bar: the next one closes it and opens no absolute value of its own.
         self.bars, self.building = 1, False
         inner = self.sum()
         self.bars, self.building = saved
@@ -68,6 +71,7 @@ class Brackets(Cursor):
 
     def number_set(self) -> Node:
         item = self.piece()
+        # The letter in \mathbb{R}; \mathbb{C} and e, i may come as constants.
         name = ("const", item[1]) if item[0] in ("sym", "const") else item
         base: Node = ("numbers", name[1])
         while self.at("_", "^"):
@@ -75,6 +79,7 @@ class Brackets(Cursor):
             if self.at("{"):
                 depth, text = 0, ""
                 while self.peek().kind != "end":
+                    # Braces are counted by hand: \mathbb{R}_{>0} holds no expression.
                     depth += self.at("{") - self.at("}")
                     text += self.take().value
                     if depth == 0:
@@ -88,6 +93,7 @@ class Brackets(Cursor):
         name = self.take().value
         if name not in ENVIRONMENTS:
             raise Unreadable(f"the environment {name}")
+        # The column format of an array, such as {cc|c}.
         if name == "array" and self.at("{"):
             while not self.at("}"):
                 if self.take().kind == "end":
@@ -110,6 +116,7 @@ class Brackets(Cursor):
                     rows[-1].append(items[0] if len(items) == 1 else ("seq", ",", items))
         self.take()
         rows = [row for row in rows if row]
+        # One relation a row: a list of conditions, not a matrix.
         if name in ("cases", "aligned") and all(r[0][0] == "rel" and len(r) == 1 for r in rows):
             return ("seq", ",", [row[0] for row in rows])
         return ("matrix", rows)
@@ -124,6 +131,7 @@ class Brackets(Cursor):
         if period.kind != "num" or not period.value.isdigit():
             raise Unreadable("a period that is no digits")
         places = len(digits.partition(".")[2])
+        # A period of k digits is the fraction digits / (10^k - 1).
         nines = 10 ** len(period.value) - 1
         tail = Fraction(int(period.value), nines * 10**places)
         return ("num", number(digits)[1] + tail)

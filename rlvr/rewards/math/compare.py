@@ -23,8 +23,10 @@ def same(gold: Node, answer: Node) -> bool:
     """Return whether ``answer`` is the answer ``gold``."""
     if gold == answer:
         return not is_undefined(gold)
+    # The order of these tests matters: lists before relations before sets before tuples.
     if gold[0] == "paren" or answer[0] == "paren":
         return same(*(node[1] if node[0] == "paren" else node for node in (gold, answer)))
+    # A gold answer "pi ~ 3.14" allows both sides.
     if is_approximation(gold):
         return any(same(side, answer) for side in gold[1]) or same(gold[1][0], answer)
     if "seq" in (gold[0], answer[0]) or has_sign(gold) or has_sign(answer):
@@ -48,6 +50,7 @@ def _items(node: Node) -> list[Node]:
     listed = node[2] if node[0] == "seq" else node[1] if node[0] == "set" else [node]
     name, held = named(node)
     if name is not None and name[0] == held[0] == "br" and len(name[3]) == len(held[3]):
+        # (x, y) = (1, 2) is x = 1 and y = 2.
         return [("rel", [n, v], ["="]) for n, v in zip(name[3], held[3], strict=True)]
     if name is not None and held[0] in ("set", "seq"):
         listed = held[-1]
@@ -68,9 +71,11 @@ def _same_lists(gold: Node, answer: Node) -> bool:
         return all(same(g, a) for g, a in zip(*items, strict=True))
     left, right = _items(gold), _items(answer)
     if len(left) != len(right):
+        # "k = 2, k in Z" has as many items as "k = 2" once the domain is left out.
         left, right = ([n for n in side if not _is_domain(n)] for side in (left, right))
     if len(left) != len(right):
         return False
+    # Distinct names on both sides pair the items; else any order will do.
     keys = [[named(item)[0] for item in side] for side in (left, right)]
     if None not in keys[0] + keys[1] and len({str(key) for key in keys[0]}) == len(left):
         places = {str(key): item for key, item in zip(keys[1], right, strict=True)}
@@ -85,6 +90,7 @@ def _same_relations(gold: Node, answer: Node) -> bool:
     if gold_name is not None and name is not None:
         if not _interchangeable(gold_name, name):
             return _same_equations(gold, answer)
+        # f(x) = 2x and g(t) = 2t are one function.
         given = _renamed(gold_name, name, given)
         if gold_value[0] != "rel" and given[0] != "rel" and same(gold_value, given):
             return True
@@ -108,6 +114,7 @@ def _interchangeable(gold_name: Node, name: Node) -> bool:
     """Return whether two names can stand for one quantity: ``y`` for ``f(x)``, not x_1 for x_2."""
     if gold_name == name or same(gold_name, name):
         return True
+    # x_1 and x_2 are two quantities, x_1 and y_1 may be one.
     if gold_name[0] == name[0] == "sub":
         return not same(gold_name[1], name[1])
     return all(node[0] in ("sym", "sub", "call", "text", "br") for node in (gold_name, name))
@@ -133,6 +140,7 @@ def _same_equations(gold: Node, answer: Node) -> bool:
     if len(gold[2]) > 1:
         if gold[2] == answer[2]:
             return all(_alike(g, a) for g, a in zip(gold[1], answer[1], strict=True))
+        # 1 < x < 2 read from the right is 2 > x > 1.
         turned = [FLIPPED.get(op, op) for op in answer[2][::-1]]
         sides = zip(gold[1], answer[1][::-1], strict=True)
         return gold[2] == turned and all(_alike(g, a) for g, a in sides)
@@ -143,15 +151,18 @@ def _same_equations(gold: Node, answer: Node) -> bool:
     if op not in INEQUALITIES | {"="} or not all(is_scalar(s) for s in gold[1] + answer[1]):
         return all(_alike(g, a) for g, a in zip(gold[1], answer[1], strict=True))
     ratios = []
+    # Sampled ratios of (left - right): a constant one means the same relation.
     for seed, kind in ((0, "positive"), (1, "positive"), (2, "integer"), (3, "integer")):
         try:
             (left, right), at = values([_difference(gold), _difference(answer)], seed, kind)
         except Undefined:
             continue
+        # A point that solves the equation gives 0 / 0.
         if agree(left, 0, at) or agree(right, 0, at):
             continue
         ratios.append((right / left, at))
         sign = at.context.re(right / left) * flip
+        # Multiplying an inequality by a negative number turns it around.
         if op in FLIPPED and sign <= 0:
             return False
     if len(ratios) < 2:
@@ -159,6 +170,7 @@ def _same_equations(gold: Node, answer: Node) -> bool:
     first, start = ratios[0]
     for ratio, at in ratios[1:]:
         gap = abs(ratio - first)
+        # 80 bits of slack below the precision that is left after the range of magnitudes.
         bits = min(at.context.prec - at.span, start.context.prec - start.span) - 80
         if gap and at.context.mag(gap) > at.context.mag(abs(first)) - bits:
             return False
@@ -179,6 +191,7 @@ def _alike(gold: Node, answer: Node) -> bool:
 
 def _same_sets(gold: Node, answer: Node) -> bool:
     if gold[0] == answer[0] == "build" and gold[1][0] == answer[1][0] == "sym":
+        # {x | x < 3} and {t | t < 3}: the bound name does not matter. No token has a space.
         new = ("sym", "element of the set")
         gold, answer = (substitute(node, node[1][1], new) for node in (gold, answer))
     judged = same_set(gold, answer)
@@ -210,6 +223,7 @@ def _listed(node: Node) -> bool:
 def _same_tuples(gold: Node, answer: Node) -> bool:
     if gold[0] != answer[0] or len(gold[3]) != len(answer[3]):
         return False
+    # With two items the brackets decide: (1, 2) may be an interval, and [1, 2] is another.
     if len(gold[3]) == 2 and gold[1:3] != answer[1:3]:
         return False
     return all(same(g, a) for g, a in zip(gold[3], answer[3], strict=True))
@@ -222,6 +236,7 @@ def _same_matrices(gold: Node, answer: Node) -> bool:
             rows.append(node[1])
         elif node[0] == "br":
             nested = all(item[0] == "br" for item in node[3])
+            # A plain tuple is a column vector: one entry a row.
             rows.append([i[3] if nested else [i] for i in node[3]])
         else:
             return False

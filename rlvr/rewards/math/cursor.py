@@ -27,6 +27,7 @@ def number(text: str) -> Node:
     value = Fraction(mantissa.rstrip(".") or "0")
     if not exponent:
         return ("num", value)
+    # 1e999999999 as a Fraction would fill the memory.
     if abs(int(exponent)) <= 400:
         return ("num", value * Fraction(10) ** int(exponent))
     return ("mul", [("num", value), ("pow", ("num", Fraction(10)), ("num", Fraction(exponent)))])
@@ -35,7 +36,7 @@ def number(text: str) -> Node:
 class Cursor(ABC):
     """The place among the tokens, and what every part of the grammar needs of the others.
 
-    ``bars`` counts open absolute values, whose closing bar ends an expression; ``building`` is
+    ``bars`` counts open absolute values; their closing bar ends an expression. ``building`` is
     true inside ``{x | ...}``, where a bar separates.
     """
 
@@ -129,6 +130,7 @@ class Cursor(ABC):
         if self.at("{"):
             return self.group()
         if token.kind == "num" and not whole and len(token.value) > 1 and token.value.isdigit():
+            # \frac12 is 1/2: one digit is the argument, the rest stays for the next one.
             self.tokens[self.position] = Token("num", token.value[1:])
             return number(token.value[0])
         self.enter()

@@ -24,7 +24,7 @@ def _small(value: Fraction) -> Fraction:
 
 
 def exact(node: Node, point: dict[str, Fraction] | None = None) -> Fraction | None:
-    """Return the rational value of ``node``; None where it is not rational by arithmetic alone.
+    """Return the rational value of ``node``; None where rational arithmetic cannot decide it.
 
     Raises:
         Undefined: a division by zero, or numbers beyond the limits.
@@ -40,6 +40,7 @@ def exact(node: Node, point: dict[str, Fraction] | None = None) -> Fraction | No
         inner = exact(node[1], point)
         return None if inner is None else -inner
     if kind in ("add", "mul"):
+        # 0 for a sum, 1 for a product.
         total = Fraction(kind == "mul")
         for item in node[1]:
             value = exact(item, point)
@@ -69,17 +70,20 @@ def _exact_power(base: Fraction | None, power: Fraction | None) -> Fraction | No
     if base is None or power is None:
         return None
     if power.denominator != 1:
+        # Roots of perfect squares are rational; any other root is left to sampling.
         if power == _HALF and base >= 0:
             top, bottom = math.isqrt(base.numerator), math.isqrt(base.denominator)
             if top * top == base.numerator and bottom * bottom == base.denominator:
                 return Fraction(top, bottom)
         return None
     bits = max(base.numerator.bit_length(), base.denominator.bit_length())
+    # Estimated before it is computed: 9^(9^9) must not be tried.
     if base not in (0, 1, -1) and abs(power) * bits > 4 * MAX_BITS:
         raise TooLarge("too large")
     if base == 0 and power <= 0:
         raise Undefined("0 to a power that is not positive")
     if base in (0, 1, -1):
+        # 0, 1 and -1 at any power, by parity.
         return base ** (int(power) % 2 or 2)
     return base ** int(power)
 

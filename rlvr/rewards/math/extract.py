@@ -8,7 +8,7 @@ sentence, or a text that is nothing but an expression.
 import re
 from typing import Literal
 
-from rlvr.rewards.math.freeform import Found, announced_last, final_answer
+from rlvr.rewards.math.freeform import Extracted, announced_last, final_answer
 from rlvr.rewards.math.lexer import balanced
 
 Extract = Literal["boxed", "auto"]
@@ -39,7 +39,7 @@ def conclusion(response: str) -> str | None:
 
 
 def _box(text: str, start: int) -> tuple[str | None, int]:
-    """Return (content, end) of the box whose command starts at ``start``; None if unclosed."""
+    """Return (content, end) of the box command at ``start``; content is None if it never closes."""
     opened = _OPENED.match(text, start)
     if opened:
         end = balanced(text, opened.end())
@@ -54,6 +54,7 @@ def _last_start(text: str, end: int) -> int:
         place = text.rfind("boxed", 0, end)
         if place < 0:
             return -1
+        # rfind finds "boxed"; the command is \boxed or \fboxed.
         start = place - 1 if text[place - 1 : place] == "\\" else place - 2
         if start >= 0 and _BOX.match(text, start):
             return start
@@ -61,7 +62,7 @@ def _last_start(text: str, end: int) -> int:
     return -1
 
 
-def boxed(text: str) -> Found | None:
+def boxed(text: str) -> Extracted | None:
     """Return the answer in the last box, joined with those of the same list; None without a box.
 
     Boxes are one list where only a comma, "and" or "or", and a name with its equals sign, stands
@@ -72,21 +73,23 @@ def boxed(text: str) -> Found | None:
         return None
     content, _ = _box(text, start)
     if content is None:
-        return Found(None, "the last box is not closed")
+        return Extracted(None, "the last box is not closed")
     if not content.strip():
-        return Found(None, "the last box is empty")
+        return Extracted(None, "the last box is empty")
     contents = [content]
+    # From the last box backwards: solutions of one equation often stand in a box each.
     while len(contents) < 40:
         before = _last_start(text, start)
         if before < 0:
             break
         earlier, end = _box(text, before)
         between = text[end:start]
+        # A long text between two boxes: the earlier one is a step of the solution.
         if earlier is None or len(between) > 60 or not _joins(between):
             break
         contents.append(earlier)
         start = before
-    return Found(" , ".join(contents[::-1]))
+    return Extracted(" , ".join(contents[::-1]))
 
 
 def _joins(between: str) -> bool:
@@ -95,19 +98,20 @@ def _joins(between: str) -> bool:
     return _JOINER.fullmatch(between) is not None
 
 
-def find_answer(response: str, how: Extract) -> Found:
+def find_answer(response: str, how: Extract) -> Extracted:
     """Return the answer of ``response``.
 
     An unclosed or empty last box is no answer, whatever stood in the boxes before.
     """
     text = conclusion(response)
     if text is None:
-        return Found(None, "the thoughts are not closed")
-    found = boxed(text)
-    if how == "auto" and found is not None and found.text is not None:
-        found = announced_last(text[-TAIL:]) or found
-    if found is not None:
-        return found
+        return Extracted(None, "the thoughts are not closed")
+    answer = boxed(text)
+    # "The final answer is 5" after the last box corrects the box.
+    if how == "auto" and answer is not None and answer.text is not None:
+        answer = announced_last(text[-TAIL:]) or answer
+    if answer is not None:
+        return answer
     if how == "boxed":
-        return Found(None, "no box")
+        return Extracted(None, "no box")
     return final_answer(text[-TAIL:] if len(text) > TAIL else text, whole=len(text) <= TAIL)

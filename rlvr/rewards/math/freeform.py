@@ -8,7 +8,7 @@ import re
 from typing import NamedTuple
 
 
-class Found(NamedTuple):
+class Extracted(NamedTuple):
     """The answer's text, or why there is none; ``loose`` where words stand around it."""
 
     text: str | None
@@ -44,37 +44,40 @@ _SAID = re.compile(r"\b(?:is|are|equals)\s+(?:equal\s+to\s+|approximately\s+|abo
 _LETTER = re.compile(r"\s*\**\(?([A-J])\)?(?![A-Za-z'’])")
 
 
-def final_answer(text: str, *, whole: bool) -> Found:
+def final_answer(text: str, *, whole: bool) -> Extracted:
     """Return the announced answer of ``text``; ``whole`` says that nothing was cut off before."""
     _, marked, rest = text.rpartition("####")
     if marked:
         line = rest.strip().split("\n")[0]
-        return Found(line, loose=True) if line.strip() else Found(None, "nothing follows ####")
+        if not line.strip():
+            return Extracted(None, "nothing follows ####")
+        return Extracted(line, loose=True)
     if whole and is_expression(text):
-        return Found(text.strip())
+        return Extracted(text.strip())
+    # A choice followed by words of another alphabet, as in multilingual benchmarks.
     letter = re.match(r"\s*([A-J])(?=[^\x00-\x7f]|\s+[^\x00-\x7f])", text)
     if whole and letter and len(text) < 40:
-        return Found(letter.group(1))
+        return Extracted(letter.group(1))
     announced = list(_ANNOUNCED.finditer(text))
     if announced:
-        found = _after(text[announced[-1].end() :])
-        if found is not None:
-            return Found(found, loose=True)
+        answer = _after(text[announced[-1].end() :])
+        if answer is not None:
+            return Extracted(answer, loose=True)
     sentences = [part for part in _SENTENCE.split(text) if part and part.strip()]
     if sentences:
-        found = _concluded(sentences[-1])
-        if found is not None:
-            return Found(found, loose=True)
-    return Found(None, "no box and no announced answer")
+        answer = _concluded(sentences[-1])
+        if answer is not None:
+            return Extracted(answer, loose=True)
+    return Extracted(None, "no box and no announced answer")
 
 
-def announced_last(text: str) -> Found | None:
+def announced_last(text: str) -> Extracted | None:
     """Return the answer that a text announces as its final one, after every box."""
     place = text.lower().rfind("final answer is")
     if place < 0 or re.search(r"\\f?boxed", text[place:]):
         return None
-    found = _after(text[place + len("final answer is") :])
-    return Found(found, loose=True) if found else None
+    answer = _after(text[place + len("final answer is") :])
+    return Extracted(answer, loose=True) if answer else None
 
 
 def is_expression(text: str) -> bool:
@@ -101,11 +104,13 @@ def _after(rest: str) -> str | None:
     if maths:
         return next(group for group in maths.groups() if group)
     letter = _LETTER.match(line)
+    # "A = 5" and "A + B" are mathematics, not the option A.
     if letter and not re.match(r"\s*[A-J]\s*[=+*/^_(\\-]", line):
         return letter.group(1)
     bold = _BOLD.match(line)
     if bold:
         return bold.group(1)
+    # "the value of x is 5": what follows the last verb is the answer.
     said = list(_SAID.finditer(line))
     if said:
         line = line[said[-1].end() :].strip()

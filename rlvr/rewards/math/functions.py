@@ -24,6 +24,7 @@ class Functions(Brackets):
         token = self.peek()
         if token.kind == "num":
             self.take()
+            # 0.1\overline{6}; 12\overline{AB} is a product.
             repeats = "." in token.value and self.at("overline", "dot")
             return self.repeating(token.value) if repeats else number(token.value)
         if token.kind == "const":
@@ -56,6 +57,7 @@ class Functions(Brackets):
     def function(self) -> Node:
         """Return a named function of a bracketed argument, or of the factors that follow it."""
         name = self.take().value
+        # "min" after a number is minutes, not a minimum.
         if self.at("}") or (name in ("min", "max") and not self.at("(", "{")):
             return ("text", name)
         name = {"asin": "arcsin", "acos": "arccos", "atan": "arctan"}.get(name, name)
@@ -65,6 +67,7 @@ class Functions(Brackets):
                 power = self.script()
             else:
                 base = self.script(raised=False)
+        # log^2 without an argument: the superscript is the argument.
         if name == "log" and power is not None and not self.starts():
             arguments, power = [power], None
         elif self.at("("):
@@ -83,6 +86,7 @@ class Functions(Brackets):
             node = ("fn", "log" if name == "ln" else name, arguments)
         if power is None:
             return node
+        # sin^{-1} is the inverse, sin^2 x the square of the value.
         if power == ("neg", ("num", Fraction(1))) and name in ("sin", "cos", "tan"):
             return ("fn", "arc" + name, arguments)
         return ("pow", node, power)
@@ -91,6 +95,7 @@ class Functions(Brackets):
         if self.at("-"):
             self.take()
             return ("neg", self.bare_argument())
+        # sin 2x is sin(2x): factors belong to the argument until a sign.
         factors = [self.power()]
         while self.peek().kind in ("num", "name", "const") or self.at("frac", "sqrt", "/"):
             if self.at("/"):
@@ -124,6 +129,7 @@ class Functions(Brackets):
             return ("sym", "dots")
         if name in DECORATIONS:
             inner = self.piece()
+            # \overline{AB} is the segment AB: the bar adds nothing.
             if name in ("overline", "overrightarrow") and inner[0] == "mul":
                 return inner
             return inner if name == "boxed" else ("sub", inner, ("text", name))

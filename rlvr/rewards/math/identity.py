@@ -18,8 +18,8 @@ from rlvr.rewards.math.numeric import Point, value
 def values(nodes: list[Node], seed: int, kind: str) -> tuple[list[Any], Point]:
     """Return the values of several trees at one point, at a precision that separates them.
 
-    The precision is raised until it holds twice the range of magnitudes met, so that a term that
-    is small beside another still counts.
+    The precision is raised until it holds twice the range of magnitudes met, so that a small
+    term next to a large one still counts.
     """
     bits = 200
     while True:
@@ -27,6 +27,7 @@ def values(nodes: list[Node], seed: int, kind: str) -> tuple[list[Any], Point]:
         numbers = [value(node, at) for node in nodes]
         if bits >= 2 * at.span + 150:
             return numbers, at
+        # The span was measured at too low a precision; at this one it is measured again.
         bits = 2 * at.span + 200
 
 
@@ -36,6 +37,7 @@ def agree(first: Any, second: Any, at: Point) -> bool:
     if not gap:
         return True
     largest = max(0, int(at.context.mag(abs(first) + abs(second))), at.span)
+    # mag is log2 rounded up; 60 bits are allowed for rounding.
     return at.context.mag(gap) < largest - at.context.prec + 60
 
 
@@ -43,8 +45,8 @@ def equal(first: Node, second: Node) -> bool:
     """Return whether two expressions have the same value wherever both have one.
 
     Decided exactly for rational constants; else at points where every name is positive, and, where
-    both are real there, at points of either sign. Expressions that are defined on integers alone
-    are compared on integers.
+    both are real there, at points of either sign. Expressions that are defined only on
+    integers are compared on integers.
     """
     try:
         left, right = exact(first), exact(second)
@@ -53,6 +55,7 @@ def equal(first: Node, second: Node) -> bool:
     if left is not None and right is not None:
         return left == right
     positive = _agree_at(first, second, "positive", 3)
+    # Positive points first: roots and logarithms have values there.
     if positive is None or (
         not positive and (_holds(first, _means_integers) or _holds(second, _means_integers))
     ):
@@ -97,6 +100,7 @@ def _agree_at(first: Node, second: Node, kind: str, count: int) -> bool | None:
         try:
             (left, right), at = values([first, second], seed, kind)
         except Undefined:
+            # A value at one point and none at the next: a pole or branch, not an identity.
             if kind == "positive" and judged:
                 return False
             continue

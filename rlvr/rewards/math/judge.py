@@ -14,6 +14,7 @@ from rlvr.rewards.math.text import (
     clean,
     is_disguised,
     is_prose,
+    is_sentence,
     unwrapped,
     words,
 )
@@ -21,6 +22,8 @@ from rlvr.rewards.math.text import (
 _COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+")
 _NUMBER = re.compile(r"[-+]?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:\s?%|\s?/\s?[0-9]+)?")
 _SYMBOL = re.compile(r"[<>]=?|[-+*/=]|\\(?:times|div|cdot|le|ge|leq|geq|ne|neq|approx|pm)\s*")
+_QUOTED = re.compile(r"""\s*[\[({]\s*(["'])[^"']*\1\s*[,:\])}]""")
+SENTENCE = 6  # a gold answer of so many words without mathematics is never given word for word
 Judged = tuple[str, str]  # status, one line why
 
 
@@ -60,6 +63,8 @@ def gold_readings(gold: str) -> list[Node]:
         raise GoldUnreadable(f"longer than {MAX_CHARS} characters")
     if is_disguised(gold):
         raise GoldUnreadable("invisible or look-alike characters")
+    if _QUOTED.match(gold):
+        raise GoldUnreadable("a list or an object of quoted texts; write the one answer itself")
     target = clean(gold)
     if not target:
         raise GoldUnreadable("it is empty")
@@ -102,15 +107,19 @@ def judge(gold: str, answer: str, loose: bool = False) -> Judged:
         return "unparsable", "invisible or look-alike characters"
     target, given = clean(gold), clean(answer)
     if not given:
-        return "unparsable", "the answer is empty"
+        return _sentence(golds, target) or ("unparsable", "the answer is empty")
     by_letter = _choice(target, given, gold)
     if by_letter is not None:
         return by_letter
-    if not golds or (is_prose(target) and words(target) == words(given)):
-        right = words(target) == words(given)
-        return ("correct", "the same words") if right else ("wrong", "other words")
+    if words(target) == words(given) and (is_prose(target) or not golds):
+        return "correct", "the same words"
+    if not golds:
+        return _sentence(golds, target) or ("wrong", "other words")
     if _spaced(target) == _spaced(given) and re.search(r"[^\W\d_]{3}", _spaced(target)):
         return "correct", "the same text"
+    sentence = _sentence(golds, target)
+    if sentence is not None:
+        return sentence
     try:
         answers = _answers(given)
     except Unreadable as error:
@@ -118,6 +127,13 @@ def judge(gold: str, answer: str, loose: bool = False) -> Judged:
     if any(same(g, a) for g in golds for a in answers):
         return "correct", "equal"
     return _loosely(golds, given, loose, "") if loose else ("wrong", "not equal")
+
+
+def _sentence(golds: list[Node], target: str) -> Judged | None:
+    """Return that a gold answer is a sentence, which only its own words match; else None."""
+    if not is_sentence(target) and (golds or len(target.split()) < SENTENCE):
+        return None
+    return "gold_unparsable", "the gold answer: a sentence, which only its own words would match"
 
 
 def _spaced(text: str) -> str:

@@ -45,7 +45,7 @@ _TOKEN = re.compile(
 
 
 class Unreadable(ValueError):
-    """The text is no mathematics that this grammar knows."""
+    """This grammar cannot read the text as mathematics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +104,13 @@ def _word_tokens(word: str, spaced: bool, after_number: bool) -> list[Token]:
         return [Token("sep", word, spaced)]
     if after_number and word.casefold() in UNITS:
         return [Token("text", word, spaced)]
+    # A spaced U is a union sign in plain text; the parser decides.
     if word in ("U", "u") and spaced:
         return [Token("name", word, True)]
+    # Four letters in a row are a word; fewer are a product of names.
     if len(word) >= 4 and (word.islower() or word.istitle()) or word.casefold() in CONDITION:
         return [Token("text", word, spaced)]
+    # "sinx", "2pir": functions and pi glued to names. Longer names first.
     for name in ("arcsin", "arccos", "arctan", "sqrt", "sin", "cos", "tan", "log", "ln", "pi"):
         if name in word and len(word) > len(name) and word.islower():
             head, _, tail = word.partition(name)
@@ -155,6 +158,7 @@ def tokenize(text: str, *, grouped: bool = True) -> list[Token]:
     tokens: list[Token] = []
     position = 0
     while position < len(text):
+        # Loose, since pairs of parentheses are dropped at the end; it bounds the time here.
         if len(tokens) > 3 * MAX_TOKENS + 6000:
             raise Unreadable("too long")
         if text[position].isspace():
@@ -185,6 +189,7 @@ def tokenize(text: str, *, grouped: bool = True) -> list[Token]:
         match = _TOKEN.match(text, position)
         if match is None:
             raise Unreadable(f"{text[position]!r}")
+        # The same place read as a plain number, so that the comma separates.
         if match.lastgroup == "grouped" and not grouped:
             match = re.compile(f"(?P<number>{_NUMBER})").match(text, position) or match
         position = match.end()
@@ -193,19 +198,19 @@ def tokenize(text: str, *, grouped: bool = True) -> list[Token]:
 
 
 def _plain(match: re.Match[str], spaced: bool, before: list[Token]) -> list[Token]:
-    found = match.groupdict()
-    if found.get("grouped"):
-        return [Token("num", found["grouped"].replace(",", ""), spaced)]
-    if found.get("number"):
-        return [Token("num", found["number"], spaced)]
-    if found.get("env"):
-        return [Token(found["env"], found["name"])]
-    if found.get("command"):
-        return [_command_token(found["command"], spaced)]
-    if found.get("word"):
+    groups = match.groupdict()
+    if groups.get("grouped"):
+        return [Token("num", groups["grouped"].replace(",", ""), spaced)]
+    if groups.get("number"):
+        return [Token("num", groups["number"], spaced)]
+    if groups.get("env"):
+        return [Token(groups["env"], groups["name"])]
+    if groups.get("command"):
+        return [_command_token(groups["command"], spaced)]
+    if groups.get("word"):
         after_number = bool(before) and before[-1].kind in ("num", "text")
-        return _word_tokens(found["word"], spaced, after_number)
-    op = {"==": "=", ":=": "=", "=<": "<=", "**": "^"}.get(found["op"], found["op"])
+        return _word_tokens(groups["word"], spaced, after_number)
+    op = {"==": "=", ":=": "=", "=<": "<=", "**": "^"}.get(groups["op"], groups["op"])
     if op.startswith("..."):
         return [Token("cmd", "dots", spaced)]
     if op.isalpha() or "\u2460" <= op <= "\u2473":
@@ -223,6 +228,7 @@ def _without_nested(tokens: list[Token]) -> list[Token]:
             partner[stack.pop()] = index
     dropped = set()
     for start, end in partner.items():
+        # The inner pair opens right after and closes right before the outer one.
         if partner.get(start + 1) == end - 1:
             dropped |= {start, end}
     kept = [token for index, token in enumerate(tokens) if index not in dropped]

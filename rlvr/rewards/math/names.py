@@ -6,7 +6,7 @@ from rlvr.rewards.math.cursor import Node
 from rlvr.rewards.math.sets import names_of
 
 
-def substitute(node: Any, name: str, new: Node) -> Any:
+def substitute(node: object, name: str, new: Node) -> Any:
     """Return the tree with every name ``name`` replaced."""
     if isinstance(node, tuple):
         if node == ("sym", name):
@@ -17,13 +17,13 @@ def substitute(node: Any, name: str, new: Node) -> Any:
     return node
 
 
-def has_sign(node: Any) -> bool:
+def has_sign(node: object) -> bool:
     if isinstance(node, tuple):
         return bool(node) and (node[0] == "pm" or any(has_sign(part) for part in node))
     return isinstance(node, list) and any(has_sign(part) for part in node)
 
 
-def _signed(node: Any, sign: int) -> Any:
+def _signed(node: object, sign: int) -> Any:
     if isinstance(node, tuple):
         if node and node[0] == "pm":
             inner = _signed(node[2], sign)
@@ -61,21 +61,24 @@ def nameable(node: Node) -> bool:
 def named(node: Node) -> tuple[Node | None, Node]:
     """Return (name, value) of ``name = ... = value``: the last side before an approximation.
 
-    A tree that is no such chain is its own value without a name.
+    Any other tree has no name and is its own value.
     """
     if node[0] != "rel" or set(node[2]) - {"=", "~"}:
         return None, node
     sides, operators = node[1], node[2]
     if operators[0] == "~" and nameable(sides[0]):
         return sides[0], sides[1]
+    # x = pi ~ 3.14: the exact side counts, what follows is a rounding.
     if "~" in operators:
         sides = sides[: operators.index("~") + 1]
         if len(sides) == 1:
             return None, sides[0]
     if nameable(sides[0]):
         return sides[0], sides[-1]
+    # 1 + 1 = 2: a computation, its value is the last side.
     if all(not names_of(side) and is_scalar(side) for side in sides):
         return None, sides[-1]
+    # 5 = x is x = 5.
     if len(sides) == 2 and nameable(sides[1]) and not names_of(sides[0]):
         return sides[1], sides[0]
     return None, node if sides is node[1] else ("rel", sides, operators[: len(sides) - 1])

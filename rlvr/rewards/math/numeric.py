@@ -23,6 +23,7 @@ class Point:
 
     def __init__(self, seed: int, kind: str = "positive", bits: int = 200) -> None:
         self.seed, self.kind = seed, kind
+        # A context of its own: mpmath.mp is global, and its precision is changed here.
         self.context = mpmath.MPContext()
         self.context.prec = bits
         self.span = 0  # the largest |log2| of a number met
@@ -31,6 +32,7 @@ class Point:
 
     def draw(self, key: str) -> Any:
         """Return the value that belongs to ``key`` at this point."""
+        # A hash, not a generator: a name has one value at a point, in whatever order it is met.
         digest = hashlib.blake2b(f"{self.seed} {key}".encode(), digest_size=16).digest()
         fraction = Fraction(int.from_bytes(digest, "big"), 1 << 128)
         if self.kind in ("integer", "large"):
@@ -41,7 +43,7 @@ class Point:
         return self.context.mpf(fraction.numerator) / fraction.denominator
 
     def settled(self, result: Any, largest: Any) -> Any:
-        """Return ``result`` of terms up to ``largest``, or 0 where rounding alone is left of it."""
+        """Return ``result`` of terms up to ``largest``, or 0 where only rounding is left of it."""
         if not result or not largest:
             return result
         noise = self.context.mag(largest) - self.context.prec + 30
@@ -50,6 +52,7 @@ class Point:
     def note(self, value: Any, *, tiny: bool = True) -> Any:
         """Return ``value`` after noting its magnitude, of small values only where ``tiny``."""
         self.work += 1
+        # Bounds the time: the deadline would kill the whole worker.
         if self.work > 20_000:
             raise Undefined("too long")
         if not self.context.isfinite(value):
@@ -118,6 +121,7 @@ def _power(base: Any, power: Any, at: Point) -> Any:
         if ctx.re(power) <= 0:
             raise Undefined("0 to a power that is not positive")
         return ctx.mpf(0)
+    # log2 of the result, before it is computed.
     size = abs(ctx.log(abs(base), 2)) * abs(power)
     if size > MAX_SPAN:
         raise Undefined("too large")
@@ -139,6 +143,7 @@ def _named(node: Node, at: Point) -> Any:
     if kind == "sub":
         return at.draw(f"{label(node[1], at)} _ {label(node[2], at)}")
     name, arguments = node[1], node[2]
+    # a(b) is a product for names that are not usual for functions.
     plain = name[0] == "sym" and name[1] not in ("f", "g", "h", "F", "G", "phi", "varphi", "psi")
     if plain and len(arguments) == 1 and arguments[0][0] == "sym" and not at.bound:
         return value(name, at) * value(arguments[0], at)
@@ -168,6 +173,7 @@ def _big(node: Node, at: Point) -> Any:
     if not (at.context.isint(first) and at.context.isint(last)) or last - first > MAX_TERMS:
         raise Undefined("bounds that are no integers, or too far apart")
     total = at.context.mpf(name == "prod")
+    # An inner sum may use the same variable.
     outer = dict(at.bound)
     for index in range(int(first), int(last) + 1):
         at.bound[variable[1]] = at.context.mpf(index)
@@ -188,6 +194,7 @@ def _function(name: str, values: list[Any], at: Point) -> Any:
         top = ctx.log(number)
         return top if len(values) == 1 else _quotient(top, ctx.log(values[1]), at)
     if name in _DIRECT:
+        # Reducing a large argument of sin costs as many bits as it has.
         if abs(number) > 1e6 and name not in ("abs", "floor", "ceil"):
             raise Undefined("too large")
         return at.settled(at.note(getattr(ctx, _DIRECT[name])(number), tiny=False), abs(number))
@@ -202,6 +209,7 @@ def _function(name: str, values: list[Any], at: Point) -> Any:
         if name == "binom":
             if all(ctx.isint(item) and item >= 0 for item in values):
                 return at.note(ctx.mpf(math.comb(*(int(item) for item in values))))
+        # The gamma function at high precision takes seconds.
         if ctx.prec > 1200 and not all(ctx.isint(item) for item in values):
             raise Undefined("too long")
         if name == "binom":

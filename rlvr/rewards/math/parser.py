@@ -26,6 +26,7 @@ class Parser(Scripts):
         items, joint = [], ","
         while True:
             while self.peek().kind == "sep":
+                # One "or" makes the whole list alternatives.
                 joint = "or" if self.take().value == "or" else joint
             if self.peek().kind == "end" or (self.at(*_CLOSERS) and not self.starts()):
                 break
@@ -72,6 +73,7 @@ class Parser(Scripts):
         left = self.ratio()
         while True:
             token = self.peek()
+            # Plain text writes unions with the letter U between spaces.
             name = "cup" if token == Token("name", "U", True) else token.value
             if name not in ("cup", "cap", "setminus", "triangle") or token.kind == "text":
                 return left
@@ -178,6 +180,7 @@ class Parser(Scripts):
 
         The fraction part must be proper; ``11 7/6`` in plain text is no number at all.
         """
+        # Juxtaposition is a product, except for a whole number before a proper fraction.
         whole = factors[-1]
         if (
             whole[0] != "num"
@@ -193,6 +196,7 @@ class Parser(Scripts):
             ):
                 if 0 < fraction[1][1] < fraction[2][1]:
                     return ("num", whole[1] + fraction[1][1] / fraction[2][1])
+            # No mixed number: the fraction is read again, as a factor.
             self.position = start
             return None
         top, slash, bottom = self.peek(), self.peek(1), self.peek(2)
@@ -230,6 +234,7 @@ def parse(text: str, *, grouped: bool = True) -> Node:
         Unreadable: the whole text is not one answer in this grammar.
     """
     parser = Parser(tokenize(text, grouped=grouped))
+    # An answer may begin with its sign: "= 5".
     if parser.at("~", "="):
         parser.take()
     items, joint = parser.sequence()

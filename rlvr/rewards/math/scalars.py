@@ -33,6 +33,7 @@ def matched(gold: list[Node], answer: list[Node], same: Same) -> bool:
         return False
     left = list(answer)
     for item in gold:
+        # Greedy is enough: `same` is close to an equivalence, so any match will do.
         place = next((i for i, other in enumerate(left) if same(item, other)), None)
         if place is None:
             return False
@@ -44,6 +45,7 @@ def same_scalars(gold: Node, answer: Node, same: Same) -> bool:
     """Compare two numbers or expressions; a percent sign, degrees or a unit may be left out."""
     if gold[0] == answer[0] == "text":
         return words(gold[1]) == words(answer[1])
+    # A percent is no angle and no length: two different marks never agree.
     marks = {node[0] for node in (gold, answer)} & {"pct", "deg", "unit", "ratio"}
     if len(marks) > 1 and not (marks == {"deg", "unit"} and _in_degrees(gold, answer)):
         return False
@@ -81,6 +83,7 @@ def _rounded(decimal: Node, other: Node) -> bool:
     if number[0] != "num" or other[0] == "num":
         return False
     given = number[1] * sign
+    # The number of decimals: the smallest k with 10^k x whole.
     places = next((k for k in range(6, 21) if (given * 10**k).denominator == 1), None)
     if places is None or (given * 10**5).denominator == 1:
         return False
@@ -91,6 +94,7 @@ def _rounded(decimal: Node, other: Node) -> bool:
     if names_of(other) or at.context.im(value) != 0:
         return False
     gap = abs(value - at.context.mpf(given.numerator) / given.denominator)
+    # At most half a unit of the last place.
     return gap * 2 <= at.context.mpf(10) ** -places
 
 
@@ -104,6 +108,7 @@ def _same_ratios(gold: Node, answer: Node, same: Same) -> bool:
         return True
     if any(part[0] == "unit" for part in left + right):
         return False
+    # a : b = c : d where a d = b c.
     cross = [
         (("mul", [left[0], a]), ("mul", [right[0], g])) for g, a in zip(left, right, strict=True)
     ]

@@ -73,6 +73,7 @@ class Scripts(Functions):
             if self.peek().kind in ("name", "text") and self.peek().value in ("C", "F"):
                 return ("unit", base, "degree " + self.take().value)
             return ("deg", base)
+        # 30^o: the letter o as a degree sign.
         if base[0] == "num" and self.peek().kind == "name" and self.peek().value == "o":
             self.take()
             return ("deg", base)
@@ -85,6 +86,7 @@ class Scripts(Functions):
                 self.expect("}")
             return base
         power = self.script()
+        # f^{-1} is the inverse function, x^{-1} is 1/x.
         if base[0] == "sym" and base[1] in ("f", "g", "h") and power == ("neg", _ONE):
             return ("sub", base, ("text", "inverse"))
         return ("pow", base, power)
@@ -113,6 +115,7 @@ class Scripts(Functions):
                 and index[1].denominator == 1
                 and 2 <= index[1] <= 36
             ):
+                # 1011_2: a numeral in base 2, kept apart from the number it stands for.
                 return ("based", digits, int(index[1]))
             raise Unreadable("a number with a subscript that is no base")
         if base[0] == "based":

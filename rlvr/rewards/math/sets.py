@@ -16,7 +16,7 @@ FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 INEQUALITIES = {"<", ">", "<=", ">=", "!="}
 
 
-def names_of(node: Any) -> set[str]:
+def names_of(node: object) -> set[str]:
     """Return the names that occur in a tree."""
     if isinstance(node, tuple) and len(node) == 2 and node[0] == "sym":
         return {node[1]}
@@ -29,12 +29,12 @@ def subject(node: Node) -> Node | None:
     """Return the one quantity that a relation speaks of, or None: ``x`` in ``2 < x \\le 3``."""
     if node[0] != "rel":
         return None
-    found = [side for side in node[1] if is_name(side) or (side[0] == "fn" and side[1] == "abs")]
-    found = [side for side in found if side[0] != "fn" or is_name(side[2][0])]
-    if len(found) != 1:
+    names = [side for side in node[1] if is_name(side) or (side[0] == "fn" and side[1] == "abs")]
+    names = [side for side in names if side[0] != "fn" or is_name(side[2][0])]
+    if len(names) != 1:
         return None
-    others = set().union(*(names_of(side) for side in node[1] if side is not found[0]))
-    return None if names_of(found[0]) & others else found[0]
+    others = set().union(*(names_of(side) for side in node[1] if side is not names[0]))
+    return None if names_of(names[0]) & others else names[0]
 
 
 def is_name(node: Node) -> bool:
@@ -128,6 +128,7 @@ def _conditions(node: Node, at: Point) -> list[Piece]:
     result = parts[0]
     for part in parts[1:]:
         result = _combined("cup" if node[1] == "or" else "cap", result, part, at)
+    # "x < 1, x > 2" has no solution as "and", so the comma meant "or".
     if not result and node[1] == ",":
         return merged([piece for part in parts for piece in part], at)
     return result
@@ -135,16 +136,18 @@ def _conditions(node: Node, at: Point) -> list[Piece]:
 
 def _solutions(node: Node, at: Point) -> list[Piece]:
     """Return the values of the subject of a relation that make it true."""
-    found = subject(node)
-    if found is None:
+    quantity = subject(node)
+    if quantity is None:
         raise Undefined("a relation with no single subject")
-    place = next(i for i, side in enumerate(node[1]) if side is found)
+    place = next(i for i, side in enumerate(node[1]) if side is quantity)
     ctx = at.context
     result: list[Piece] = [(ctx.ninf, False, ctx.inf, False)]
     for index, op in enumerate(node[2]):
+        # A chain a < x < b: only the signs next to the subject bound it.
         if place not in (index, index + 1):
             continue
         other = node[1][index + 1] if place == index else node[1][index]
+        # Read from the subject: 2 < x is x > 2.
         op = str(op) if place == index else FLIPPED.get(op, str(op))
         if op in ("in", "notin"):
             part = pieces(other, at)
@@ -160,7 +163,8 @@ def _solutions(node: Node, at: Point) -> list[Piece]:
         if op not in FLIPPED and op not in ("=", "!="):
             raise Undefined(f"the relation {op}")
         result = _combined("setminus" if op == "!=" else "cap", result, [part], at)
-    if found[0] == "fn":
+    if quantity[0] == "fn":
+        # The subject is |x|: keep what is at least 0, and add its mirror image.
         inside = _combined("cap", result, [(ctx.mpf(0), True, ctx.inf, False)], at)
         mirror = [(-end, has_end, -start, has_start) for start, has_start, end, has_end in inside]
         return merged(inside + mirror, at)
@@ -178,6 +182,7 @@ def _same(first: Any, second: Any, at: Point) -> bool:
 def merged(parts: list[Piece], at: Point) -> list[Piece]:
     """Return the union of pieces, sorted and disjoint."""
     result: list[Piece] = []
+    # Closed ends before open ones at the same place.
     for low, has_low, high, has_high in sorted(parts, key=lambda p: (p[0], not p[1])):
         if low == high and not (has_low and has_high):
             continue
@@ -209,6 +214,7 @@ def _combined(op: str, first: list[Piece], second: list[Piece], at: Point) -> li
     if op == "cup":
         return merged(first + second, at)
     if op == "cap":
+        # De Morgan: the intersection is the complement of the union of complements.
         outside = _complement(first, at) + _complement(second, at)
         return _complement(outside, at)
     if op == "setminus":
@@ -220,6 +226,7 @@ def same_set(first: Node, second: Node) -> bool | None:
     """Return whether two trees describe one set of reals; None where one describes none."""
     judged = None
     for seed in range(3):
+        # Three points: endpoints with names could agree at one by chance.
         at = Point(seed, "positive", 400)
         try:
             left, right = merged(pieces(first, at), at), merged(pieces(second, at), at)

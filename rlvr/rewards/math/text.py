@@ -42,6 +42,7 @@ _SCRIPT = re.compile(f"[{_RAISED}]+|[{_LOWERED}]+")
 _CURRENCY = re.compile(
     r"\b(?:Rs\.?|USD|EUR|GBP|RMB)(?=\s*[0-9])|(?<=[0-9])\s*(?:USD|EUR|RMB)\b|\\\$|\\text(?:dollar|euro)s?\b|\\pounds\b|\\euro\b"
 )
+# In this order: the first four restore backslashes that JSON or Python took for escapes.
 _REWRITES = [
     (re.compile(r"\\?\x0c(?=rac|lo|orall)"), r"\\f"),
     (re.compile(r"\x08(?=eta|inom|egin|ar|oxed)"), r"\\b"),
@@ -99,9 +100,11 @@ def is_disguised(text: str) -> bool:
     for char in text:
         if char.isascii() or char in _KNOWN:
             continue
+        # Format, surrogate, private, unassigned, and every kind of digit that is not ASCII.
         category = unicodedata.category(char)
         if category in ("Cf", "Cs", "Co", "Cn", "Nd", "Nl", "No") or char == "\ufffd":
             return True
+        # Styled mathematical letters, and full-width forms.
         if 0x1D400 <= ord(char) <= 0x1D7FF or 0xFF00 <= ord(char) <= 0xFFEF:
             return True
     return False
@@ -115,6 +118,7 @@ def clean(text: str) -> str:
     """
     if not text.isascii():
         text = _SCRIPT.sub(_script, text).translate(_TABLE)
+    # Inside an environment a doubled backslash ends a row.
     if "\\" in text and "begin" not in text:
         text = _DOUBLED.sub(r"\\", text)
     for pattern, replacement in _REWRITES:
@@ -126,6 +130,7 @@ def clean(text: str) -> str:
 
 def unwrapped(text: str) -> str:
     """Return ``text`` without its ``\\text{}`` and font commands."""
+    # Wrappers nest; five levels are more than anybody writes.
     for _ in range(5):
         bare = _WRAPPERS.sub(r" \1 ", text)
         if bare == text:
@@ -152,10 +157,19 @@ def is_prose(text: str) -> bool:
     bare = unwrapped(text)
     if _MATHS.search(bare):
         return len(re.findall(r"[^\W\d_]{2,}", re.sub(r"\\[a-zA-Z]+", "", bare))) >= 6
-    found = _PROSE.findall(bare)
+    prose = _PROSE.findall(bare)
     if bare != text:
-        return bool(found)
-    return any(not _NAMED.fullmatch(word) for word in found)
+        return bool(prose)
+    return any(not _NAMED.fullmatch(word) for word in prose)
+
+
+_VERB = re.compile(r"(?:is|are|was|were|has|have|equals?|there|therefore|thus|because|we)", re.I)
+
+
+def is_sentence(text: str) -> bool:
+    """Return whether a cleaned ``text`` says something: at least two words, one of them a verb."""
+    found = re.findall(r"[^\W\d_]{2,}", re.sub(r"\\[a-zA-Z]+", " ", unwrapped(text)))
+    return len(found) >= 2 and any(_VERB.fullmatch(word) for word in found)
 
 
 _CHOICE = re.compile(

@@ -40,6 +40,7 @@ def _known(text: str) -> tuple[tuple[str, ...], Fraction] | None:
         if not match:
             return None
         prefix, name, power = match.groups()
+        # Plurals; two letters must remain, so that "s" and "ms" stay themselves.
         name = name if name in UNITS else re.sub(r"(?<=[a-z]{2})e?s$", "", name)
         name = {"inch": "inch", "inche": "inch", "feet": "foot"}.get(name, name)
         if name not in UNITS:
@@ -48,6 +49,7 @@ def _known(text: str) -> tuple[tuple[str, ...], Fraction] | None:
             return None
         exponent = int(power or {"square": 2, "sq": 2, "cubic": 3, "cu": 3}.get(prefix or "", 1))
         dimension, factor = UNITS[name]
+        # Parts after the first stand below a slash or "per".
         size *= (factor**exponent) ** (-1 if place else 1)
         dimensions.append(f"{dimension}^{exponent * (-1 if place else 1)}")
     return tuple(sorted(dimensions)), size

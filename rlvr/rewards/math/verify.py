@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 
 from rlvr.rewards.math.extract import Extract, find_answer
-from rlvr.rewards.math.freeform import Found
+from rlvr.rewards.math.freeform import Extracted
 from rlvr.rewards.math.text import MAX_CHARS
 from rlvr.rewards.pool import WorkerPool
 from rlvr.rewards.verdict import Verdict
@@ -55,25 +55,27 @@ def numeral(text: str) -> Fraction | str | None:
     return None
 
 
-def _at_once(gold: str, found: Found) -> Verdict | tuple[str, str, bool]:
+def _at_once(gold: str, answer: Extracted) -> Verdict | tuple[str, str, bool]:
     """Return the verdict of the cheap rungs, or the job that a worker has to do.
 
     Numbers against numbers are decided here. A completion without an answer is still compared,
     with an empty one, so that a gold answer which cannot be read is found out.
     """
     target = numeral(gold)
-    if found.text is None:
+    if answer.text is None:
         if target is not None:
-            return Verdict("unparsable", detail=found.reason)
+            return Verdict("unparsable", detail=answer.reason)
         return gold[: MAX_CHARS + 1], "", False
-    given = numeral(found.text)
-    shown = found.text[:_SHOWN]
+    given = numeral(answer.text)
+    shown = answer.text[:_SHOWN]
     if target is not None and given is not None:
         if target == given:
             return Verdict("correct", answer=shown, detail="the same number")
-        if not ("," in gold or "," in found.text):
+        # A comma may be a decimal or separate a list: the worker tries every reading.
+        if not ("," in gold or "," in answer.text):
             return Verdict("wrong", answer=shown, detail="another number")
-    return gold[: MAX_CHARS + 1], found.text[: MAX_CHARS + 1], found.loose
+    # One character too many is enough for the worker to refuse the length.
+    return gold[: MAX_CHARS + 1], answer.text[: MAX_CHARS + 1], answer.loose
 
 
 def _known(job: tuple[str, str, bool]) -> tuple[str, str] | None:
@@ -85,6 +87,7 @@ def _known(job: tuple[str, str, bool]) -> tuple[str, str] | None:
 
 
 def _keep(job: tuple[str, str, bool], judged: tuple[str, str]) -> None:
+    # Time-outs and crashes depend on the load of the machine: they may be asked again.
     if len(job[0]) + len(job[1]) > CACHED_CHARS or judged[0] in ("timeout", "crashed"):
         return
     with _lock:
@@ -93,12 +96,12 @@ def _keep(job: tuple[str, str, bool], judged: tuple[str, str]) -> None:
             _cache.popitem(last=False)
 
 
-def _verdict(found: Found, judged: tuple[str, str]) -> Verdict:
+def _verdict(answer: Extracted, judged: tuple[str, str]) -> Verdict:
     status, detail = judged
-    if found.text is None:
-        status, detail = ("unparsable", found.reason) if status != "gold_unparsable" else judged
+    if answer.text is None:
+        status, detail = ("unparsable", answer.reason) if status != "gold_unparsable" else judged
         return Verdict(status, detail=detail)  # pyright: ignore[reportArgumentType]
-    return Verdict(status, answer=found.text[:_SHOWN], detail=detail)  # pyright: ignore[reportArgumentType]
+    return Verdict(status, answer=answer.text[:_SHOWN], detail=detail)  # pyright: ignore[reportArgumentType]
 
 
 def verify_batch(
@@ -109,17 +112,18 @@ def verify_batch(
 ) -> list[Verdict]:
     """Return the verdict of every (gold, response), in order, with every worker busy."""
     verdicts: list[Verdict | None] = []
-    waiting: dict[tuple[str, str, bool], list[tuple[int, Found]]] = {}
+    waiting: dict[tuple[str, str, bool], list[tuple[int, Extracted]]] = {}
     for index, (gold, response) in enumerate(pairs):
-        found = find_answer(response, extract)
-        job = _at_once(gold, found)
+        answer = find_answer(response, extract)
+        job = _at_once(gold, answer)
         if isinstance(job, Verdict):
             verdicts.append(job)
             continue
         kept = _known(job)
-        verdicts.append(None if kept is None else _verdict(found, kept))
+        verdicts.append(None if kept is None else _verdict(answer, kept))
         if kept is None:
-            waiting.setdefault(job, []).append((index, found))
+            # Completions of a group often answer the same: one job for all of them.
+            waiting.setdefault(job, []).append((index, answer))
     jobs = list(waiting)
     outcomes = pool(deadline_s).map(jobs) if jobs else []
     for job, outcome in zip(jobs, outcomes, strict=True):
@@ -127,8 +131,8 @@ def verify_batch(
         if outcome.status == "done":
             judged = (outcome.value[0], outcome.value[1])
         _keep(job, judged)
-        for index, found in waiting[job]:
-            verdicts[index] = _verdict(found, judged)
+        for index, answer in waiting[job]:
+            verdicts[index] = _verdict(answer, judged)
     return [verdict for verdict in verdicts if verdict is not None]
 
 
