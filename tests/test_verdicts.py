@@ -65,7 +65,11 @@ def test_shares_of_the_statuses_are_metrics_of_a_run(train):
 
 
 def test_completions_without_an_end_are_counted_as_truncated(train):
-    row = read_jsonl(train(trainer={"max_completion_length": 12}) / "metrics.jsonl")[0]
+    # Answers that are cut off are all wrong: alone they would leave the run without a gradient.
+    rewards = [{"name": "math"}, {"name": "alternating"}]
+    trainer = {"max_completion_length": 12, "max_steps": 1}
+    run_dir = train(rewards=rewards, plugins=PLUGIN, trainer=trainer)
+    row = read_jsonl(run_dir / "metrics.jsonl")[0]
     assert row["rewards/math/truncated"] == row["completions/clipped_ratio"] > 0.5
 
 

@@ -33,3 +33,9 @@ def unreliable(
         Verdict(failures[i // every % 2]) if i % every == 0 else Verdict("correct")
         for i in range(len(completions))
     ]
+
+
+@reward
+def alternating(completions: list[str]) -> list[float]:
+    """Reward every other completion, so that every group has a gradient whatever it says."""
+    return [float(i % 2) for i in range(len(completions))]
