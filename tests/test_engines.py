@@ -164,7 +164,6 @@ def fsdp_launched(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_VERSION", "2")
     monkeypatch.setenv("FSDP_STATE_DICT_TYPE", "FULL_STATE_DICT")
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     return monkeypatch
 
 
@@ -182,7 +181,8 @@ def test_another_fsdp_than_the_shipped_one_is_refused(
 
 def test_weights_that_fsdp_would_widen_are_refused(write_recipe, fsdp_launched, capsys):
     path = write_recipe(mask=SAFE, model={"dtype": "bfloat16"})
-    assert train_main([str(path), "--check"]) == 2
+    assert train_main([str(path), "--check"]) == 0
+    assert train_main([str(path), "--check", "trainer.bf16=true"]) == 2
     assert "model.dtype" in capsys.readouterr().err
 
 
