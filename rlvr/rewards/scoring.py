@@ -143,10 +143,14 @@ class Pool:
     def close(self) -> None:
         if os.getpid() != self.owner:
             return  # a forked copy: the workers belong to its parent
+        idle = []
         while not self.places.empty():
-            worker = self.places.get()
+            idle.append(self.places.get())
+        for worker in idle:
             if worker is not None:
                 worker.kill()
+            # The place stays: a pool that is asked again starts new workers.
+            self.places.put(None)
 
 
 _pools: dict[str, Pool] = {}
