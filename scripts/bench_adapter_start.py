@@ -10,8 +10,8 @@ import time
 
 import torch
 
-from rlvr.adapters.attach import start_of
 from rlvr.adapters.factors import Matrix
+from rlvr.adapters.initial import start_of
 from rlvr.adapters.spec import build_method
 
 LAYERS = 28

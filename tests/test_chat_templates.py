@@ -13,7 +13,7 @@ from rlvr.data import generation_prompt, prompt_tokenizer
 from rlvr.eval.sampling import prompt_token_ids
 from rlvr.schema import RecipeError
 from rlvr.train import main as train_main
-from rlvr.training.summary import load_problems
+from rlvr.training.evaluation import load_problems
 
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
 TOKENIZER = AutoTokenizer.from_pretrained(POLICY)
@@ -113,10 +113,11 @@ def test_every_reader_of_a_recipe_renders_the_same_prompt(write_recipe, tmp_path
     )
     recipe = load_recipe(path, [])
     assert recipe.eval is not None
-    spec, tokenizer, rows, _ = load_problems(recipe, recipe.eval)
-    prompt = generation_prompt(tokenizer, spec.render(rows[0]["problem"]))
+    problems = load_problems(recipe, recipe.eval)
+    messages = problems.data.render(problems.rows[0]["problem"])
+    prompt = generation_prompt(problems.tokenizer, messages)
     assert prompt.endswith("<|assistant|><think></think>")
-    (ids,) = prompt_token_ids(tokenizer, [spec.render(rows[0]["problem"])])
+    (ids,) = prompt_token_ids(problems.tokenizer, [messages])
 
     assert main(["data", str(path)]) == 0
     assert capsys.readouterr().out.count("<|assistant|><think></think>\n") == 6

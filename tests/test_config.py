@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from rlvr.config import apply_overrides, load_recipe, merge, read_yaml
+from rlvr.config import load_recipe
+from rlvr.recipe_file import apply_overrides, merge, read_yaml
 from rlvr.schema import RecipeError
 
 MINIMAL = """

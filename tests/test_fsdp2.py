@@ -13,11 +13,11 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from rlvr.base_weights import BaseWeights
 from rlvr.engines import local_rows, whole
 from rlvr.masks import Mask, build_mask, parse_spec
 from rlvr.optim import MaskedAdamW
 from rlvr.optim.shards import read_state
-from rlvr.policy import BaseWeights
 from rlvr.schema import RecipeError
 from rlvr.targets import linear_weights
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from hub_models import cache_model
 
-from rlvr.config import load_recipe, read_recipe
+from rlvr.config import load_recipe
 from rlvr.masks import MaskSpec, density_bounds
+from rlvr.recipe_file import read_recipe
 from rlvr.registry import dataset
 from rlvr.training.inputs import Arguments, training_arguments
 from rlvr.training.plan import check_recipe

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from rlvr.adapters import adapters_off, attach_adapter, policy_weights
+from rlvr.base_weights import BaseWeights
 from rlvr.checkpoints.fingerprints import checksum
 from rlvr.config import ModelSection
 from rlvr.masks import build_mask, parse_spec
-from rlvr.policy import BaseWeights, choose_trainable, load_policy
+from rlvr.policy import choose_trainable, load_policy
 from rlvr.schema import RunError
 from rlvr.targets import linear_weights
 from rlvr.training.guard import Guard

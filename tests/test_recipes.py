@@ -7,7 +7,8 @@ from hub_models import cache_model
 
 from rlvr.cli import VERBS
 from rlvr.cli import main as cli_main
-from rlvr.config import load_recipe, read_recipe, read_yaml, resolve_recipe
+from rlvr.config import load_recipe, resolve_recipe
+from rlvr.recipe_file import read_recipe, read_yaml
 from rlvr.studies.spec import load_study
 from rlvr.train import main as train_main
 from rlvr.training.plan import check_recipe

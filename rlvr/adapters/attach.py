@@ -12,33 +12,27 @@ it is 0 at the start in bfloat16 too.
 """
 
 import copy
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlvr import runtime
-from rlvr.adapters.factors import Matrix
-from rlvr.adapters.methods import Method, scaling_of
-from rlvr.adapters.report import start_row, summarise
+from rlvr.adapters.initial import initial_tensors, maker
+from rlvr.adapters.methods import Method
+from rlvr.adapters.report import summarise
 from rlvr.adapters.spec import build_method, is_trained, module_names
 from rlvr.adapters.start import START, TRAINED, subtract_start
 from rlvr.adapters.weights import adapters_off, merged_layer, tuner_layers
 from rlvr.checkpoints.fingerprints import fingerprint_values
-from rlvr.files import replacing
 from rlvr.precision import Precision
 from rlvr.schema import RecipeError, RunError
 
-ROWS = torch.contiguous_format
-INITIAL = "initial_adapter.safetensors"
 # The largest relative difference in logits at the start. Every builder of ours stays at 1e-6 and
 # below; methods of PEFT's that rotate the weights round them once more.
 MAX_START_GAP = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 5e-3}
@@ -90,10 +84,10 @@ def attach_adapter(
     weights = {target: model.get_parameter(target) for target in targets}
     wrapped: Any = get_peft_model(model, config)
     wrapped.eval()
-    make = _maker(method, weights, wrapped, seed)
+    make = maker(method, weights, wrapped, seed)
     provenance = {"adapter": spec, "seed": seed, "base_weights": base_hash}
     # Computed once: two SVDs on two ranks may differ in signs, which would train two policies.
-    tensors, rows = runtime.from_main(lambda: _initial(make, provenance, run_dir))
+    tensors, rows = runtime.from_main(lambda: initial_tensors(make, provenance, run_dir))
     _fill(wrapped, method, tensors)
     for key, parameter in wrapped.named_parameters():
         # PEFT trains both factors of every LoRA.
@@ -122,86 +116,6 @@ def _probe(model: Any, precision: Precision) -> Tensor:
 
 def _relative(logits: Tensor, reference: Tensor) -> float:
     return float((logits - reference).abs().max() / reference.abs().max())
-
-
-Make = Callable[[], tuple[dict[str, Tensor], dict[str, dict[str, Any]]]]
-
-
-def start_of(method: Method, matrix: Matrix, seed: int) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Return the initial factors A and B of one matrix and what they hold of it.
-
-    They may be views of the matrix's decomposition: copy what outlives it.
-    """
-    assert method.factors is not None
-    first, second = method.factors(matrix, seed=seed)
-    return first, second, start_row(matrix, first, second, scaling_of(method.config))
-
-
-def _maker(method: Method, weights: Mapping[str, Tensor], wrapped: PeftModel, seed: int) -> Make:
-    """Return a function that computes the initial tensors and, of factors, their report."""
-
-    def from_peft() -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
-        return {n: p.detach().cpu() for n, p in wrapped.named_parameters() if p.requires_grad}, {}
-
-    def from_factors() -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
-        tensors, rows = {}, {}
-        for target, weight in weights.items():
-            name = target.removesuffix(".weight")
-            first, second, rows[name] = start_of(method, Matrix(weight, target), seed)
-            for factor, value in (("A", first), ("B", second)):
-                # A row-major copy: factors may be views of an SVD, which safetensors would store
-                # whole.
-                tensors[f"{name}.{factor}"] = value.cpu().float().clone(memory_format=ROWS)
-        return tensors, rows
-
-    return from_peft if method.factors is None else from_factors
-
-
-def _initial(
-    make: Make, provenance: dict[str, Any], run_dir: Path | None
-) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
-    """Return the stored initial tensors of the run, or make and store them."""
-    path = None if run_dir is None else run_dir / INITIAL
-    stored = _stored(path, provenance) if path is not None and path.is_file() else None
-    if stored is not None:
-        return stored
-    tensors, rows = make()
-    if path is not None:
-        about = {**provenance, "report": rows, "sha256": fingerprint_values(tensors.items())}
-        metadata = {key: json.dumps(value, sort_keys=True) for key, value in about.items()}
-        with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
-    return tensors, rows
-
-
-def _stored(
-    path: Path, provenance: dict[str, Any]
-) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]] | None:
-    """Return the initial tensors of a run; ``None`` where the file is damaged.
-
-    They can be made again, and a resumed run compares them with those of its first start.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            about = {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
-        damage = (
-            None if about["sha256"] == fingerprint_values(tensors.items()) else "it was changed"
-        )
-        made_with, rows = {key: about[key] for key in provenance}, about["report"]
-    except Exception as error:  # noqa: BLE001  (safetensors' own error has no public name)
-        tensors, made_with, rows = {}, {}, {}
-        damage = f"{type(error).__name__}: {error}"
-    if damage is not None:
-        runtime.say(f"{path}: damaged ({damage}); the initial factors are computed again")
-        return None
-    for key, value in provenance.items():
-        if made_with[key] != value:
-            raise RunError(
-                f"{path} was made with another {key} ({made_with[key]}, now {value}); resume with "
-                "what the run was started with"
-            )
-    return tensors, rows
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rlvr.config import read_yaml
+from rlvr.recipe_file import read_yaml
 from rlvr.schema import RecipeError
 
 # What a run's checks read; accelerate's launcher sets them, from its own defaults where need be.

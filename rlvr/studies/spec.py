@@ -5,15 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rlvr.config import (
-    absolute_paths,
-    apply_overrides,
-    check_section,
-    merge,
-    read_recipe,
-    read_yaml,
-    resolve_recipe,
-)
+from rlvr.config import check_section, resolve_recipe
+from rlvr.recipe_file import absolute_paths, apply_overrides, merge, read_recipe, read_yaml
 from rlvr.schema import Count, CountOrZero, PositiveShare, RecipeError, check_value
 
 

@@ -4,11 +4,11 @@ from collections.abc import Collection
 
 from torch import Tensor, nn
 
+from rlvr.base_weights import BaseWeights
 from rlvr.checkpoints.fingerprints import checksum
 from rlvr.engines import reshard, whole
 from rlvr.masks import Mask
 from rlvr.masks.bits import unpack_bits
-from rlvr.policy import BaseWeights
 from rlvr.schema import RunError
 
 

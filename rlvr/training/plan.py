@@ -59,6 +59,15 @@ class Plan:
         return self.recipe.trainer.get("max_completion_length", GRPOConfig.max_completion_length)
 
     @property
+    def weights(self) -> str:
+        """The dtype of the weights and, of a masked bf16 run, how they take an update."""
+        dtype = self.recipe.model.dtype
+        if self.mask is None or dtype == "float32":
+            return dtype
+        updates = {"master": "float32 masters", "stochastic": "stochastic rounding"}
+        return f"{dtype}, {updates[self.recipe.optimizer.bf16_update]}"
+
+    @property
     def max_steps(self) -> int:
         """The step at which the run ends; -1 where its epochs say so."""
         return int(self.recipe.trainer.get("max_steps", -1))

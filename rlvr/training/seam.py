@@ -27,6 +27,7 @@ from transformers import PrinterCallback, TrainingArguments
 
 from rlvr import runtime
 from rlvr.adapters import Adapter, adapters_off, set_rates
+from rlvr.base_weights import BaseWeights
 from rlvr.checkpoints.folders import model_folder
 from rlvr.checkpoints.runs import publish_checkpoint, step_folder
 from rlvr.config import ModelSection, OptimizerSection, RunSection
@@ -37,7 +38,6 @@ from rlvr.eval.sampling import evaluation_mode
 from rlvr.failures import DiskError, explained_writes
 from rlvr.masks import Mask
 from rlvr.optim import MaskedAdamW
-from rlvr.policy import BaseWeights
 from rlvr.provenance import add_to_provenance
 from rlvr.training.callbacks import GuardCallback, optimizer_bytes
 from rlvr.training.checkpoint_files import restore_files

@@ -11,29 +11,23 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlvr import runtime
 from rlvr.checkpoints.folders import EXPORT, model_folder, policy_bytes
 from rlvr.checkpoints.reader import open_checkpoint, select
-from rlvr.checkpoints.runs import checkpoints, newest_checkpoint, step_of
-from rlvr.config import EvalSection, Recipe
-from rlvr.data import DataSpec, Row, load_prepared, parse_dataset, prompt_tokenizer
+from rlvr.checkpoints.runs import newest_checkpoint, step_of
 from rlvr.delta import discard_applied
-from rlvr.eval import EvalResult, EvalSettings, evaluate, token_kl
 from rlvr.eval.gap import ROUNDING
 from rlvr.files import read_jsonl, write_sealed
 from rlvr.geometry.sparsity import update_sparsity
 from rlvr.masks import Mask
-from rlvr.policy import load_policy, load_tokenizer
 from rlvr.precision import dtype_name
 from rlvr.provenance import read_provenance
-from rlvr.rewards import RewardCall, check_columns, parse_reward
+from rlvr.training.evaluation import evaluate_run
 from rlvr.training.export import (
     export_dtype,
     export_gap,
     export_policy,
-    exported,
     run_precision,
     store_as_delta,
 )
@@ -122,80 +116,6 @@ def compare_weights(plan: Plan, run_dir: Path, folder: Path) -> dict[str, Any]:
         "sparsity_bf16": unchanged / entries,
         "mask_leak": None if mask is None else leak,
         "density": None if mask is None else mask.density(),
-    }
-
-
-def load_problems(
-    recipe: Recipe, settings: EvalSection
-) -> tuple[DataSpec, PreTrainedTokenizerBase, list[Row], RewardCall]:
-    """Return the eval section's data, the tokenizer, the rows, and the verifier that reads them."""
-    data = parse_dataset(settings.data, "eval.data")
-    tokenizer = prompt_tokenizer(
-        load_tokenizer(recipe.model), data.shared["prefill"], recipe.template_kwargs, "eval.data"
-    )
-    rows = load_prepared(data, "eval.data", tokenizer=tokenizer).rows
-    call = parse_reward(settings.verifier, "eval.verifier")
-    check_columns([call], rows[0])
-    return data, tokenizer, rows, call
-
-
-def evaluate_run(
-    recipe: Recipe, settings: EvalSection, run_dir: Path, folder: Path
-) -> dict[str, Any]:
-    """Evaluate base and exported policy on the same problems, and the KL between them."""
-    section = recipe.model
-    data, tokenizer, rows, call = load_problems(recipe, settings)
-    device = runtime.default_device()
-    # The base in the dtype of the export: a KL between two precisions would count the rounding.
-    dtype: Any = dtype_name(export_dtype(recipe, run_precision(run_dir)))
-
-    copies = settings.samples
-    # Each problem is sampled `copies` times in a row; the verifier sees the same order.
-    columns = {name: [row[name] for row in rows for _ in range(copies)] for name in rows[0]}
-
-    def judge(completions: list[str], answers: list[str]) -> list[float | None]:
-        return call(completions, columns)
-
-    sampling = EvalSettings(
-        **{f.name: getattr(settings, f.name) for f in dataclasses.fields(EvalSettings)}
-    )
-
-    def load(path: Path) -> PreTrainedModel:
-        exported = dataclasses.replace(section, path=str(path), revision=None, dtype=dtype)
-        return load_policy(exported, device)
-
-    def score(policy: PreTrainedModel, name: str) -> EvalResult:
-        result = evaluate(
-            policy, tokenizer, rows, render=data.render, verifier=judge, settings=sampling
-        )
-        result.write(run_dir / "eval", name)
-        return result
-
-    base = load_policy(dataclasses.replace(section, dtype=dtype), device)
-    policies = {"base": base, "final": load(folder)}
-    results = {name: score(policy, name) for name, policy in policies.items()}
-    on_the_way = {}
-    if settings.checkpoints == "every":
-        # Without the last: that is the export, evaluated above.
-        for checkpoint in checkpoints(run_dir)[:-1]:
-            with exported(recipe, run_dir, checkpoint) as passing:
-                result = score(load(passing), checkpoint.name)
-            on_the_way[step_of(checkpoint)] = dataclasses.asdict(result.accuracy)
-    kl = token_kl(
-        policies["final"],
-        policies["base"],
-        tokenizer,
-        [data.render(row["problem"]) for row in rows],
-        results["final"].completions,
-        batch_size=settings.batch_size,
-    )
-    return {
-        "evaluated_in": dtype,
-        "accuracy_before": dataclasses.asdict(results["base"].accuracy),
-        "accuracy_after": dataclasses.asdict(results["final"].accuracy),
-        "accuracy_on_the_way": on_the_way,
-        "kl_to_base": dataclasses.asdict(kl),
-        "truncated": results["final"].truncated,
     }
 
 

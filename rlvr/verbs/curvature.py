@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from rlvr import __version__, runtime
-from rlvr.config import ModelSection, Recipe, apply_overrides, resolve_recipe
+from rlvr.config import ModelSection, Recipe, resolve_recipe
 from rlvr.data import parse_dataset
 from rlvr.delta import discard_applied, exported_policy
 from rlvr.files import write_bytes, write_json
 from rlvr.geometry.curvature import COLUMNS, EMPTY
 from rlvr.geometry.settings import Settings
 from rlvr.geometry.table import PLACE, write_table
+from rlvr.recipe_file import apply_overrides
 from rlvr.registry import import_plugins
 from rlvr.run_dir import recorded_recipe
 from rlvr.schema import RecipeError, RunError

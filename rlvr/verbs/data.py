@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr import runtime
-from rlvr.config import ModelSection, apply_overrides, load_recipe
+from rlvr.config import ModelSection, load_recipe
 from rlvr.data import (
     DataSpec,
     Loaded,
@@ -17,6 +17,7 @@ from rlvr.data import (
     prompt_tokenizer,
 )
 from rlvr.files import replacing, write_json
+from rlvr.recipe_file import apply_overrides
 from rlvr.registry import import_plugins, pop_plugins
 from rlvr.rewards import RewardCall, check_columns, parse_reward, parse_rewards
 from rlvr.rewards.gold import gold_verdicts, is_verifier, unparsable_golds

@@ -15,7 +15,7 @@ from rlvr import runtime
 from rlvr.checkpoints.fingerprints import fingerprint_values
 from rlvr.checkpoints.folders import model_folder
 from rlvr.checkpoints.reader import open_checkpoint, select, weights_of
-from rlvr.config import ModelSection, apply_overrides
+from rlvr.config import ModelSection
 from rlvr.files import write_bytes, write_json
 from rlvr.masks import (
     Calibration,
@@ -28,6 +28,7 @@ from rlvr.masks import (
     parse_spec,
 )
 from rlvr.policy import load_skeleton
+from rlvr.recipe_file import apply_overrides
 from rlvr.registry import pop_plugins
 from rlvr.schema import RecipeError
 from rlvr.targets import resolve_targets
