@@ -27,6 +27,11 @@ INTERRUPTED = 130  # the shell's exit code for a program that Ctrl-C ended
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets", "vllm")
 
 
+def local_world_size() -> int:
+    """Return how many processes of this run share the machine."""
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 def prepare_environment(run_dir: Path | None = None) -> None:
     """Set what the libraries read at import or start, before they are imported.
 

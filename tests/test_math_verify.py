@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rlvr.rewards.math import verify, verify_batch
-from rlvr.rewards.math.verify import DEADLINE_S, forget, pool
+from rlvr.rewards.math import DEADLINE_S, forget, pool, verify, verify_batch
 
 DATA = Path(__file__).parent / "data"
 GOLDS = json.loads((DATA / "golds.json").read_text(encoding="utf-8"))

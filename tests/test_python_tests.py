@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from rlvr.isolation.sandbox import missing_protections
 from rlvr.rewards import Verdict, python_tests
-from rlvr.rewards.sandbox import missing_protections
 
 MODE = "best_effort" if missing_protections() else "required"
 DEADLINE, SLACK = 0.7, 4.0  # seconds; the slack is the start and end of a sandbox on a busy machine

@@ -4,7 +4,7 @@ import re
 
 from rlvr.registry import reward
 from rlvr.rewards.text import boxes, conclusion
-from rlvr.rewards.verdict import Verdict
+from rlvr.verdict import Verdict
 
 # An explicit answer: "The answer is (B).", "**Answer:** B", "<answer>B</answer>".
 _ANCHOR = re.compile(r"<answer>|\b(?:answer|choice|option)\b[ \t*_]*(?::|\bis\b)", re.IGNORECASE)

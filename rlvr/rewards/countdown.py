@@ -8,7 +8,7 @@ from typing import Any
 
 from rlvr.registry import reward
 from rlvr.rewards.text import boxes, conclusion, last_tagged
-from rlvr.rewards.verdict import Verdict
+from rlvr.verdict import Verdict
 
 MAX_EXPRESSION = 1000  # characters; a countdown of fifty numbers is shorter
 MAX_DEPTH = 50  # open parentheses and signs

@@ -3,11 +3,11 @@
 import json
 from typing import Any
 
+from rlvr.isolation.pool import Outcome, scorers
 from rlvr.registry import reward
-from rlvr.rewards.scoring import Crash, Overrun, pool
 from rlvr.rewards.text import conclusion, fenced_blocks
-from rlvr.rewards.verdict import Verdict
 from rlvr.schema import RecipeError
+from rlvr.verdict import Verdict
 
 _SCORER = "rlvr.rewards.json_schema:validate"
 
@@ -42,7 +42,8 @@ def json_schema(
         if not isinstance(text, Verdict):
             requests.append({"text": text, "schema": row_schema})
     # Replies come in the order of the requests: one for each None in `verdicts`.
-    replies = iter(pool(_SCORER).ask_all(requests, seconds) if requests else [])
+    jobs = [(request,) for request in requests]
+    replies = iter(scorers(_SCORER).map(jobs, deadline_s=seconds) if jobs else [])
     return [_verdict(next(replies)) if verdict is None else verdict for verdict in verdicts]
 
 
@@ -61,12 +62,12 @@ def _check(options: dict[str, Any], where: str) -> None:
             raise RecipeError(f"{where}.all_rows: {problem['detail']}")
 
 
-def _verdict(reply: dict[str, Any]) -> Verdict:
-    if isinstance(reply, Overrun):
+def _verdict(outcome: Outcome) -> Verdict:
+    if outcome.status == "timeout":
         return Verdict("timeout", detail="validation passed the deadline")
-    if isinstance(reply, Crash):
-        return Verdict("crashed", detail=f"validation: {reply}")
-    return Verdict(**reply)
+    if outcome.status == "crashed":
+        return Verdict("crashed", detail=f"validation: {outcome.value}")
+    return Verdict(**outcome.value)
 
 
 def find_json(text: str) -> str | None:

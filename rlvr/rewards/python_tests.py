@@ -4,11 +4,19 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from rlvr.isolation.sandbox import (
+    Limits,
+    Mode,
+    Outcome,
+    in_parallel,
+    require,
+    run_script,
+    run_tests,
+)
 from rlvr.registry import reward
-from rlvr.rewards.sandbox import Limits, Mode, Outcome, in_parallel, require, run_script, run_tests
 from rlvr.rewards.text import conclusion, fenced_blocks
-from rlvr.rewards.verdict import Verdict
 from rlvr.schema import RecipeError
+from rlvr.verdict import Verdict
 
 _LANGUAGES = ("python", "py", "python3", "")
 
@@ -42,7 +50,7 @@ def python_tests(
     "outputs": […]}``, with ``"fn_name"`` for a function's arguments and value.
 
     Each script has ``seconds``, and so have the assertions together. Neither expected outputs nor
-    assertions enter the program's sandbox (``rlvr.rewards.sandbox``). ``sandbox: best_effort``
+    assertions enter the program's sandbox (``rlvr.isolation.sandbox``). ``sandbox: best_effort``
     accepts a kernel that cannot confine programs fully.
     """
     limits = Limits(seconds, megabytes, processes)

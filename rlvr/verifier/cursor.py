@@ -1,23 +1,12 @@
-"""The tokens of one answer, the place of the reader among them, and the trees it builds.
-
-A tree is a plain tuple: ``("num", Fraction)``, ``("sym", name)``,
-``("const", "pi" | "e" | "i" | "inf")``, ``("add", [..])``, ``("mul", [..])``, ``("div", a, b)``,
-``("pow", a, b)``, ``("neg", a)``, ``("pm", sign, a)``, ``("fn", name, [args])``,
-``("call", name, [args])``, ``("sub", base, index)``, ``("pct", a)``, ``("deg", a)``,
-``("unit", a, text)``, ``("text", words)``, ``("based", digits, base)``, ``("ratio", [..])``,
-``("big", "sum" | "prod", variable, low, high, body)``, ``("br", "(" | "[", ")" | "]", [..])``,
-``("set", [..])``, ``("build", element, [conditions])``, ``("op", "cup" | ..., a, b)``,
-``("rel", [sides], [operators])``, ``("matrix", [[..]])`` and ``("seq", "," | "or", [..])``.
-"""
+"""The tokens of one answer and the place of the reader among them."""
 
 from abc import ABC, abstractmethod
 from fractions import Fraction
-from typing import Any
 
-from rlvr.rewards.math.lexer import Token, Unreadable
+from rlvr.verifier.lexer import Token, Unreadable
+from rlvr.verifier.tree import Apply, Node, Nodes, Num, Power, Product, Quotient, Sequence, Words
 
-Node = tuple[Any, ...]
-MAX_DEPTH = 60
+MAX_DEPTH = 600  # open pieces of grammar; about 200 nested parentheses
 END = Token("end", "")
 
 
@@ -26,11 +15,11 @@ def number(text: str) -> Node:
     mantissa, _, exponent = text.lower().partition("e")
     value = Fraction(mantissa.rstrip(".") or "0")
     if not exponent:
-        return ("num", value)
+        return Num(value)
     # 1e999999999 as a Fraction would fill the memory.
     if abs(int(exponent)) <= 400:
-        return ("num", value * Fraction(10) ** int(exponent))
-    return ("mul", [("num", value), ("pow", ("num", Fraction(10)), ("num", Fraction(exponent)))])
+        return Num(value * Fraction(10) ** int(exponent))
+    return Product((Num(value), Power(Num(Fraction(10)), Num(Fraction(exponent)))))
 
 
 class Cursor(ABC):
@@ -89,6 +78,9 @@ class Cursor(ABC):
     def relation(self) -> Node: ...
 
     @abstractmethod
+    def condition(self) -> Node: ...
+
+    @abstractmethod
     def starts(self) -> bool: ...
 
     @abstractmethod
@@ -102,11 +94,11 @@ class Cursor(ABC):
         self.bars, self.building = saved
         return items
 
-    def arguments(self) -> list[Node]:
+    def arguments(self) -> Nodes:
         self.expect("(")
         items, _ = self.inside()
         self.expect(")")
-        return items
+        return tuple(items)
 
     def group(self) -> Node:
         """Return what invisible braces hold; ``{a \\over b}`` is a fraction."""
@@ -117,12 +109,12 @@ class Cursor(ABC):
             bottom, _ = self.inside()
             if len(bottom) != 1:
                 raise Unreadable("a fraction of several items")
-            pair = [items[0], bottom[0]]
-            items = [("div", *pair) if name == "over" else ("fn", "binom", pair)]
+            pair = items[0], bottom[0]
+            items = [Quotient(*pair) if name == "over" else Apply("binom", pair)]
         self.expect("}")
         if not items:
-            return ("text", "")
-        return items[0] if len(items) == 1 else ("seq", joint, items)
+            return Words("")
+        return items[0] if len(items) == 1 else Sequence(joint, tuple(items))
 
     def piece(self, *, whole: bool = False) -> Node:
         """Return the argument of a command: a group, or one digit unless ``whole``, or one atom."""

@@ -22,12 +22,18 @@ from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 from rlvr import runtime
-from rlvr.rewards.worker import receive, send
+from rlvr.isolation.worker import receive, send
 from rlvr.schema import RunError
 
-START_S = 60.0  # a worker that is not ready by then will not be
+START_S = 120.0  # a worker that is not ready by then will not be: some import large libraries
+MOST_WORKERS = 16  # of one pool in one process; a worker judges thousands of rows a second
 MAX_KILLED = 20  # workers killed in a row while they start, before that is an error
 _pools: "weakref.WeakSet[WorkerPool]" = weakref.WeakSet()
+_shared: dict[str, "WorkerPool"] = {}
+_lock = threading.Lock()
+# Held while a process is started. A fork meanwhile would copy the pipe by which Popen learns that
+# its child runs, and Popen would wait for the copy.
+_spawning = threading.Lock()
 
 
 class Outcome(NamedTuple):
@@ -40,23 +46,24 @@ class Outcome(NamedTuple):
 class _Worker:
     """One process and its pipes."""
 
-    def __init__(self, path: str, deadline_s: float, memory_mb: int) -> None:
+    def __init__(self, path: str, memory_mb: int, confined: bool) -> None:
         # Through -c: a spawned multiprocessing child would import the training script again.
         code = (
             f"import sys; sys.path[:] = {sys.path!r}\n"
-            "from rlvr.rewards.worker import main\n"
-            f"main({path!r}, {os.getpid()}, {deadline_s!r}, {memory_mb!r})"
+            "from rlvr.isolation.worker import main\n"
+            f"main({path!r}, {os.getpid()}, {memory_mb!r}, {confined!r})"
         )
         # Workers must not open the GPU: a context costs hundreds of megabytes.
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
-            bufsize=0,  # what is read must not run ahead of what is polled
-        )
+        with _spawning:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment,
+                bufsize=0,  # what is read must not run ahead of what is polled
+            )
         assert self.process.stdin and self.process.stdout and self.process.stderr
         self.stdin, self.stdout, self.stderr = (
             self.process.stdin,
@@ -95,7 +102,7 @@ class _Worker:
     def begin(self, arguments: Sequence[Any], deadline_s: float) -> bool:
         """Hand a job over; return whether the worker was there to take it."""
         try:
-            send(self.stdin, list(arguments))
+            send(self.stdin, [deadline_s, *arguments])
         except OSError:
             return False
         # A worker that takes the job says so at once; silence means that it is busy with it.
@@ -131,16 +138,25 @@ class WorkerPool:
 
     Args:
         path: ``module:function``; arguments and result are JSON values.
-        size: jobs at once; by default one per usable core.
+        size: jobs at once; by default this process's share of the machine's cores, at most 16.
         deadline_s: wall time of one job, after which its worker is killed.
         memory_mb: address space of one worker.
+        confined: a worker gives up the network, writing, other programs and privileges, since its
+            function leans on a library that may evaluate what it is given.
     """
 
     def __init__(
-        self, path: str, *, size: int | None = None, deadline_s: float = 2.0, memory_mb: int = 1024
+        self,
+        path: str,
+        *,
+        size: int | None = None,
+        deadline_s: float = 2.0,
+        memory_mb: int = 1024,
+        confined: bool = False,
     ) -> None:
         self.path, self.deadline_s, self.memory_mb = path, deadline_s, memory_mb
-        self.size = size or runtime.cores()
+        self.confined = confined
+        self.size = size or min(MOST_WORKERS, max(1, runtime.cores() // runtime.local_world_size()))
         self._reset()
         _pools.add(self)
 
@@ -162,7 +178,7 @@ class WorkerPool:
                 self._keeper.start()
 
     def _spawn(self) -> _Worker:
-        worker = _Worker(self.path, self.deadline_s, self.memory_mb)
+        worker = _Worker(self.path, self.memory_mb, self.confined)
         with self._lock:
             self._workers.add(worker)
             closed = self._closed
@@ -218,22 +234,23 @@ class WorkerPool:
             self.restarts += lost
         self._wanted.put(worker)
 
-    def call(self, *arguments: Any) -> Outcome:
+    def call(self, *arguments: Any, deadline_s: float | None = None) -> Outcome:
         """Run one job and return what became of it, at the deadline at the latest.
 
         If a worker was killed while it was idle, another does the job; the pool starts a new one.
         """
+        limit = self.deadline_s if deadline_s is None else deadline_s
         self._start()
         with self._permits:
             worker, usable, lost = self._take(), False, True
             try:
-                end = time.monotonic() + self.deadline_s
+                end = time.monotonic() + limit
                 # The clock starts anew with each worker: finding a dead one is not the job's time.
-                while not worker.begin(arguments, self.deadline_s):
+                while not worker.begin(arguments, limit):
                     self._replace(worker)
                     worker = self._take()
-                    end = time.monotonic() + self.deadline_s
-                outcome, usable = worker.finish(self.deadline_s, end)
+                    end = time.monotonic() + limit
+                outcome, usable = worker.finish(limit, end)
                 lost = outcome.status != "done"
                 return outcome
             finally:
@@ -243,10 +260,15 @@ class WorkerPool:
                     worker.process.kill()
                     self._replace(worker, lost=lost)
 
-    def map(self, jobs: Iterable[Sequence[Any]]) -> list[Outcome]:
+    def map(
+        self, jobs: Iterable[Sequence[Any]], *, deadline_s: float | None = None
+    ) -> list[Outcome]:
         """Run many jobs on all workers; outcomes in the order of the jobs."""
+        held = list(jobs)
+        if len(held) < 2:
+            return [self.call(*job, deadline_s=deadline_s) for job in held]
         with ThreadPoolExecutor(self.size) as threads:
-            return list(threads.map(lambda job: self.call(*job), jobs))
+            return list(threads.map(lambda job: self.call(*job, deadline_s=deadline_s), held))
 
     def close(self) -> None:
         """Kill every worker; the pool starts anew when it is called again."""
@@ -271,8 +293,22 @@ class WorkerPool:
             worker.process.returncode = 0  # the parent's child, not ours to wait for
 
 
+def shared(path: str, **limits: Any) -> WorkerPool:
+    """Return this process's pool of ``path``, made with ``limits`` when it is first asked for."""
+    with _lock:
+        if path not in _shared:
+            _shared[path] = WorkerPool(path, **limits)
+        return _shared[path]
+
+
+def scorers(path: str) -> WorkerPool:
+    """Return the confined workers that score with another library, of which few are enough."""
+    size = min(4, max(1, runtime.cores() // runtime.local_world_size()))
+    return shared(path, size=size, memory_mb=4096, confined=True)
+
+
 def restarts() -> int:
-    """Return how many workers of these pools had to be replaced so far."""
+    """Return how many workers of this process had to be replaced so far."""
     return sum(pool.restarts for pool in _pools)
 
 
@@ -283,9 +319,15 @@ def _close_all() -> None:
 
 
 def _after_fork() -> None:
+    # Another thread of the parent may have held the lock: in the child nobody would release it.
+    global _lock
+    _lock = threading.Lock()
+    _spawning.release()
     for pool in list(_pools):
         pool._after_fork()
 
 
 # DataLoader workers fork: a child must not read from, or kill, workers of its parent.
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(
+    before=_spawning.acquire, after_in_parent=_spawning.release, after_in_child=_after_fork
+)

@@ -8,21 +8,24 @@ sentence, or a text that is nothing but an expression.
 import re
 from typing import Literal
 
-from rlvr.rewards.math.freeform import Extracted, announced_last, final_answer
-from rlvr.rewards.math.lexer import balanced
+from rlvr.verifier.freeform import Extracted, announced_last, final_answer
+from rlvr.verifier.lexer import balanced
 
 Extract = Literal["boxed", "auto"]
 TAIL = 4_000  # characters at the end in which an answer without a box is looked for
 
 
-_BOX = re.compile(r"\\f?boxed(?![a-zA-Z])")
-_OPENED = re.compile(r"\\f?boxed\s*\{")
+_OPENED = re.compile(r"\\(?:f?boxed|fbox)\s*\{")
+_BARE = re.compile(r"\\f?(?:boxed|box)\s*([0-9]+(?:\.[0-9]+)?|[A-Za-z](?![A-Za-z]))")
+_QUOTED = re.compile(r"\\boxed\s*\{\s*\}`")
 _JOINER = re.compile(
     r"(?:\s|\$|\\[()\[\],;:! ]|\\q?quad|~|\\text\{\s*|\}|,|;|&|\band\b|\bor\b|\\\\"
     r"|\(?[A-Za-z](?:_\{?[A-Za-z0-9]{1,3}\}?)?\)?\s*=)*"
 )
 
 
+_CJK = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
+_FULL_WIDTH = {0xFF10 + digit: str(digit) for digit in range(10)} | {0xFF0E: "."}
 _TURN = re.compile(r"(?<=\S)\s*(?:<\|(?:im_start|im_end|eot_id|endoftext|user)\|>|</s>)")
 
 
@@ -44,22 +47,28 @@ def _box(text: str, start: int) -> tuple[str | None, int]:
     if opened:
         end = balanced(text, opened.end())
         return (None, len(text)) if end < 0 else (text[opened.end() : end - 1], end)
-    bare = re.compile(r"\\f?boxed\s*([0-9]+(?:\.[0-9]+)?|[A-Za-z])").match(text, start)
+    bare = _BARE.match(text, start)
     return (bare.group(1), bare.end()) if bare else (None, len(text))
 
 
 def _last_start(text: str, end: int) -> int:
     """Return where the last box command before ``end`` starts, or -1."""
     while end > 0:
-        place = text.rfind("boxed", 0, end)
+        place = text.rfind("box", 0, end)
         if place < 0:
             return -1
-        # rfind finds "boxed"; the command is \boxed or \fboxed.
+        # rfind finds "box"; the command is \boxed, \fboxed or \fbox.
         start = place - 1 if text[place - 1 : place] == "\\" else place - 2
-        if start >= 0 and _BOX.match(text, start):
+        if start >= 0 and _is_box(text, start):
             return start
         end = place
     return -1
+
+
+def _is_box(text: str, start: int) -> bool:
+    """Return whether a box opens: not the bare word ``\\boxed``, nor `\\boxed{}` as a quotation."""
+    opens = _OPENED.match(text, start) or _BARE.match(text, start)
+    return bool(opens) and not (_QUOTED.match(text, start) and text[start - 1 : start] == "`")
 
 
 def boxed(text: str) -> Extracted | None:
@@ -89,6 +98,9 @@ def boxed(text: str) -> Extracted | None:
             break
         contents.append(earlier)
         start = before
+    # The same box twice is one answer.
+    if len(set(contents)) == 1:
+        contents = contents[:1]
     return Extracted(" , ".join(contents[::-1]))
 
 
@@ -96,6 +108,13 @@ def _joins(between: str) -> bool:
     if between.count("\n\n") or not re.search(r",|;|\band\b|\bor\b|&", between):
         return False
     return _JOINER.fullmatch(between) is not None
+
+
+def last_tagged(text: str) -> str | None:
+    """Return what stands in the last ``<answer>`` tag."""
+    before, closed, _ = text.rpartition("</answer>")
+    _, opened, inside = before.rpartition("<answer>")
+    return inside if closed and opened and inside.strip() else None
 
 
 def find_answer(response: str, how: Extract) -> Extracted:
@@ -107,6 +126,9 @@ def find_answer(response: str, how: Extract) -> Extracted:
     if text is None:
         return Extracted(None, "the thoughts are not closed")
     answer = boxed(text)
+    if answer is not None and answer.text is not None and _CJK.search(text):
+        # Chinese and Japanese keyboards type full-width digits; elsewhere they are a disguise.
+        answer = answer._replace(text=answer.text.translate(_FULL_WIDTH))
     # "The final answer is 5" after the last box corrects the box.
     if how == "auto" and answer is not None and answer.text is not None:
         answer = announced_last(text[-TAIL:]) or answer
@@ -114,4 +136,11 @@ def find_answer(response: str, how: Extract) -> Extracted:
         return answer
     if how == "boxed":
         return Extracted(None, "no box")
+    tagged = last_tagged(text)
+    if tagged is not None:
+        return Extracted(tagged.strip(), loose=True)
+    # The mark of GSM8K counts wherever it stands.
+    marked = text.rfind("####")
+    if marked >= 0:
+        return final_answer(text[marked : marked + TAIL], whole=False)
     return final_answer(text[-TAIL:] if len(text) > TAIL else text, whole=len(text) <= TAIL)

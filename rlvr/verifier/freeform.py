@@ -61,6 +61,8 @@ def final_answer(text: str, *, whole: bool) -> Extracted:
     announced = list(_ANNOUNCED.finditer(text))
     if announced:
         answer = _after(text[announced[-1].end() :])
+        if answer is not None and _is_doubted(text[: announced[-1].start()]):
+            return Extracted(None, "the announced answer is doubted or denied")
         if answer is not None:
             return Extracted(answer, loose=True)
     sentences = [part for part in _SENTENCE.split(text) if part and part.strip()]
@@ -71,13 +73,28 @@ def final_answer(text: str, *, whole: bool) -> Extracted:
     return Extracted(None, "no box and no announced answer")
 
 
+_DOUBT = re.compile(
+    r"\b(?:doubt|deny|not\s+(?:think|believe|sure|certain|say|mean)|don't|doesn't|unlikely|wrong"
+    r"|false|incorrect|unsure|if|whether|never|cannot|can't|not\s+true|nobody|no\s+one)\b",
+    re.IGNORECASE,
+)
+
+
+def _is_doubted(before: str) -> bool:
+    """Return whether the sentence that announces an answer doubts it: "I doubt that ..."."""
+    return _DOUBT.search(_SENTENCE.split(before[-200:])[-1] or "") is not None
+
+
 def announced_last(text: str) -> Extracted | None:
     """Return the answer that a text announces as its final one, after every box."""
     place = text.lower().rfind("final answer is")
     if place < 0 or re.search(r"\\f?boxed", text[place:]):
         return None
     answer = _after(text[place + len("final answer is") :])
-    return Extracted(answer, loose=True) if answer else None
+    # "The final answer is in the box" announces nothing.
+    if not answer or not re.search(r"[0-9\\$^=]|^[A-Za-z]$", answer):
+        return None
+    return Extracted(answer, loose=True)
 
 
 def is_expression(text: str) -> bool:

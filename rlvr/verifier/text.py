@@ -3,6 +3,8 @@
 import re
 import unicodedata
 
+from rlvr.verifier.numerals import MULTIPLES, NUMBER_WORDS
+
 MAX_CHARS = 10_000  # an answer longer than this is not read
 
 _SIGNS = {
@@ -20,10 +22,15 @@ _SIGNS = {
     "⌈": r"\lceil ", "⌉": r"\rceil ", "∖": r"\setminus ", "△": r"\triangle ", "∠": r"\angle ",
     "⊆": r"\subseteq ", "⊂": r"\subset ", "⊃": r"\supset ",
     "⊇": r"\supseteq ", "⊥": r"\perp ", "∥": r"\parallel ", "¬": r"\neg ",
-    "∧": r"\land ", "∨": r"\lor ",
+    "∧": r"\land ",
     "“": '"', "”": '"', "ℓ": r"\ell ", "ħ": r"\hbar ", "½": r"\frac{1}{2}",
     "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}",
-    "⅛": r"\frac{1}{8}", "€": r"\$", "£": r"\$", "¥": r"\$", "₹": r"\$", "￥": r"\$", "＄": r"\$",
+    "⅛": r"\frac{1}{8}", "⅕": r"\frac{1}{5}", "⅖": r"\frac{2}{5}", "⅗": r"\frac{3}{5}",
+    "⅘": r"\frac{4}{5}", "⅙": r"\frac{1}{6}", "⅚": r"\frac{5}{6}", "⅐": r"\frac{1}{7}",
+    "⅑": r"\frac{1}{9}", "⅒": r"\frac{1}{10}", "⅜": r"\frac{3}{8}", "⅝": r"\frac{5}{8}",
+    "⅞": r"\frac{7}{8}", "∶": ":", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]", "⟨": "(", "⟩": ")",
+    "∨": r"\lor ", "✓": "", "∴": "", "″": '"',
+    "€": r"\$", "£": r"\$", "¥": r"\$", "₹": r"\$", "￥": r"\$", "＄": r"\$",
 }  # fmt: skip
 _GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho"
 _SIGNS.update({chr(0x3B1 + i): f"\\{name} " for i, name in enumerate(_GREEK.split())})
@@ -42,13 +49,52 @@ _SCRIPT = re.compile(f"[{_RAISED}]+|[{_LOWERED}]+")
 _CURRENCY = re.compile(
     r"\b(?:Rs\.?|USD|EUR|GBP|RMB)(?=\s*[0-9])|(?<=[0-9])\s*(?:USD|EUR|RMB)\b|\\\$|\\text(?:dollar|euro)s?\b|\\pounds\b|\\euro\b"
 )
+_RADIX = "|".join(word for word, value in NUMBER_WORDS.items() if value > 1)
+_BASE_INDEX = re.compile(
+    rf"_\{{?\s*(?:\\(?:text|mathrm)\s*\{{)?\s*({_RADIX})(?![a-z])\s*\}}?\s*\}}?", re.IGNORECASE
+)
+_BASE_WORDS = re.compile(
+    rf"(?<![0-9])([0-9]++)\s*(?:\\text\{{)?\s*(?:in\s+)?\(?base[\s-]*\}}?\s*([0-9]+|{_RADIX})\s*[)}}]*\s*$",
+    re.I,
+)
+
+
+_ORDINAL = re.compile(
+    r"(?<=[0-9])\s?\^?\s?\{?\s?\\(?:text|mathrm|textrm|rm)\s?\{\s?(?:st|nd|rd|th)\s?\}\s?\}?"
+)
+_MINUS_WORD = re.compile(
+    r"(?:\\text\{\s?(?:negative|minus)\s?\}|\b(?:negative|minus))\s?(?=[0-9.$\\])"
+)
+# "\$3 million" are dollars too, and the number word must stay next to its number.
+_DOLLARS = re.compile(
+    r"\\\$\s*([0-9][0-9,.]*[0-9]|[0-9])(?!\s*(?:\\text\{\s*)?(?:%s))"  # noqa: UP031
+    % "|".join(MULTIPLES)
+)
+
+
+def _base(match: re.Match[str], group: int = 1) -> int:
+    word = match.group(group).casefold()
+    return int(word) if word.isdigit() else NUMBER_WORDS[word]
+
+
 # In this order: the first four restore backslashes that JSON or Python took for escapes.
 _REWRITES = [
     (re.compile(r"\\?\x0c(?=rac|lo|orall)"), r"\\f"),
     (re.compile(r"\x08(?=eta|inom|egin|ar|oxed)"), r"\\b"),
     (re.compile(r"\t(?=ext|imes|heta|an\b|au\b|frac)"), r"\\t"),
     (re.compile(r"\n(?=eq\b|u\b|e\b|otin\b)"), r"\\n"),
-    (re.compile(r"\\textcirc(?![a-zA-Z])|\\textdegree|\\degrees?(?![a-zA-Z])"), r"\\circ "),
+    (re.compile(r"\^?\s*\{?\s*\\(?:textcirc|textdegree|degrees?)(?![a-zA-Z])\s*\}?"), r"^\\circ "),
+    (re.compile(r"\\(?:textcolor|colorbox|color)\s*\{[^{}]*\}"), " "),
+    (re.compile(r"\\(?:underline|mathstrut|fbox|underbrace)(?=\s*\{)"), " "),
+    (re.compile(r"\\(?:therefore|because|checkmark|blacksquare|square|qed)(?![a-zA-Z])"), " "),
+    (re.compile(r"^\s*(?:\\(?:implies|(?:Long)?[Rr]ightarrow|to)(?![a-zA-Z])|=>)"), " "),
+    (_ORDINAL, ""),
+    (re.compile(r"(?<=[0-9])(?:st|nd|rd|th)\b"), ""),
+    (_MINUS_WORD, "-"),
+    (re.compile(r"\\(?:text|mathrm|operatorname)\s*\{\s*\(?\s*mod\s*\}"), " mod "),
+    (re.compile(r"(?<=[0-9])~(?=[0-9]{3}(?![0-9]))"), ","),
+    (_BASE_INDEX, lambda match: f"_{{{_base(match)}}}"),
+    (_BASE_WORDS, lambda match: f"{match.group(1)}_{{{_base(match, 2)}}}"),
     (re.compile(r"\^\s*\n\s*(?:olimits)?\s*\{?\\circ\}?"), r"^\\circ "),
     (re.compile(r"(?<![0-9a-zA-Z}^])_([a-zA-Z])_(?![0-9a-zA-Z{])"), r"\1"),
     (re.compile(r"(?<=[0-9]) ?([aApP])\.? ?[mM]\b\.?"), r" \\text{\1m}"),
@@ -57,7 +103,8 @@ _REWRITES = [
     (re.compile(r"\\(?:angle|triangle|measuredangle)(?![a-zA-Z])"), " "),
     (re.compile(r"\(\s*\\?b?mod\s*([^()]*)\)"), r"\\pmod{\1}"),
     (re.compile(r"(?<=[0-9])\s*[xX]\s*(?=10\s*(?:\^|\*\*))"), r"\\times "),
-    (re.compile(r"\\\$\s*([0-9][0-9,.!\\]*[0-9]|[0-9])"), r"\1 \\text{dollars} "),
+    (re.compile(r"(?<=[0-9])(?:\{,\}|,\\!)(?=[0-9])"), ","),
+    (_DOLLARS, r"\1 \\text{dollars} "),
     (re.compile(r"<sup>(.{0,99}?)</sup>"), r"^{\1}"),
     (re.compile(r"<sub>(.{0,99}?)</sub>"), r"_{\1}"),
     (re.compile(r"\\\\\[[0-9.]+(?:pt|em|ex|mm)\]"), r"\\\\ "),
@@ -89,6 +136,22 @@ def _script(match: re.Match[str]) -> str:
     return "_{" + "".join(_PLAIN[_LOWERED.index(c)] for c in run) + "}"
 
 
+# One interval of a union, with the brackets turned as in French: ]a, b[ is (a, b).
+_FRENCH = re.compile(
+    r"(^|\\c[ua]p\s*|\\in\s*|\bU\s+|[=,]\s*)([\[\](])([^\[\]]{1,200}?,[^\[\]]{1,200}?)([\[\])])"
+    r"(?=\s*(?:$|\\c[ua]p|U\b|\\setminus|,))"
+)
+
+
+def _unturned(match: re.Match[str]) -> str:
+    before, opening, inside, closing = match.groups()
+    if opening != "]" and closing != "[":
+        return match.group()
+    return (
+        f"{before}{'(' if opening == ']' else opening}{inside}{')' if closing == '[' else closing}"
+    )
+
+
 def is_disguised(text: str) -> bool:
     """Return whether ``text`` holds characters that show one thing and are another.
 
@@ -118,11 +181,15 @@ def clean(text: str) -> str:
     """
     if not text.isascii():
         text = _SCRIPT.sub(_script, text).translate(_TABLE)
+    # Long runs first: patterns that allow spaces take quadratic time on them.
+    text = re.sub(r"\s{3,}", " ", text)
     # Inside an environment a doubled backslash ends a row.
     if "\\" in text and "begin" not in text:
         text = _DOUBLED.sub(r"\\", text)
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
+    if "[" in text or "]" in text:
+        text = _FRENCH.sub(_unturned, text.strip())
     text = re.sub(r"\*\*(?=\S)(.{1,400}?)(?<=\S)\*\*$", r"\1", text.strip())
     text = text.strip().strip("*").rstrip(".,;: \n") if len(text) > 1 else text
     return re.sub(r"\s+", " ", text).strip()
@@ -178,10 +245,16 @@ _CHOICE = re.compile(
 )
 
 
+_ANOTHER = re.compile(r"\s*(?:[,;/&]|and|or)*\s*[(\[]?[A-J](?:[)\]]|(?![\w'’]))(?!\s*[=+*/^_])")
+
+
 def choice(text: str) -> tuple[str, str] | None:
     """Return (letter, rest) where ``text`` names a multiple-choice option, else None."""
     match = _CHOICE.fullmatch(unwrapped(text))
     if not match:
         return None
     letter = next(group for group in match.groups()[:4] if group)
+    # "(A) and (B)" names no single option.
+    if _ANOTHER.match(match.group(5)):
+        return None
     return letter, words(match.group(5))

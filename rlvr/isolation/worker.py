@@ -64,7 +64,7 @@ def _resident() -> int:
         return 0
 
 
-def main(path: str, parent: int, deadline_s: float, memory_mb: int) -> None:
+def main(path: str, parent: int, memory_mb: int, confined: bool) -> None:
     """Serve ``path`` ("module:function") until the pipe closes."""
     _die_with(parent)
     # Ctrl-C goes to the whole terminal group; the owner decides what ends.
@@ -79,12 +79,17 @@ def main(path: str, parent: int, deadline_s: float, memory_mb: int) -> None:
     function = _load(path)
     resource.setrlimit(resource.RLIMIT_AS, (memory_mb * MEGABYTE, memory_mb * MEGABYTE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if confined:
+        from rlvr.isolation.jail.privileges import confine
+
+        # Only now: imports read files and may write caches.
+        confine()
     send(replies, "ready")
     # Only now: until "ready" the owner reads standard error to learn why a start failed.
     os.dup2(quiet, 2)
     while True:
         try:
-            arguments = receive(requests)
+            deadline_s, *arguments = receive(requests)
         except EOFError:
             return
         send(replies, "taken")

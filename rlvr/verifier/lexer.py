@@ -2,8 +2,12 @@
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 
-MAX_TOKENS = 1500
+from rlvr.verifier.numerals import factor
+from rlvr.verifier.units import NAMES, SYMBOLS, is_unit
+
+MAX_TOKENS = 4000
 
 FUNCTIONS = set(
     "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth asin acos atan "
@@ -20,10 +24,14 @@ WORDS = {"infty": "inf", "infinity": "inf", "inf": "inf", "oo": "inf"}
 CONDITION = {
     "for", "where", "when", "with", "if", "such", "provided", "whenever", "given", "as", "all",
 }  # fmt: skip
+# Words after which a condition may still be a relation: "for all integers n >= 3".
+CONNECTIVES = CONDITION | set(
+    "that any every each only then it is integer integers real number numbers some of".split()
+)
 UNITS = set(
     "cm km mm nm kg mg ml kw hz khz mhz ms sq ft lb lbs oz hr hrs min mins sec secs mph kmh kph "
     "rad deg degrees degree meters meter feet inches units".split()
-)
+) | {name for name in NAMES if len(name) > 1}
 _ALIASES = {
     "le": "<=", "leq": "<=", "leqslant": "<=", "leqq": "<=", "ge": ">=", "geq": ">=",
     "geqslant": ">=", "geqq": ">=", "lt": "<", "gt": ">", "ne": "!=", "neq": "!=",
@@ -33,6 +41,8 @@ _ALIASES = {
     "varnothing": "emptyset", "O": "emptyset", "lbrace": "\\{", "rbrace": "\\}", "{": "\\{",
     "}": "\\}", "%": "%", "#": "#", "&": "&", "_": "_", "|": "|", "iff": "~", "prime": "'",
     "cdots": "dots", "ldots": "dots", "dotsc": "dots", "dotsb": "dots", "Vert": "|",
+    "langle": "(", "rangle": ")", "epsilon": "epsilon", "varepsilon": "epsilon",
+    "varphi": "phi", "vartheta": "theta",
 }  # fmt: skip
 _TEXT = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|mbox|hbox|emph)\*?\s*\{")
 _FONT = re.compile(r"\\(?:math(?:rm|bf|it|sf|cal|scr|frak)|operatorname|boldsymbol|bm)\*?\s*\{")
@@ -50,7 +60,7 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    kind: str  # num, name, fn, const, cmd, text, op, begin, end, sep
+    kind: str  # num, name, fn, const, cmd, text, label, op, begin, end, sep
     value: str
     spaced: bool = False  # whether a space stands before it
 
@@ -68,9 +78,21 @@ def balanced(text: str, start: int) -> int:
     return -1
 
 
-def _text_tokens(content: str) -> list[Token]:
+def _multiplied(word: str) -> list[Token]:
+    """Return the tokens that a number word stands for after a number; none for other words."""
+    times = factor(word)
+    if times is None:
+        return []
+    sign, value = ("*", times) if times > 1 else ("/", 1 / times)
+    return [Token("op", sign), Token("num", str(Fraction(value)))]
+
+
+def _text_tokens(content: str, after_number: bool) -> list[Token]:
     """Return the tokens of a text command: separators, percent, one letter, or words."""
     tokens = []
+    first, _, rest = content.strip().partition(" ")
+    if after_number and (times := _multiplied(first)):
+        return times + _text_tokens(rest, True)
     for part in re.split(r"(,|;|\b(?:and|or)\b)", content):
         bare = part.strip(" .\n")
         if bare in SEPARATORS or bare in (",", ";"):
@@ -81,6 +103,8 @@ def _text_tokens(content: str) -> list[Token]:
             re.search(r"[\\^]", bare) and not re.search("[a-z]{3}", bare)
         ):
             tokens += tokenize(bare)
+        elif bare.endswith(":") and len(bare) > 1 and part is content:
+            tokens.append(Token("label", bare.rstrip(": "), True))
         elif bare.endswith((":", "=")) and len(bare) > 1:
             tokens += [Token("text", bare.rstrip(":= "), True), Token("op", "=")]
         elif len(bare) == 1 and bare.isalpha():
@@ -102,7 +126,11 @@ def _word_tokens(word: str, spaced: bool, after_number: bool) -> list[Token]:
         return [Token("op", "%", spaced)]
     if word in ("and", "or"):
         return [Token("sep", word, spaced)]
-    if after_number and word.casefold() in UNITS:
+    if after_number and (times := _multiplied(word)):
+        return times
+    if after_number and (
+        word.casefold() in UNITS or (spaced and word in SYMBOLS and len(word) > 1)
+    ):
         return [Token("text", word, spaced)]
     # A spaced U is a union sign in plain text; the parser decides.
     if word in ("U", "u") and spaced:
@@ -149,17 +177,18 @@ def _command_token(name: str, spaced: bool) -> Token:
     return Token("cmd", name, spaced)
 
 
-def tokenize(text: str, *, grouped: bool = True) -> list[Token]:
+def tokenize(text: str, *, grouped: bool = True, units: bool = True) -> list[Token]:
     """Return the tokens of a cleaned text.
 
-    ``grouped`` reads ``1,234`` as one number; without it the comma separates two.
+    ``grouped`` reads ``1,234`` as one number; without it the comma separates two. ``units`` reads
+    ``2mg`` as a mass; without it the letters are factors.
     Raises ``Unreadable`` for unbalanced text commands and more than ``MAX_TOKENS`` tokens.
     """
     tokens: list[Token] = []
     position = 0
     while position < len(text):
         # Loose, since pairs of parentheses are dropped at the end; it bounds the time here.
-        if len(tokens) > 3 * MAX_TOKENS + 6000:
+        if len(tokens) > 3 * MAX_TOKENS:
             raise Unreadable("too long")
         if text[position].isspace():
             position += 1
@@ -171,19 +200,7 @@ def tokenize(text: str, *, grouped: bool = True) -> list[Token]:
             if end < 0:
                 raise Unreadable("an unclosed brace")
             content = text[wrapper.end() : end - 1]
-            if _FONT.match(text, position) and (len(content.strip()) <= 2 or "\\" in content):
-                inner = tokenize(content, grouped=grouped)
-                bare = content.strip()
-                if len(bare) == 2 and bare.casefold() in UNITS:
-                    inner = [Token("text", bare, True)]
-                tokens += inner
-            elif content.strip() in FUNCTIONS - {"min", "max"}:
-                tokens.append(Token("fn", content.strip(), spaced))
-            elif len(content.strip()) == 1 and content.strip().isalpha():
-                unit = wrapper.re is _TEXT and tokens and tokens[-1].kind == "num"
-                tokens.append(Token("text" if unit else "name", content.strip(), True))
-            else:
-                tokens += _text_tokens(content)
+            tokens += _wrapped(content, wrapper.re is _FONT, tokens, grouped, spaced)
             position = end
             continue
         match = _TOKEN.match(text, position)
@@ -193,8 +210,29 @@ def tokenize(text: str, *, grouped: bool = True) -> list[Token]:
         if match.lastgroup == "grouped" and not grouped:
             match = re.compile(f"(?P<number>{_NUMBER})").match(text, position) or match
         position = match.end()
-        tokens += _plain(match, spaced, tokens)
+        tokens += _plain(match, spaced, tokens if units else [])
     return _without_nested(tokens)
+
+
+def _wrapped(
+    content: str, font: bool, before: list[Token], grouped: bool, spaced: bool
+) -> list[Token]:
+    """Return the tokens of what a ``\\text{}`` or font command holds."""
+    bare = content.strip().rstrip(".")
+    after_value = bool(before) and (
+        before[-1].kind in ("num", "const", "text") or before[-1].value in ("}", ")", "circ")
+    )
+    # A letter after a value is its unit: 5\\mathrm{m}; e and i stay numbers.
+    if after_value and bare not in ("e", "i", "d") and (is_unit(bare) or bare in UNITS):
+        return [Token("text", bare, True)]
+    if font and (len(bare) <= 2 or "\\" in content):
+        return tokenize(content, grouped=grouped)
+    if bare in FUNCTIONS - {"min", "max"}:
+        return [Token("fn", bare, spaced)]
+    if len(bare) == 1 and bare.isalpha():
+        unit = not font and before and before[-1].kind == "num"
+        return [Token("text" if unit else "name", bare, True)]
+    return _text_tokens(content, bool(before) and before[-1].kind == "num")
 
 
 def _plain(match: re.Match[str], spaced: bool, before: list[Token]) -> list[Token]:
