@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 from rlvr.verifier.cursor import END, Cursor, number
-from rlvr.verifier.lexer import Unreadable
+from rlvr.verifier.lexer import Unknown, Unreadable
 from rlvr.verifier.tree import (
     Apply,
     Bracket,
@@ -108,7 +108,7 @@ class Brackets(Cursor):
     def environment(self) -> Node:
         name = self.take().value
         if name not in ENVIRONMENTS:
-            raise Unreadable(f"the environment {name}")
+            raise Unknown(f"the environment {name}")
         # The column format of an array, such as {cc|c}.
         if name == "array" and self.at("{"):
             while not self.at("}"):
@@ -183,6 +183,9 @@ def repeating(digits: str, period: str) -> Node:
 def _case(row: list[Node]) -> tuple[Node, Node]:
     if len(row) == 1 and isinstance(row[0], Where):
         return row[0].item, row[0].condition
+    if len(row) == 1 and isinstance(row[0], Sequence) and len(row[0].items) == 2:
+        # The value and its condition in one cell: "4x + 3, x < 0".
+        return row[0].items[0], row[0].items[1]
     if len(row) != 2:
         raise Unreadable("a case without its condition")
     return row[0], row[1]

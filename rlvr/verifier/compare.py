@@ -194,7 +194,7 @@ def _same_rows(gold: Cases, answer: Cases, how: Conventions) -> bool:
 
 def _is_domain(node: Node) -> bool:
     match node:
-        case Relation((_, Numbers()), ("in",)):
+        case Relation(sides=(_, Numbers()), operators=("in",)):
             return True
     return False
 
@@ -449,7 +449,7 @@ def _as_tuples(gold: Node, answer: Node, how: Conventions) -> bool | None:
     points = [_point(node) for node in (gold, answer)]
     if not any(isinstance(node, Bracket) for node in (gold, answer)):
         return None
-    return _same_tuples(*points, how)
+    return _same_tuples(points[0], points[1], how)
 
 
 def _point(node: Node) -> Node:

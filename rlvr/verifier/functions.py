@@ -4,7 +4,7 @@ from fractions import Fraction
 
 from rlvr.verifier.brackets import Brackets
 from rlvr.verifier.cursor import number
-from rlvr.verifier.lexer import Unreadable
+from rlvr.verifier.lexer import Unknown, Unreadable
 from rlvr.verifier.tree import (
     MINUS_ONE,
     Apply,
@@ -32,6 +32,7 @@ DECORATIONS = {
     "mathring": "ring", "boxed": "",
 }  # fmt: skip
 BIG = {"sum", "prod"}
+_OWN = set("+-*/^_=<>!,;:.|&%'()[]{}") | {"\\}", "\\", "<=", ">=", "!="}  # signs out of place
 STARTERS = (
     DECORATIONS.keys()
     | {"frac", "sqrt", "binom", "mathbb", "lim", "int", "lfloor", "lceil", "emptyset", "dots"}
@@ -74,7 +75,9 @@ class Functions(Brackets):
             return self.bracket()
         if self.at("|"):
             return self.absolute()
-        raise Unreadable(f"unexpected {token.value!r}" if token.kind != "end" else "it breaks off")
+        if token.kind == "end":
+            raise Unreadable("it breaks off")
+        raise (Unreadable if token.value in _OWN else Unknown)(f"unexpected {token.value!r}")
 
     def function(self) -> Node:
         """Return a named function of a bracketed argument, or of the factors that follow it."""
@@ -120,7 +123,7 @@ class Functions(Brackets):
             self.take()
             return Neg(self.bare_argument())
         # sin 2x is sin(2x): factors belong to the argument until a sign.
-        factors = [self.power()]
+        factors: list[Node] = [self.power()]
         while self.peek().kind in ("num", "name", "const") or self.at("frac", "sqrt", "/"):
             if self.at("/"):
                 self.take()
@@ -154,7 +157,7 @@ class Functions(Brackets):
             return Name("dots")
         if name in DECORATIONS:
             return self.decorated(name)
-        raise Unreadable(f"the command \\{name}")
+        raise Unknown(f"the command \\{name}")
 
     def decorated(self, name: str) -> Node:
         inner = self.piece()

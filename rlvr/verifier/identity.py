@@ -13,7 +13,8 @@ from typing import TypedDict, Unpack
 
 from rlvr.verifier.exact import Undefined, exact
 from rlvr.verifier.numeric import MAX_SPAN, USUAL_SPAN, Point, Value, value
-from rlvr.verifier.sample import Sample, samples
+from rlvr.verifier.sample import Sample
+from rlvr.verifier.sampling import samples
 from rlvr.verifier.tree import Apply, Call, Const, Indexed, Name, Node, Words, walk
 
 ENOUGH = 2  # points at which both sides have a value

@@ -10,7 +10,7 @@ from rlvr.verifier.brackets import repeating
 from rlvr.verifier.compare import equivalent
 from rlvr.verifier.conventions import Conventions
 from rlvr.verifier.exact import TooLarge, Undefined, exact
-from rlvr.verifier.lexer import Unreadable
+from rlvr.verifier.lexer import Unknown, Unreadable
 from rlvr.verifier.numerals import spelled
 from rlvr.verifier.parser import has_grouping, parse
 from rlvr.verifier.phrases import NUMBER, TURNING, phrase, said_number, tree_of
@@ -74,7 +74,7 @@ def readings(text: str) -> list[Node]:
         except (Unreadable, RecursionError) as error:
             reason = error
     if not trees:
-        raise Unreadable(str(reason))
+        raise (Unknown if isinstance(reason, Unknown) else Unreadable)(str(reason))
     return trees
 
 
@@ -111,7 +111,7 @@ def gold_readings(gold: str) -> list[Node]:
     except Unreadable as error:
         if prose:
             return []
-        raise GoldUnreadable(str(error), unread=True) from error
+        raise GoldUnreadable(str(error), unread=isinstance(error, Unknown)) from error
     if prose and said is None and len(target) > 3 and not all(_quantities(t) for t in trees):
         return []
     if any(_impossible(tree) for tree in trees):
@@ -201,7 +201,7 @@ def _as_mathematics(
     try:
         answers = _answers(given)
     except Unreadable as error:
-        return _loosely(golds, given, loose, str(error), how)
+        return _loosely(golds, given, loose, error, how)
     if any(equivalent(g, a, how) for g in golds for a in answers):
         return Judged("correct", "equal")
     if any(equivalent(g, a, how) for g, a in _rarer(golds, answers, target, given)):
@@ -209,7 +209,7 @@ def _as_mathematics(
     number = said_number(given)
     if number is not None and any(equivalent(g, a, how) for g in golds for a in readings(number)):
         return Judged("correct", "equal to the one number stated")
-    return _loosely(golds, given, loose, "", how) if loose else Judged("wrong", "not equal")
+    return _loosely(golds, given, loose, None, how) if loose else Judged("wrong", "not equal")
 
 
 def _rarer(
@@ -288,11 +288,14 @@ def _choice(target: str, given: str, gold: str) -> Judged | None:
     return None
 
 
-def _loosely(golds: list[Node], given: str, loose: bool, error: str, how: Conventions) -> Judged:
+def _loosely(
+    golds: list[Node], given: str, loose: bool, error: Unreadable | None, how: Conventions
+) -> Judged:
     """Judge an answer that has words around it by the one number in it."""
+    unread = Judged("unparsable", str(error), isinstance(error, Unknown))
     stated = said_number(given) if error else None
     if not loose and stated is None:
-        return Judged("unparsable", error, unread=True)
+        return unread
     if TURNING.search(unwrapped(given)):
         return Judged("unparsable", "a number that the words around it deny or leave open")
     bare = re.sub(r"[*`]", "", given)
@@ -300,7 +303,7 @@ def _loosely(golds: list[Node], given: str, loose: bool, error: str, how: Conven
     if "=" in bare:
         numbers = [m.group() for m in NUMBER.finditer(bare.rpartition("=")[2])] or numbers
     if len(numbers) != 1:
-        return Judged("unparsable", error, True) if error else Judged("wrong", "not equal")
+        return unread if error else Judged("wrong", "not equal")
     answers = readings(numbers[0].strip().rstrip(","))
     if any(equivalent(g, a, how) for g in golds for a in answers):
         return Judged("correct", "equal to the one number there")

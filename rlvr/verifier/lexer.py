@@ -58,6 +58,10 @@ class Unreadable(ValueError):
     """This grammar cannot read the text as mathematics."""
 
 
+class Unknown(Unreadable):
+    """A command, an environment or a sign that this grammar does not have; another may."""
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     kind: str  # num, name, fn, const, cmd, text, label, op, begin, end, sep
@@ -243,6 +247,8 @@ def _plain(match: re.Match[str], spaced: bool, before: list[Token]) -> list[Toke
         return [Token("num", groups["number"], spaced)]
     if groups.get("env"):
         return [Token(groups["env"], groups["name"])]
+    if groups.get("command") == " ":
+        return []
     if groups.get("command"):
         return [_command_token(groups["command"], spaced)]
     if groups.get("word"):

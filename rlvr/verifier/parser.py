@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from rlvr.verifier.cursor import number
 from rlvr.verifier.functions import STARTERS
-from rlvr.verifier.lexer import CONDITION, CONNECTIVES, Token, Unreadable, tokenize
+from rlvr.verifier.lexer import CONDITION, CONNECTIVES, Token, Unknown, Unreadable, tokenize
 from rlvr.verifier.scripts import Scripts
 from rlvr.verifier.tree import (
     Apply,
@@ -304,8 +304,9 @@ def parse(text: str, *, grouped: bool = True, units: bool = True) -> Node:
     items, joint = parser.sequence()
     while parser.peek().kind == "sep" or parser.at("."):
         parser.take()
-    if parser.peek().kind != "end":
-        raise Unreadable(f"unexpected {parser.peek().value!r}")
+    left = parser.peek()
+    if left.kind != "end":
+        raise (Unknown if left.kind == "cmd" else Unreadable)(f"unexpected {left.value!r}")
     if not items:
         raise Unreadable("nothing to read")
     return items[0] if len(items) == 1 else Sequence(joint, tuple(items))

@@ -87,6 +87,9 @@ def same_quantity(gold: Node, answer: Node, same: Callable[[Node, Node], bool]) 
     ``3 hours 20 minutes``.
     """
     (left, known, noun), (right, other, word) = split(gold), split(answer)
+    # A sum of unknown units stays as it is: its parts decide.
+    if isinstance(left, Sum) and left == gold or isinstance(right, Sum) and right == answer:
+        return _same_parts(left, right, same)
     if noun != word and _SAYING.search(f"{noun} {word}"):
         return False
     if any(text.count(" ") > 3 for text in (noun, word)):
@@ -98,6 +101,14 @@ def same_quantity(gold: Node, answer: Node, same: Callable[[Node, Node], bool]) 
     if known == other:
         return same(left, right)
     return same(Product((left, Num(known.size))), Product((right, Num(other.size))))
+
+
+def _same_parts(gold: Node, answer: Node, same: Callable[[Node, Node], bool]) -> bool:
+    """Return whether two sums agree part by part: ``1 box 3 pens``."""
+    match gold, answer:
+        case Sum(left), Sum(right) if len(left) == len(right):
+            return all(same(g, a) for g, a in zip(left, right, strict=True))
+    return False
 
 
 def _is_temperature(known: Unit, other: Unit) -> bool:

@@ -15,6 +15,7 @@ _SIGNS = {
     "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∉": r"\notin ", "∅": r"\emptyset ",
     "ø": r"\emptyset ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}",
     "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}", "∀": r"\forall ", "∃": r"\exists ", "°": r"^\circ ",
+    "℃": r"^\circ C ", "•": r"\cdot ",
     "º": r"^\circ ", "′": "'", "’": "'", "％": "%", "＝": "=", "＜": "<", "＞": ">", "＋": "+",
     "，": ",", "、": ",", "；": ";", "：": ":", "（": "(", "）": ")", "［": "[", "］": "]",
     "｛": r"\{", "｝": r"\}", "∣": "|", "｜": "|", "。": ".", "…": r"\dots ", "→": r"\to ",
@@ -62,6 +63,12 @@ _BASE_WORDS = re.compile(
 _ORDINAL = re.compile(
     r"(?<=[0-9])\s?\^?\s?\{?\s?\\(?:text|mathrm|textrm|rm)\s?\{\s?(?:st|nd|rd|th)\s?\}\s?\}?"
 )
+# A system of equations after a brace that nothing closes.
+_OPEN_SYSTEM = re.compile(
+    r"\\(?:left\s*)?\{\s*(?=\\begin\s*\{(?:array|aligned|cases)\}(?:(?!\\\}).)*$)", re.DOTALL
+)
+# A set of which the braces were left out: x | x > 1.
+_BARE_BUILDER = re.compile(r"^\s*([a-z])\s*(?:\\mid|\|)\s*([^|{}]*(?:\\[lg]e|[<>]|\\in)[^|]*)$")
 _MINUS_WORD = re.compile(
     r"(?:\\text\{\s?(?:negative|minus)\s?\}|\b(?:negative|minus))\s?(?=[0-9.$\\])"
 )
@@ -105,6 +112,12 @@ _REWRITES = [
     (re.compile(r"(?<=[0-9])\s*[xX]\s*(?=10\s*(?:\^|\*\*))"), r"\\times "),
     (re.compile(r"(?<=[0-9])(?:\{,\}|,\\!)(?=[0-9])"), ","),
     (_DOLLARS, r"\1 \\text{dollars} "),
+    # Degrees of which the sign was lost: "90^".
+    (re.compile(r"(?<=[0-9])\s?\^\s*$"), r"^\\circ "),
+    (re.compile(r"\\u00[Bb]0"), r"^\\circ "),
+    (re.compile(r"\\mathbf\s*\{\s*([RZNQC])\s*\}(?=\s*[\^_*}]|\s*$)"), r"\\mathbb{\1}"),
+    (_OPEN_SYSTEM, " "),
+    (_BARE_BUILDER, r"\{\1 | \2\}"),
     (re.compile(r"<sup>(.{0,99}?)</sup>"), r"^{\1}"),
     (re.compile(r"<sub>(.{0,99}?)</sub>"), r"_{\1}"),
     (re.compile(r"\\\\\[[0-9.]+(?:pt|em|ex|mm)\]"), r"\\\\ "),
