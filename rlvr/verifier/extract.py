@@ -34,7 +34,9 @@ def conclusion(response: str) -> str | None:
 
     What a template's mark of the next turn opens is no part of it.
     """
-    response = _TURN.split(response, maxsplit=1)[0]
+    # Only where a mark can be: the pattern costs more than all the rest.
+    if "<|" in response or "</s>" in response:
+        response = _TURN.split(response, maxsplit=1)[0]
     _, closed, rest = response.rpartition("</think>")
     if closed:
         return rest if "<think>" not in rest else None

@@ -10,7 +10,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import astuple
 from fractions import Fraction
 from typing import NamedTuple, get_args
 
@@ -89,7 +88,7 @@ def _at_once(gold: str, answer: Extracted, how: Conventions) -> Verdict | Job:
     with an empty one, so that a gold answer which cannot be read is found out.
     """
     target = numeral(gold)
-    options = tuple(astuple(how))
+    options = (how.rounded, how.percent, how.ordered)
     if answer.text is None:
         if target is not None:
             return Verdict("unparsable", detail=answer.reason)
