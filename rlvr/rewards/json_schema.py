@@ -25,10 +25,11 @@ def json_schema(
 ) -> list[Verdict]:
     """Judge whether the last JSON block after the thoughts validates against the row's schema.
 
-    The block is the last one fenced as ``json`` (or as nothing), or else the whole conclusion, and
-    strict JSON: no NaN, no key twice. ``all_rows`` is one schema for all rows, in place of the
-    column ``schema``. A ``$ref`` is followed inside the schema and to the JSON Schema drafts, never
-    to the network; a pattern that needs longer than ``seconds`` is a timeout.
+    The block is the last one fenced as ``json`` (or as nothing), or else the whole conclusion, or
+    the one object or array in it, and strict JSON: no NaN, no key twice. ``all_rows`` is one schema
+    for all rows, in place of the column ``schema``. A ``$ref`` is followed inside the schema and to
+    the JSON Schema drafts, never to the network; a pattern that needs longer than ``seconds`` is a
+    timeout.
     """
     schemas = [all_rows] * len(completions) if schema is None or all_rows is not None else schema
     verdicts: list[Verdict | None] = []
@@ -77,7 +78,25 @@ def find_json(text: str) -> str | None:
         return None
     # A block of another language is an example, not the answer.
     fitting = [block.text for block in blocks if block.language in ("json", "")]
-    return (fitting[-1] if fitting else text).strip()
+    bare = (fitting[-1] if fitting else text).strip().lstrip("\ufeff").strip()
+    return bare if fitting else surrounded(bare)
+
+
+def surrounded(text: str) -> str:
+    """Return the one object or array that stands in ``text`` among words; ``text`` without one.
+
+    Two of them are no answer: nobody says which one counts.
+    """
+    starts = [place for place in map(text.find, "{[") if place >= 0]
+    # A text in quotes may hold a bracket.
+    if not starts or text.startswith('"'):
+        return text
+    try:
+        _, end = json.JSONDecoder().raw_decode(text, min(starts))
+    except (ValueError, RecursionError):
+        return text
+    alone = not any(sign in text[end:] for sign in "{[")
+    return text[min(starts) : end] if alone else text
 
 
 class Invalid(ValueError):
