@@ -79,7 +79,7 @@ class Brackets(Cursor):
         inner = self.sum()
         self.bars, self.building = saved
         self.expect("|")
-        return Apply("abs", (inner,))
+        return Apply("det" if isinstance(inner, Matrix) else "abs", (inner,))
 
     def number_set(self) -> Node:
         item = self.piece()

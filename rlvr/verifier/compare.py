@@ -21,6 +21,7 @@ from rlvr.verifier.quantities import compound, is_quantity, stems
 from rlvr.verifier.scalars import is_undefined, matched, same_scalars
 from rlvr.verifier.sets import FLIPPED, INEQUALITIES, looks_like_set, same_set
 from rlvr.verifier.tree import (
+    ONE,
     Apply,
     Bracket,
     Builder,
@@ -30,11 +31,13 @@ from rlvr.verifier.tree import (
     Indexed,
     Labelled,
     Name,
+    Neg,
     Node,
     Num,
     Numbers,
     Operation,
     Product,
+    Quotient,
     Relation,
     Sequence,
     Set,
@@ -227,12 +230,20 @@ def _listed(gold: Node, answer: Node, how: Conventions) -> bool | None:
     if isinstance(gold, Bracket) or isinstance(answer, Bracket):
         return _same_coordinates(gold, answer, how)
     left, right = _items(gold), _items(answer)
+    if _says_other(gold, answer) and all(isinstance(item, Name) for item in left + right):
+        return False
     if len(left) != len(right):
         # "k = 2, k in Z" has as many items as "k = 2" once the domain is left out.
         left, right = ([n for n in side if not _is_domain(n)] for side in (left, right))
     if len(left) != len(right):
         return False
     return _same_items(left, right, how)
+
+
+def _says_other(gold: Node, answer: Node) -> bool:
+    """Return whether one list is joined by "and", the other by "or": p and q is not p or q."""
+    joints = {node.joint for node in (gold, answer) if isinstance(node, Sequence)}
+    return joints == {"and", "or"}
 
 
 def _same_items(left: list[Node], right: list[Node], how: Conventions) -> bool:
@@ -320,11 +331,18 @@ def _interchangeable(gold_name: Node, name: Node, how: Conventions) -> bool:
         return _same_label(gold_name.text, name.text)
     if gold_name == name or same(gold_name, name, how):
         return True
+    # y' = y is a law for y, and no name for it.
+    if _primes(gold_name) != _primes(name):
+        return False
     # x_1 and x_2 are two quantities, x_1 and y_1 may be one.
     if isinstance(gold_name, Indexed) and isinstance(name, Indexed):
         return not same(gold_name.base, name.base, how)
     kinds = Name | Indexed | Call | Words | Bracket
     return isinstance(gold_name, kinds) and isinstance(name, kinds)
+
+
+def _primes(node: Node) -> int:
+    return sum(part == Words("prime") for part in walk(node))
 
 
 def _difference(node: Relation) -> Node:
@@ -348,8 +366,38 @@ def _same_relation(gold: Node, answer: Node, how: Conventions) -> bool:
         pairs = zip(gold.sides, answer.sides, strict=True)
         return all(_alike(g, a, how) for g, a in pairs)
     sign = proportional(_difference(gold), _difference(answer))
+    if not sign and op == "=":
+        # y = 1/x is xy = 1.
+        sign = proportional(*(_fraction(_difference(node))[0] for node in (gold, answer)))
     # Multiplying an inequality by a negative number turns it around.
     return sign != 0 and (op not in FLIPPED or sign == flip)
+
+
+def _fraction(node: Node) -> tuple[Node, Node]:
+    """Return numerator and denominator of an expression."""
+    match node:
+        case Quotient(top, bottom):
+            (a, b), (c, d) = _fraction(top), _fraction(bottom)
+            return Product((a, d)), Product((b, c))
+        case Neg(item):
+            top, bottom = _fraction(item)
+            return Neg(top), bottom
+        case Product(items):
+            tops, bottoms = zip(*map(_fraction, items), strict=True)
+            plain = all(bottom == ONE for bottom in bottoms)
+            return Product(tops), ONE if plain else Product(bottoms)
+        case Sum(items):
+            total, divisor = _fraction(items[0])
+            for item in items[1:]:
+                top, bottom = _fraction(item)
+                if bottom != ONE:
+                    total, top = Product((total, bottom)), Product((top, divisor))
+                    divisor = Product((divisor, bottom))
+                elif divisor != ONE:
+                    top = Product((top, divisor))
+                total = Sum((total, top))
+            return total, divisor
+    return node, ONE
 
 
 def _same_chain(gold: Relation, answer: Relation, how: Conventions) -> bool:

@@ -12,10 +12,10 @@ from fractions import Fraction
 from typing import TypedDict, Unpack
 
 from rlvr.verifier.exact import Undefined, exact
-from rlvr.verifier.numeric import MAX_SPAN, USUAL_SPAN, Point, Value, value
+from rlvr.verifier.numeric import COMPLEX_NAMES, MAX_SPAN, USUAL_SPAN, Point, Value, value
 from rlvr.verifier.sample import Sample
 from rlvr.verifier.sampling import samples
-from rlvr.verifier.tree import Apply, Call, Const, Indexed, Name, Node, Words, walk
+from rlvr.verifier.tree import Apply, Call, Const, Indexed, Name, Node, Words, names_of, walk
 
 ENOUGH = 2  # points at which both sides have a value
 
@@ -43,6 +43,7 @@ class Branch(TypedDict, total=False):
     real: bool
     decimal: bool
     limit: int
+    plane: bool
 
 
 def values(
@@ -129,8 +130,29 @@ def _equal(first: Node, second: Node, *, decimal: bool) -> bool:
                 return False
             met += 1
         if met >= ENOUGH:
-            return True
+            return _agree_in_the_plane(first, second)
     return False
+
+
+def _agree_in_the_plane(first: Node, second: Node) -> bool:
+    """Return whether trees with absolute values of z or w agree where these are complex.
+
+    ``|z|^2`` is not ``z^2``.
+    """
+    free = names_of(first) | names_of(second)
+    moduli = any(
+        isinstance(p, Apply) and p.function == "abs" for t in (first, second) for p in walk(t)
+    )
+    if not moduli or not free <= COMPLEX_NAMES:
+        return True
+    for seed in range(ENOUGH):
+        try:
+            (left, right), at = values([first, second], Sample(seed), real=False, plane=True)
+        except Undefined:
+            continue
+        if not agree(left, right, at):
+            return False
+    return True
 
 
 def _same_constants(first: Node, second: Node, decimal: bool) -> bool:

@@ -104,7 +104,7 @@ def _text_tokens(content: str, after_number: bool) -> list[Token]:
         elif bare.casefold() in PERCENT:
             tokens.append(Token("op", "%"))
         elif re.fullmatch(r"[-+]?[0-9.]+", bare) or (
-            re.search(r"[\\^]", bare) and not re.search("[a-z]{3}", bare)
+            re.search(r"[\\^=]", bare.rstrip("=")) and not re.search("[a-z]{3}", bare)
         ):
             tokens += tokenize(bare)
         elif bare.endswith(":") and len(bare) > 1 and part is content:

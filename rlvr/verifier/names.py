@@ -187,9 +187,18 @@ def renamed_parameter(gold: Node, answer: Node) -> Node | None:
         return None
     old, new = Name(*(other - own)), Name(*(own - other))
     letters = {old.name, new.name}
+    if letters == {"c", "C"} and all(map(_numbers_constants, (gold, answer))):
+        return substitute(answer, old, new)
     constant = letters <= _CONSTANTS and _is_addend(gold, new) and _is_addend(answer, old)
     counter = letters <= _PARAMETERS and all(map(_counts_solutions, (gold, answer)))
     return substitute(answer, old, new) if constant or counter else None
+
+
+def _numbers_constants(node: Node) -> bool:
+    """Return whether c, or C, only occurs with an index, as in C_1 e^x + C_2."""
+    names = [part for part in walk(node) if isinstance(part, Name) and part.name in "cC"]
+    held = [p.base for p in walk(node) if isinstance(p, Indexed) and p.base in names]
+    return len(held) == len(names)
 
 
 def _is_addend(node: Node, name: Name) -> bool:

@@ -42,6 +42,7 @@ from rlvr.verifier.tree import (
 
 MAX_SPAN = 12_000  # bits of the largest and the smallest number met
 USUAL_SPAN = 1_500  # at a sampled point: others are near, and cheaper
+COMPLEX_NAMES = {"z", "w"}  # what |z| is taken of may be complex
 MAX_WORK = 20_000  # numbers met at one point
 Value = Any  # a real or complex number of one mpmath context
 
@@ -58,7 +59,7 @@ class Point:
     """A sample, and the precision and the branch at which trees are evaluated there.
 
     ``real``: what leaves the real numbers has no value. ``decimal``: a logarithm without a base
-    has base 10.
+    has base 10. ``plane``: z and w are complex numbers.
     """
 
     def __init__(
@@ -69,7 +70,9 @@ class Point:
         real: bool = True,
         decimal: bool = False,
         limit: int = MAX_SPAN,
+        plane: bool = False,
     ) -> None:
+        self.plane = plane
         self.sample, self.real, self.decimal, self.limit = sample, real, decimal, limit
         self.context = _context(-(-bits // 200) * 200)
         self.span = 0  # the largest |log2| of a number met
@@ -135,7 +138,10 @@ def _(node: Num, at: Point) -> Value:
 
 @value.register
 def _(node: Name, at: Point) -> Value:
-    return at.draw(node.name)
+    drawn = at.draw(node.name)
+    if at.plane and node.name in COMPLEX_NAMES:
+        return drawn + at.context.j * at.draw(f"imaginary {node.name}")
+    return drawn
 
 
 @value.register

@@ -12,6 +12,7 @@ from rlvr.verifier.lexer import CONDITION, CONNECTIVES, Token, Unknown, Unreadab
 from rlvr.verifier.scripts import Scripts
 from rlvr.verifier.tree import (
     Apply,
+    Bracket,
     Degrees,
     Labelled,
     Neg,
@@ -83,7 +84,9 @@ class Parser(Scripts):
             try:
                 relation = self.relation()
                 if self.peek().kind in ("sep", "end") or self.at(*_CLOSERS):
-                    return relation
+                    # "where k is an integer": words about a name, and no quantity.
+                    is_words = isinstance(relation, Quantity)
+                    return Words(f"{said} {relation.unit}") if is_words else relation
             except Unreadable:
                 pass
             self.position = here
@@ -274,6 +277,9 @@ class Parser(Scripts):
 
 
 def product(factors: list[Node]) -> Node:
+    match factors:
+        case [Words(label), Bracket() as point]:  # center (1, 2)
+            return Labelled(label, point)
     return Product(tuple(factors)) if len(factors) > 1 else factors[0]
 
 

@@ -143,7 +143,8 @@ def _same_ratios(gold: Node, answer: Node, same: Same) -> bool:
     if len(left) != len(right):
         return False
     if all(same(g, a) for g, a in zip(left, right, strict=True)):
-        return True
+        # 9:05 is a time, and 9:5 a ratio.
+        return gold.clock == answer.clock
     # 4:30 is a time of day, and not 2:15.
     if gold.clock and answer.clock or any(map(is_quantity, left + right)):
         return False

@@ -253,7 +253,7 @@ def is_sentence(text: str) -> bool:
 
 
 _CHOICE = re.compile(
-    r"\s*(?:\(\s*([A-J])\s*\)|\[\s*([A-J])\s*\]|([A-J])\s*(?:[.):]|$)|([A-J])\s+(?=[A-Z0-9$\\]))(.*)",
+    r"\s*(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s*:?\s+)?(?:\(\s*([A-J])\s*\)|\[\s*([A-J])\s*\]|([A-J])\s*(?:[.):]|$)|([A-J])\s+(?=[A-Z0-9$\\]))(.*)",
     re.DOTALL,
 )
 
