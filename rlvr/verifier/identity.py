@@ -12,7 +12,8 @@ from fractions import Fraction
 from typing import TypedDict, Unpack
 
 from rlvr.verifier.exact import Undefined, exact
-from rlvr.verifier.numeric import COMPLEX_NAMES, MAX_SPAN, USUAL_SPAN, Point, Value, value
+from rlvr.verifier.numeric import COMPLEX_NAMES, value
+from rlvr.verifier.point import MAX_SPAN, USUAL_SPAN, Point, Value
 from rlvr.verifier.sample import Sample
 from rlvr.verifier.sampling import samples
 from rlvr.verifier.tree import Apply, Call, Const, Indexed, Name, Node, Words, names_of, walk

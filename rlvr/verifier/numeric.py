@@ -1,14 +1,11 @@
-"""The value of a tree at a sampled point, and the precision that it takes to see it."""
+"""The value of a tree at a sampled point."""
 
-import math
 from fractions import Fraction
-from functools import lru_cache, singledispatch
-from typing import Any
-
-import mpmath
+from functools import singledispatch
 
 from rlvr.verifier.exact import Undefined, bounds, is_plain, plain_label
-from rlvr.verifier.sample import Sample
+from rlvr.verifier.point import Point, Value
+from rlvr.verifier.special import function_of, power_of, quotient
 from rlvr.verifier.tree import (
     Apply,
     Based,
@@ -40,85 +37,7 @@ from rlvr.verifier.tree import (
     Words,
 )
 
-MAX_SPAN = 12_000  # bits of the largest and the smallest number met
-USUAL_SPAN = 1_500  # at a sampled point: others are near, and cheaper
 COMPLEX_NAMES = {"z", "w"}  # what |z| is taken of may be complex
-MAX_WORK = 20_000  # numbers met at one point
-Value = Any  # a real or complex number of one mpmath context
-
-
-@lru_cache(maxsize=64)
-def _context(bits: int) -> mpmath.MPContext:
-    # Contexts of their own: mpmath.mp is global. One takes a millisecond to make.
-    context = mpmath.MPContext()
-    context.prec = bits
-    return context
-
-
-class Point:
-    """A sample, and the precision and the branch at which trees are evaluated there.
-
-    ``real``: what leaves the real numbers has no value. ``decimal``: a logarithm without a base
-    has base 10. ``plane``: z and w are complex numbers.
-    """
-
-    def __init__(
-        self,
-        sample: Sample,
-        bits: int = 200,
-        *,
-        real: bool = True,
-        decimal: bool = False,
-        limit: int = MAX_SPAN,
-        plane: bool = False,
-    ) -> None:
-        self.plane = plane
-        self.sample, self.real, self.decimal, self.limit = sample, real, decimal, limit
-        self.context = _context(-(-bits // 200) * 200)
-        self.span = 0  # the largest |log2| of a number met
-        self.work = 0
-
-    def number(self, value: Fraction) -> Value:
-        return self.context.mpf(value.numerator) / value.denominator
-
-    def draw(self, key: str) -> Value:
-        return self.number(self.sample.draw(key))
-
-    def settled(self, result: Value, largest: Value) -> Value:
-        """Return ``result`` of terms up to ``largest``, or 0 where only rounding is left of it."""
-        if not result or not largest:
-            return result
-        noise = self.context.mag(largest) - self.context.prec + 30
-        return self.context.mpf(0) if self.context.mag(abs(result)) < min(noise, 0) else result
-
-    def note(self, value: Value, *, tiny: bool = True) -> Value:
-        """Return ``value`` after noting its magnitude, of small values only where ``tiny``.
-
-        Raises:
-            Undefined: it is not finite, leaves the real numbers, or passes a limit.
-        """
-        self.work += 1
-        # Bounds the time: the deadline would kill the whole worker.
-        if self.work > MAX_WORK:
-            raise Undefined("too long")
-        if not self.context.isfinite(value):
-            raise Undefined("not finite")
-        if self.real and self.context.im(value) != 0:
-            raise Undefined("not real")
-        size = abs(value)
-        if size and (tiny or size > 1):
-            self.widen(abs(int(self.context.mag(size))))
-        return value
-
-    def widen(self, bits: int) -> None:
-        """Note that numbers ``bits`` apart in magnitude meet here."""
-        self.span = max(self.span, bits)
-        if self.span > self.limit:
-            raise Undefined("too large")
-
-    def negligible(self, number: Value) -> bool:
-        """Return whether ``number`` is zero but for rounding."""
-        return not number or self.context.mag(abs(number)) < self.span - self.context.prec + 30
 
 
 @singledispatch
@@ -192,19 +111,19 @@ def _(node: Product, at: Point) -> Value:
 
 @value.register
 def _(node: Quotient, at: Point) -> Value:
-    return _quotient(value(node.top, at), value(node.bottom, at), at)
+    return quotient(value(node.top, at), value(node.bottom, at), at)
 
 
 @value.register
 def _(node: Ratio, at: Point) -> Value:
     if len(node.parts) != 2:
         raise Undefined("a ratio of several parts is no number")
-    return _quotient(value(node.parts[0], at), value(node.parts[1], at), at)
+    return quotient(value(node.parts[0], at), value(node.parts[1], at), at)
 
 
 @value.register
 def _(node: Power, at: Point) -> Value:
-    return _power(value(node.base, at), value(node.exponent, at), at)
+    return power_of(value(node.base, at), value(node.exponent, at), at)
 
 
 @value.register
@@ -215,8 +134,8 @@ def _(node: Root, at: Point) -> Value:
     ctx = at.context
     odd = ctx.isint(degree) and int(degree) % 2 == 1
     if odd and ctx.im(item) == 0 and item < 0:
-        return -_power(-item, 1 / degree, at)
-    return _power(item, 1 / degree, at)
+        return -power_of(-item, 1 / degree, at)
+    return power_of(item, 1 / degree, at)
 
 
 @value.register
@@ -324,41 +243,11 @@ def _order(first: Value, second: Value, at: Point) -> int:
     return 0 if at.negligible(gap) else 1 if gap > 0 else -1
 
 
-def _quotient(top: Value, bottom: Value, at: Point) -> Value:
-    if at.negligible(bottom):
-        raise Undefined("division by zero")
-    return at.note(top / bottom)
-
-
-def _power(base: Value, power: Value, at: Point) -> Value:
-    ctx = at.context
-    if at.negligible(base):
-        if ctx.re(power) <= 0:
-            raise Undefined("0 to a power that is not positive")
-        return ctx.mpf(0)
-    # log2 of the result, before it is computed.
-    size = abs(ctx.log(abs(base), 2)) * abs(power)
-    if size > at.limit:
-        raise Undefined("too large")
-    if at.real and ctx.im(base) == 0 and base < 0 and not ctx.isint(power):
-        return _real_power(base, power, at)
-    return at.note(base**power)
-
-
-def _real_power(base: Value, power: Value, at: Point) -> Value:
-    """Return the real power of a negative number by a fraction of odd denominator."""
-    for bottom in (3, 5, 7, 9):
-        top = at.context.nint(power * bottom)
-        if at.negligible(power * bottom - top):
-            return at.note(abs(base) ** power * (-1 if int(top) % 2 else 1))
-    raise Undefined("not real")
-
-
 @value.register
 def _(node: Apply, at: Point) -> Value:
     if node.function == "det":
         return _determinant(node.arguments, at)
-    return _function(node.function, [value(item, at) for item in node.arguments], at)
+    return function_of(node.function, [value(item, at) for item in node.arguments], at)
 
 
 def _determinant(arguments: Nodes, at: Point) -> Value:
@@ -368,85 +257,3 @@ def _determinant(arguments: Nodes, at: Point) -> Value:
     if len(rows) > 8 or any(len(row) != len(rows) for row in rows):
         raise Undefined("a determinant of no square matrix")
     return at.note(at.context.det(at.context.matrix(rows)))
-
-
-def _function(name: str, values: list[Value], at: Point) -> Value:
-    ctx, number = at.context, values[0]
-    if name == "exp":
-        return _power(+ctx.e, number, at)
-    if name in ("log", "ln"):
-        return _logarithm(name, values, at)
-    if name in _DIRECT:
-        return _direct(name, number, at)
-    if name in ("tan", "cot"):
-        sine, cosine = (at.settled(f(number), abs(number)) for f in (ctx.sin, ctx.cos))
-        return _quotient(sine, cosine, at) if name == "tan" else _quotient(cosine, sine, at)
-    if name in _RECIPROCAL:
-        return _quotient(ctx.mpf(1), _direct(_RECIPROCAL[name], number, at), at)
-    if name == "arccot":
-        return at.note(ctx.pi / 2 - ctx.atan(number))
-    if name in ("factorial", "factorial2", "binom"):
-        return _counting(name, values, at)
-    if any(ctx.im(item) != 0 for item in values):
-        raise Undefined(f"{name} of complex numbers")
-    return _stepping(name, values, at)
-
-
-def _logarithm(name: str, values: list[Value], at: Point) -> Value:
-    ctx = at.context
-    if any(at.negligible(number) for number in values):
-        raise Undefined("the logarithm of 0")
-    top = at.note(ctx.log(values[0]))
-    if len(values) == 2:
-        return _quotient(top, ctx.log(values[1]), at)
-    return top / ctx.log(10) if name == "log" and at.decimal else top
-
-
-def _direct(name: str, number: Value, at: Point) -> Value:
-    ctx = at.context
-    # Reducing a large argument of sin costs as many bits as it has.
-    if abs(number) > 1e6 and name not in ("abs", "floor", "ceil", "sgn", "arctan"):
-        raise Undefined("too large")
-    if name in ("sinh", "cosh", "tanh"):
-        # 1 - tanh(x) is as small as e^(-2x).
-        at.widen(int(3 * abs(number)))
-    if name in ("floor", "ceil") and at.negligible(number - ctx.nint(number)):
-        return ctx.nint(number)
-    result = getattr(ctx, _DIRECT[name])(number)
-    return at.settled(at.note(result, tiny=False), abs(number))
-
-
-def _counting(name: str, values: list[Value], at: Point) -> Value:
-    ctx = at.context
-    if any(abs(item) > 5000 for item in values):
-        raise Undefined("too large")
-    whole = all(ctx.isint(item) and item >= 0 for item in values)
-    if name == "binom" and whole:
-        return at.note(ctx.mpf(math.comb(*(int(item) for item in values))))
-    # The gamma function at high precision takes seconds.
-    if ctx.prec > 1200 and not whole:
-        raise Undefined("too long")
-    if name == "binom":
-        return at.note(ctx.binomial(*values))
-    return at.note(ctx.factorial(values[0]) if name == "factorial" else ctx.fac2(values[0]))
-
-
-def _stepping(name: str, values: list[Value], at: Point) -> Value:
-    ctx = at.context
-    if name in ("min", "max"):
-        return min(values) if name == "min" else max(values)
-    if name == "mod" and len(values) == 2:
-        if at.negligible(values[1]):
-            raise Undefined("modulo 0")
-        return values[0] - values[1] * ctx.floor(values[0] / values[1])
-    if name in ("gcd", "lcm") and all(ctx.isint(item) for item in values):
-        return ctx.mpf(getattr(math, name)(*(int(item) for item in values)))
-    raise Undefined(f"{name} is not evaluated")
-
-
-_DIRECT = {
-    "sin": "sin", "cos": "cos", "arcsin": "asin", "arccos": "acos", "arctan": "atan",
-    "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "abs": "fabs", "floor": "floor",
-    "ceil": "ceil", "sgn": "sign",
-}  # fmt: skip
-_RECIPROCAL = {"sec": "cos", "csc": "sin", "coth": "tanh"}

@@ -1,7 +1,8 @@
 """Polynomials of low degree in one name, to solve what an inequality says."""
 
 from rlvr.verifier.exact import Undefined
-from rlvr.verifier.numeric import Point, Value, value
+from rlvr.verifier.numeric import value
+from rlvr.verifier.point import Point, Value
 from rlvr.verifier.tree import (
     Apply,
     Name,

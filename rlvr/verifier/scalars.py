@@ -8,6 +8,7 @@ from rlvr.verifier.exact import TooLarge, Undefined, exact
 from rlvr.verifier.identity import equal, is_constant, values
 from rlvr.verifier.quantities import is_quantity, same_quantity, stems
 from rlvr.verifier.rounding import places_of, rounds
+from rlvr.verifier.same import Same
 from rlvr.verifier.sample import Sample
 from rlvr.verifier.text import words
 from rlvr.verifier.tree import (
@@ -34,7 +35,6 @@ from rlvr.verifier.tree import (
 )
 
 MAX_ITEMS = 60
-Same = Callable[[Node, Node], bool]
 
 
 def is_undefined(node: Node) -> bool:
@@ -50,7 +50,7 @@ def is_undefined(node: Node) -> bool:
     return False
 
 
-def matched(gold: list[Node], answer: list[Node], same: Same) -> bool:
+def matched(gold: list[Node], answer: list[Node], same: Callable[[Node, Node], bool]) -> bool:
     """Return whether the items are the same in some order."""
     if len(gold) != len(answer) or len(gold) > MAX_ITEMS:
         return False
@@ -64,7 +64,7 @@ def matched(gold: list[Node], answer: list[Node], same: Same) -> bool:
     return True
 
 
-def same_scalars(gold: Node, answer: Node, same: Same, how: Conventions) -> bool:
+def same_scalars(gold: Node, answer: Node, same: Same) -> bool:
     """Compare two numbers or expressions; a percent sign, degrees or a unit may be left out."""
     if isinstance(gold, Words) and isinstance(answer, Words):
         return (
@@ -79,7 +79,7 @@ def same_scalars(gold: Node, answer: Node, same: Same, how: Conventions) -> bool
     if is_quantity(gold) or is_quantity(answer):
         return same_quantity(gold, answer, same)
     if isinstance(gold, Percent) != isinstance(answer, Percent):
-        return _percent(gold, answer, how)
+        return _percent(gold, answer, same.how)
     if isinstance(gold, Degrees) != isinstance(answer, Degrees):
         bare = (node.item if isinstance(node, Degrees) else node for node in (gold, answer))
         return equal(*bare) or equal(gold, answer)
@@ -91,7 +91,7 @@ def same_scalars(gold: Node, answer: Node, same: Same, how: Conventions) -> bool
     try:
         if equal(gold, answer) or _congruent(gold, answer, same):
             return True
-        return how.rounded and (is_rounded(gold, answer) or is_rounded(answer, gold))
+        return same.how.rounded and (is_rounded(gold, answer) or is_rounded(answer, gold))
     except (Undefined, ValueError):
         return False
 

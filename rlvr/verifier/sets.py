@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from rlvr.verifier.exact import Undefined
 from rlvr.verifier.identity import agree
-from rlvr.verifier.numeric import Point, Value, value
+from rlvr.verifier.numeric import value
+from rlvr.verifier.point import Point, Value
 from rlvr.verifier.polynomial import signs
 from rlvr.verifier.sample import Sample
 from rlvr.verifier.tree import (
