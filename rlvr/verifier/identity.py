@@ -16,7 +16,7 @@ from rlvr.verifier.numeric import COMPLEX_NAMES, value
 from rlvr.verifier.point import MAX_SPAN, USUAL_SPAN, Point, Value
 from rlvr.verifier.sample import Sample
 from rlvr.verifier.sampling import samples
-from rlvr.verifier.tree import Apply, Call, Const, Indexed, Name, Node, Words, names_of, walk
+from rlvr.verifier.tree import Apply, Call, Const, Indexed, Name, Node, Root, Words, names_of, walk
 
 ENOUGH = 2  # points at which both sides have a value
 
@@ -141,9 +141,11 @@ def _agree_in_the_plane(first: Node, second: Node) -> bool:
     ``|z|^2`` is not ``z^2``.
     """
     free = names_of(first) | names_of(second)
-    moduli = any(
-        isinstance(p, Apply) and p.function == "abs" for t in (first, second) for p in walk(t)
-    )
+    nodes = [part for tree in (first, second) for part in walk(tree)]
+    moduli = any(isinstance(part, Apply) and part.function == "abs" for part in nodes)
+    # A root or a maximum speaks of real numbers.
+    if any(isinstance(p, Root) or (isinstance(p, Apply) and p.function != "abs") for p in nodes):
+        return True
     if not moduli or not free <= COMPLEX_NAMES:
         return True
     for seed in range(ENOUGH):

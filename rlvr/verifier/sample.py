@@ -6,6 +6,7 @@ two names meet in most combinations of signs and sizes.
 """
 
 import hashlib
+import math
 from fractions import Fraction
 from functools import lru_cache
 
@@ -14,6 +15,7 @@ BANDS = (
     (0.3, 3), (-3, -0.3), (3, 11), (-11, -3), (11, 60), (-60, -11), (60, 400), (-400, -60),
     (0.02, 0.3), (-0.3, -0.02), (0.3, 3), (3, 17), (-17, -3),
 )  # fmt: skip
+_BOTTOMS = (97, 89, 53, 31, 37, 41, 43, 47, 59, 61, 67, 71, 73)
 POSITIVE = 2  # the first points
 INTEGERS = (2, 3, 1, 4, 5, 6, 7, 8, 9, 10, 12, 13, 0, -1, -2, -5, 11)
 
@@ -59,5 +61,8 @@ class Sample:
         if not self.positive:
             count = len(BANDS)
             low, high = BANDS[(self.seed * (1 + own % (count - 1)) + own // 97) % count]
-        share = Fraction(1 + _hash(f"{self.seed} {key}") % 1009, 1010)
-        return Fraction(low).limit_denominator(100) + share * Fraction(high - low)
+        # A small prime below, of its own for each point: sums of high powers stay cheap.
+        bottom = _BOTTOMS[self.seed % len(_BOTTOMS)]
+        first, last = math.ceil(low * bottom), math.floor(high * bottom)
+        top = first + _hash(f"{self.seed} {key}") % (last - first + 1)
+        return Fraction(top or 1, bottom)
