@@ -5,6 +5,7 @@ from rlvr.verifier.names import (
     is_approximation,
     named,
 )
+from rlvr.verifier.phrases import TURNING
 from rlvr.verifier.quantities import stems
 from rlvr.verifier.same import Same
 from rlvr.verifier.scalars import matched
@@ -44,6 +45,9 @@ def labelled(gold: Node, answer: Node, same: Same) -> bool | None:
 
 def _unlabelled(label: str, item: Node, other: Node, same: Same, *, turned: bool = False) -> bool:
     name, _ = named(other)
+    # "wrong: 5" labels nothing.
+    if TURNING.search(label):
+        return False
     if isinstance(name, Words) and not same_label(label, name.text):
         return False
     return same(other, item) if turned else same(item, other)

@@ -127,10 +127,15 @@ def find_answer(response: str, how: Extract) -> Extracted:
     text = conclusion(response)
     if text is None:
         return Extracted(None, "the thoughts are not closed")
-    answer = boxed(text)
-    if answer is not None and answer.text is not None and _CJK.search(text):
+    answer = _found(text, how)
+    if answer.text is not None and not answer.text.isascii() and _CJK.search(text):
         # Chinese and Japanese keyboards type full-width digits; elsewhere they are a disguise.
-        answer = answer._replace(text=answer.text.translate(_FULL_WIDTH))
+        return answer._replace(text=answer.text.translate(_FULL_WIDTH))
+    return answer
+
+
+def _found(text: str, how: Extract) -> Extracted:
+    answer = boxed(text)
     # "The final answer is 5" after the last box corrects the box.
     if how == "auto" and answer is not None and answer.text is not None:
         answer = announced_last(text[-TAIL:]) or answer

@@ -17,7 +17,7 @@ class Extracted(NamedTuple):
 
 
 _ANNOUNCED = re.compile(
-    r"(?:final\s+answer\s+is|answer\s+is|answer\s*(?:\**\s*)?:|answer\s*=|result\s+is|solution\s+is"
+    r"(?:final\s+answer\s+is(?!n)|answer\s+is(?!n)|(?:option|choice)\s+is(?!n)|answer\s*(?:\**\s*)?:|answer\s*=|result\s+is|solution\s+is"
     r"|value\s+is|^A\s*:|r[ée]ponse\s+(?:finale\s+)?est|r[ée]ponse\s*:|respuesta\s+es|respuesta\s*:"
     r"|resposta\s+[ée]|risposta\s+[èe]|antwort\s+(?:ist|lautet)|antwort\s*:|ergebnis\s+ist"
     r"|ответ\s*:|ответ\s+|答案是|答案为|答案為|答案\s*[:：]|结果是|結果是|答えは|정답은|답은"
@@ -41,6 +41,15 @@ _EQUALS = re.compile(
 )
 _STOP = re.compile(r"\n|(?<=[^0-9])\.\s|(?<=[0-9])\.(?:\s|$)|[。！？]")
 _SAID = re.compile(r"\b(?:is|are|equals)\s+(?:equal\s+to\s+|approximately\s+|about\s+)?")
+_SECOND = re.compile(r"\s*(?:,|/|&|or\b|and\b)\s*\(?[A-J](?![A-Za-z'’])")
+_DENIAL = re.compile(
+    r"\b(?:not|cannot|never|wrong|false|incorrect|impossible|neither|nor)\b|n['’]t\b|\\neq?(?![a-z])"
+    r"|≠",
+    re.IGNORECASE,
+)
+_DENIED = re.compile(
+    r"[\s$*]*(?:is|are|was)\s+(?:not|wrong|false|incorrect|impossible)\b", re.IGNORECASE
+)
 _LETTER = re.compile(r"\s*\**\(?([A-J])\)?(?![A-Za-z'’])")
 
 
@@ -60,8 +69,9 @@ def final_answer(text: str, *, whole: bool) -> Extracted:
         return Extracted(letter.group(1))
     announced = list(_ANNOUNCED.finditer(text))
     if announced:
-        answer = _after(text[announced[-1].end() :])
-        if answer is not None and _is_doubted(text[: announced[-1].start()]):
+        start, end = announced[-1].span()
+        answer = _after(text[end:])
+        if answer is not None and _is_doubted(text[:start], text[end:]):
             return Extracted(None, "the announced answer is doubted or denied")
         if answer is not None:
             return Extracted(answer, loose=True)
@@ -74,21 +84,32 @@ def final_answer(text: str, *, whole: bool) -> Extracted:
 
 
 _DOUBT = re.compile(
-    r"\b(?:doubt|deny|not\s+(?:think|believe|sure|certain|say|mean)|don't|doesn't|unlikely|wrong"
-    r"|false|incorrect|unsure|if|whether|never|cannot|can't|not\s+true|nobody|no\s+one)\b",
+    r"\b(?:doubt|deny|not\s+(?:think|believe|sure|certain|say|mean|true)|don['’]t|doesn['’]t|unlikely"
+    r"|wrong|false|incorrect|unsure|if|whether|suppose|supposing|assume|assuming|imagine|who|never"
+    r"|cannot|can['’]t|nobody|no\s+one)\b",
     re.IGNORECASE,
 )
+_CLAUSE = re.compile(r"[.,;:!?。，；：！？\n]|\b(?:which|but|so|and|then)\b|\bit['’]s\b")
 
 
-def _is_doubted(before: str) -> bool:
-    """Return whether the sentence that announces an answer doubts it: "I doubt that ..."."""
-    return _DOUBT.search(_SENTENCE.split(before[-200:])[-1] or "") is not None
+def _is_doubted(before: str, after: str) -> bool:
+    """Return whether the clause that announces an answer doubts it: "I doubt that ..."."""
+    asks = re.match(r"[^.!\n]{0,200}\?", after) is not None
+    return asks or _DOUBT.search(_CLAUSE.split(before[-200:])[-1]) is not None
+
+
+def _is_denied(sentence: str, start: int, end: int) -> bool:
+    """Return whether the clause of a conclusion denies what stands from ``start`` to ``end``."""
+    before = _CLAUSE.split(sentence[:start])[-1]
+    return bool(_DENIAL.search(before) or _DENIED.match(sentence, end) or "?" in sentence[end:])
 
 
 def announced_last(text: str) -> Extracted | None:
     """Return the answer that a text announces as its final one, after every box."""
     place = text.lower().rfind("final answer is")
     if place < 0 or re.search(r"\\f?boxed", text[place:]):
+        return None
+    if _is_doubted(text[:place], text[place:]):
         return None
     answer = _after(text[place + len("final answer is") :])
     # "The final answer is in the box" announces nothing.
@@ -100,7 +121,7 @@ def announced_last(text: str) -> Extracted | None:
 def is_expression(text: str) -> bool:
     """Return whether ``text`` is nothing but one short expression or choice."""
     bare = text.strip()
-    if not bare or len(bare) > 1000 or "\n\n" in bare:
+    if not bare or len(bare) > 1000 or "\n\n" in bare or _ANNOUNCED.search(bare):
         return False
     stripped = re.sub(
         r"\\[a-zA-Z]+(?:\{[a-zA-Z ]*\})?|\$|(?<=[0-9])\s*(?:[a-zA-Z%°]+\.?)$", " ", bare
@@ -123,7 +144,8 @@ def _after(rest: str) -> str | None:
     letter = _LETTER.match(line)
     # "A = 5" and "A + B" are mathematics, not the option A.
     if letter and not re.match(r"\s*[A-J]\s*[=+*/^_(\\-]", line):
-        return letter.group(1)
+        # "A or B" is no single option.
+        return line if _SECOND.match(line, letter.end()) else letter.group(1)
     bold = _BOLD.match(line)
     if bold:
         return bold.group(1)
@@ -138,24 +160,19 @@ def _after(rest: str) -> str | None:
 
 
 def _concluded(sentence: str) -> str | None:
-    """Return the answer of a last sentence: bold, maths, after ``=``, or its last number."""
-    bold = _BOLD.findall(sentence)
-    if bold:
-        return bold[-1]
-    maths = [next(g for g in match if g) for match in _MATHS.findall(sentence)]
-    if maths:
-        return maths[-1]
+    """Return the answer of a last sentence: bold, maths, after ``=``, or its last number.
+
+    What the sentence denies, or asks, is no answer.
+    """
+    for pattern in (_BOLD, _MATHS):
+        found = list(pattern.finditer(sentence))
+        if found:
+            denied = _is_denied(sentence, *found[-1].span())
+            return None if denied else next(group for group in found[-1].groups() if group)
     equals = list(_EQUALS.finditer(sentence))
-    if equals:
-        number = _NUMBER.match(sentence, equals[-1].end())
-        if number:
-            return _decimal(sentence, number)
-    if _CLOSING.match(sentence):
-        numbers = list(_NUMBER.finditer(sentence))
-        if numbers:
-            return numbers[-1].group().strip()
-    return None
-
-
-def _decimal(sentence: str, number: re.Match[str]) -> str:
+    number = _NUMBER.match(sentence, equals[-1].end()) if equals else None
+    if number is None and _CLOSING.match(sentence):
+        number = next(reversed(list(_NUMBER.finditer(sentence))), None)
+    if number is None or _is_denied(sentence, *number.span()):
+        return None
     return number.group().strip(" ,")

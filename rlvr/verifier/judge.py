@@ -25,7 +25,7 @@ from rlvr.verifier.text import (
     unwrapped,
     words,
 )
-from rlvr.verifier.tree import Neg, Node, Num, Quantity, Ratio, Sequence, Words
+from rlvr.verifier.tree import Neg, Node, Num, Quantity, Ratio, Sequence, Words, walk
 
 _COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+")
 _SYMBOL = re.compile(r"[<>]=?|[-+*/=]|\\(?:times|div|cdot|le|ge|leq|geq|ne|neq|approx|pm)\s*")
@@ -209,7 +209,13 @@ def _as_mathematics(
     number = said_number(given)
     if number is not None and any(equivalent(g, a, how) for g in golds for a in readings(number)):
         return Judged("correct", "equal to the one number stated")
-    return _loosely(golds, given, loose, None, how) if loose else Judged("wrong", "not equal")
+    # Words around a number; what is mathematics as a whole says what it says.
+    worded = any(isinstance(p, Words | Quantity) for tree in answers for p in walk(tree))
+    return (
+        _loosely(golds, given, loose, None, how)
+        if loose and worded
+        else Judged("wrong", "not equal")
+    )
 
 
 def _rarer(

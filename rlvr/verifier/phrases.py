@@ -23,7 +23,7 @@ TURNING = re.compile(
     r"\b(?:not|no|never|neither|nor|none|cannot|can't|isn't|aren't|wasn't|don't|doesn't|wrong"
     r"|false|incorrect|impossible|unlikely|doubt|deny|or|between|than|least|most|fewer|less|more"
     r"|except|but|unless|instead|rather|if|whether|maybe|perhaps|possibly|might|could|may|either"
-    r"|unknown|unsure|anything|below|above|under|over|greater|smaller|exceeds?)\b",
+    r"|far|close|near|nearly|almost|unknown|unsure|anything|below|above|under|over|greater|smaller|exceeds?)\b",
     re.IGNORECASE,
 )
 _SAYING = re.compile(
@@ -31,7 +31,11 @@ _SAYING = re.compile(
     r"|takes?|makes?|costs?|result|value|sum)\b",
     re.IGNORECASE,
 )
-NUMBER = re.compile(r"[-+]?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:\s?%|\s?/\s?[0-9]+)?")
+# Not glued to a name or a power: 5x holds no number of its own.
+NUMBER = re.compile(
+    r"(?<![\w.])[-+]?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:\s?%|\s?/\s?[0-9]+)?"
+    r"(?![a-zA-Z](?![a-zA-Z])|[0-9^_(])"
+)
 _MATHS = re.compile(r"[\\^_=+*<>|{}]")
 
 
