@@ -257,6 +257,8 @@ def _plain(match: re.Match[str], spaced: bool, before: list[Token]) -> list[Toke
     op = {"==": "=", ":=": "=", "=<": "<=", "**": "^"}.get(groups["op"], groups["op"])
     if op.startswith("..."):
         return [Token("cmd", "dots", spaced)]
+    if op.isalpha() and not op.isascii() and before and before[-1].kind in ("num", "text"):
+        return [Token("text", op, spaced)]  # a unit or a noun of another language
     if op.isalpha() or "\u2460" <= op <= "\u2473":
         return [Token("name", op, spaced)]
     return [Token("sep" if op in ",;" else "op", op, spaced)]

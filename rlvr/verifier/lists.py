@@ -54,15 +54,16 @@ def _says_other(gold: Node, answer: Node) -> bool:
 
 def _same_items(left: list[Node], right: list[Node], same: Same) -> bool:
     keys = [[named(item)[0] for item in side] for side in (left, right)]
-    distinct = None not in keys[0] and len({str(key) for key in keys[0]}) == len(left)
     # Distinct names on both sides pair the items.
-    if distinct and None not in keys[1]:
+    if None not in keys[0] + keys[1] and len({str(key) for key in keys[0]}) == len(left):
         places = {str(key): item for key, item in zip(keys[1], right, strict=True)}
         if set(places) == {str(key) for key in keys[0]}:
             return all(same(g, places[str(k)]) for k, g in zip(keys[0], left, strict=True))
-    # Names that the answer leaves out keep their order, unless they only number one quantity.
-    if distinct and set(keys[1]) == {None} and len({_letter(key) for key in keys[0]}) == len(left):
-        return all_same(tuple(left), tuple(right), same)
+    # Names that the answer leaves out keep their order, unless they only number one quantity. A
+    # gold answer without names says nothing of an order.
+    if None not in keys[0] and set(keys[1]) == {None}:
+        if len({_letter(name) for name in keys[0]}) == len(left):
+            return all_same(tuple(left), tuple(right), same)
     if same.how.ordered:
         return all_same(tuple(left), tuple(right), same)
     return matched(left, right, same)
