@@ -23,7 +23,7 @@ LAYERS = [
         "rotation",
         "studies",
     },
-    {"engines"},
+    {"engines", "decoding"},
     {"masks", "run_dir"},
     {"delta", "provenance", "logs"},
     {"algorithms", "config", "registry", "runtime", "targets", "linalg", "intervals"}

@@ -40,6 +40,7 @@ from rlvr.schema import RunError
 from rlvr.training.batches import Batch, Rollout, Selected, select, smallest_part
 from rlvr.training.empty_steps import EmptySteps
 from rlvr.training.prompts import PromptStream
+from rlvr.training.rollouts import SAMPLED
 from rlvr.training.rounds import (
     groups_to_try,
     join_lengths,
@@ -235,6 +236,10 @@ class DynamicSampling(EmptySteps):
             for key, rows, value in (("ids", ids, self._tokenizer.pad_token_id), ("mask", ones, 0)):
                 padded = pad(rows, padding_value=value, padding_side=side)
                 drawn[f"{name}_{key}"] = padded.to(self.accelerator.device)
+        if self._first[0].logprobs is not None:
+            logps = [torch.tensor(rollout.logprobs) for rollout in self._first]
+            padded = pad(logps, padding_value=0, padding_side="right")
+            drawn[SAMPLED] = padded.to(self.accelerator.device)
         return drawn
 
     def _save_rng_state(self, output_dir: str) -> None:

@@ -11,9 +11,9 @@ What ``RLVRTrainer`` changes in TRL 1.16's GRPOTrainer, further to ``seam.py``:
 5. Groups of equal rewards are replaced, where the algorithm says so (``sampling.py``).
 6. The sampler gets an adapter's dense weights from a copy; TRL merges in place and unmerges.
 7. The KL of a step is measured where the KL to the base is (``step_kl.py``).
-8. Rollouts are drawn, and every log-prob without a gradient is computed, without dropout: TRL draws
-   another dropout for each. Only the forward pass of the loss has the dropout of the model or its
-   adapter.
+8. Rollouts are drawn (``rollouts.py``), and every log-prob without a gradient is computed, without
+   dropout: TRL draws another dropout for each. Only the forward pass of the loss has the dropout of
+   the model or its adapter.
 9. A completion ends in any end token of the base, and in no padding token: one that the policy
    wrote is a token like the others.
 """
@@ -34,7 +34,7 @@ from rlvr.algorithms import AlgorithmSection
 from rlvr.data import Row
 from rlvr.engines import FSDP2
 from rlvr.eval.gap import ROUNDING, ScoredTokens
-from rlvr.eval.sampling import end_token_ids, evaluation_mode, undisturbed
+from rlvr.eval.sampling import end_token_ids, undisturbed
 from rlvr.failures import explained_writes
 from rlvr.precision import dtype_name, precision_of
 from rlvr.rewards import RewardCall, UnverifiedLimit
@@ -76,6 +76,7 @@ class RLVRTrainer(Seam, DynamicSampling):
         args.beta = 0.0 if setup.has_base(args) else beta
         args.reward_weights = [call.weight for call in rewards]
         self._latest: dict[str, Tensor] | None = None
+        self.computed = precision_of(args, getattr(torch, setup.source.dtype)).computed
         limit = UnverifiedLimit(setup.run.max_unverified, [call.name for call in rewards])
         self.unverified = limit
         ends = set(end_token_ids(model, tokenizer))
@@ -127,8 +128,9 @@ class RLVRTrainer(Seam, DynamicSampling):
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            with evaluation_mode(self.model):
-                return super()._generate_single_turn(*args, **kwargs)
+            return super()._generate_single_turn(*args, **kwargs)
+        except FloatingPointError as error:
+            raise self.non_finite(str(error)) from error
         except RuntimeError as error:
             if _NO_PROBABILITIES not in str(error):
                 raise
@@ -152,12 +154,14 @@ class RLVRTrainer(Seam, DynamicSampling):
         counts = torch.tensor(self.unverified.take(), device=self.accelerator.device)
         totals: Any = self.accelerator.reduce(counts, "sum")
         self.unverified.check(totals.tolist())
-        if not self.swaps:
-            return output
-        if self.beta != 0.0:
+        if self.swaps and self.beta != 0.0:
             output["ref_per_token_logps"] = self._completion_logps(output, reference=True)
-        if self.measures_kl():
-            self._measure_kl(self._first_drawn(output))
+        if self.is_due() or self.first_gap is None:
+            drawn = self._first_drawn(output)
+            logps = self._completion_logps(drawn, reference=False)
+            self.log_sampler_gap(drawn, logps)
+            if self.measures_kl():
+                self._measure_kl(drawn, logps)
         return output
 
     def _completion_logps(self, output: dict[str, Any], *, reference: bool) -> Tensor:
@@ -188,8 +192,10 @@ class RLVRTrainer(Seam, DynamicSampling):
         # The generator that TRL iterates in sync_weights, for every way of serving vLLM.
         sampler._iter_named_params = weights
 
-    def _measure_kl(self, output: dict[str, Any]) -> None:
+    def _measure_kl(self, output: dict[str, Any], logps: Tensor) -> None:
         """Log KL(policy || base) in nats per token, as the mean log ratio of the sampled tokens.
+
+        ``logps`` are the policy's.
 
         Unbiased. The estimator r - 1 - log r is too, but its variance explodes once a few tokens
         are far from the base.
@@ -197,7 +203,7 @@ class RLVRTrainer(Seam, DynamicSampling):
         reference = output.get("ref_per_token_logps")
         if reference is None:
             reference = self._completion_logps(output, reference=True)
-        gap = self._completion_logps(output, reference=False) - reference
+        gap = logps - reference
         kept = output["completion_mask"].bool()
         sums = [(gap * kept).sum(), gap[kept].abs().sum(), kept.sum()]
         totals: Any = self.accelerator.reduce(torch.stack(sums), "sum")
@@ -209,7 +215,7 @@ class RLVRTrainer(Seam, DynamicSampling):
 
     def _require_start(self, gap: float) -> None:
         """Raise where the policy is not the base policy before its first step, on all ranks."""
-        dtype = precision_of(self.args, getattr(torch, self.source.dtype)).computed
+        dtype = self.computed
         if not gap <= ROUNDING[dtype]:  # NaN is no such gap either
             raise RunError(
                 "before its first step the policy is not the base policy: their log-probs differ "
