@@ -27,6 +27,7 @@ lie on two of them.
 import json
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ class DynamicSampling(EmptySteps):
 
     num_generations: int
     train_dataset: Any
+    vllm_generation: Any
     _tokenizer: Any
     max_rounds = 0  # no dynamic sampling
     _selected: Selected | None = None
@@ -77,7 +79,8 @@ class DynamicSampling(EmptySteps):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         if not self.max_rounds or not self.model.training:
             return super()._generate_and_score_completions(inputs)
-        batch = self._sample()
+        with self.vllm_generation.rounds() if self.use_vllm else nullcontext():
+            batch = self._sample()
         self._count_empty(batch)
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         selected = self._selected = select(batch, self._smallest_batch(), rank, world)

@@ -105,6 +105,12 @@ class Seam(FiniteSteps, ExactResume):
             return False  # its base weights are no longer the base policy's
         return self.swaps and self.is_due()
 
+    def close(self) -> None:
+        """End what the trainer has started beside itself: a sampler in this process."""
+        sampler = getattr(self, "vllm_generation", None)
+        if sampler is not None:
+            sampler.close()
+
     def is_due(self) -> bool:
         """Tell whether ``run.kl_every`` asks for measurements at this step."""
         every = self.run.kl_every

@@ -9,7 +9,7 @@ What ``RLVRTrainer`` changes in TRL 1.16's GRPOTrainer, further to ``seam.py``:
 3. A checkpoint inside a generation holds its completions (``generations.py``).
 4. Under FSDP2 generation keeps all ranks in step.
 5. Groups of equal rewards are replaced, where the algorithm says so (``sampling.py``).
-6. The sampler gets an adapter's dense weights from a copy; TRL merges in place and unmerges.
+6. vLLM samples the policy: its precision, revision, dense weights and random stream (``vllm.py``).
 7. The KL of a step is measured where the KL to the base is (``step_kl.py``).
 8. Rollouts are drawn (``rollouts.py``), and every log-prob without a gradient is computed, without
    dropout: TRL draws another dropout for each. Only the forward pass of the loss has the dropout of
@@ -20,7 +20,6 @@ What ``RLVRTrainer`` changes in TRL 1.16's GRPOTrainer, further to ``seam.py``:
 
 import json
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -29,7 +28,6 @@ from transformers import PreTrainedTokenizerBase
 from trl import GRPOConfig
 
 from rlvr import runtime
-from rlvr.adapters import policy_weights
 from rlvr.algorithms import AlgorithmSection
 from rlvr.data import Row
 from rlvr.engines import FSDP2
@@ -44,6 +42,7 @@ from rlvr.training.inputs import reward_function, to_dataset
 from rlvr.training.sampling import DynamicSampling
 from rlvr.training.seam import Seam, Setup
 from rlvr.training.step_kl import StepKL
+from rlvr.training.vllm import Source, sampling_from
 
 SCORED_ROWS = 16  # completions of the last step: the export must give their log-probs again
 # torch.multinomial's message, on CPUs; a GPU stops with an assertion instead.
@@ -79,22 +78,22 @@ class RLVRTrainer(Seam, DynamicSampling):
         self.computed = precision_of(args, getattr(torch, setup.source.dtype)).computed
         limit = UnverifiedLimit(setup.run.max_unverified, [call.name for call in rewards])
         self.unverified = limit
-        ends = set(end_token_ids(model, tokenizer))
-        super().__init__(
-            setup,
-            model=model,
-            args=args,
-            train_dataset=to_dataset(rows),
-            reward_funcs=[reward_function(call, limit, ends) for call in rewards],
-            processing_class=tokenizer,
-            callbacks=callbacks,
-        )
+        ends = end_token_ids(model, tokenizer)
+        dense = setup.adapter is not None and not setup.adapter.is_control
+        with sampling_from(Source(setup.source.revision, self.computed, ends, dense)):
+            super().__init__(
+                setup,
+                model=model,
+                args=args,
+                train_dataset=to_dataset(rows),
+                reward_funcs=[reward_function(call, limit, set(ends)) for call in rewards],
+                processing_class=tokenizer,
+                callbacks=callbacks,
+            )
         self.reference_beta = self.beta = args.beta = beta
         self.set_sampling(algorithm)
         self.step_kl = StepKL(self)
         self.add_callback(self.step_kl)
-        if self.adapter is not None and args.use_vllm and not self.adapter.is_control:
-            self._own_sampler(self.vllm_generation)
 
     def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
         if self.engine == FSDP2:
@@ -181,16 +180,6 @@ class RLVRTrainer(Seam, DynamicSampling):
             return logps()
         with self.base_policy():
             return logps()
-
-    def _own_sampler(self, sampler: Any) -> None:
-        """Let TRL's ``VLLMGeneration`` push the dense weights without touching the policy."""
-
-        def weights() -> Iterator[tuple[str, Tensor]]:
-            for name, weight in policy_weights(self.model):
-                yield sampler._fix_param_name_to_vllm(name), weight
-
-        # The generator that TRL iterates in sync_weights, for every way of serving vLLM.
-        sampler._iter_named_params = weights
 
     def _measure_kl(self, output: dict[str, Any], logps: Tensor) -> None:
         """Log KL(policy || base) in nats per token, as the mean log ratio of the sampled tokens.
