@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import distributed, multiprocessing, nn
+from ranks import run_ranks
+from torch import distributed, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -98,7 +99,7 @@ def test_no_cell_leaks(tmp_path, engine):
     if engine == "one process":
         results = [train(cell, engine, 0, 1) for cell in CELLS]
     else:
-        multiprocessing.spawn(run_rank, (2, engine, str(tmp_path)), nprocs=2)  # pyright: ignore
+        run_ranks(run_rank, 2, engine, str(tmp_path))
         results = json.loads((tmp_path / "results.json").read_text())
     for cell, counts in zip(CELLS, results, strict=True):
         assert counts["leak"] == 0, cell
