@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tables
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlvr.cli import main as cli_main
+from rlvr.geometry.settings import Settings
 from rlvr.masks import Mask
 from rlvr.train import main as train_main
 
@@ -289,7 +291,9 @@ def test_every_make_of_a_base_trains_to_its_summary(make, base, train, tmp_path)
     run = train(model={"path": str(base)}, mask=mask, trainer={"max_steps": 1})
     summary = json.loads((run / "summary.json").read_text())
     assert summary["mask_leak"] == 0 and 0 < summary["sparsity_bf16"] < 1
-    assert cli_main(["geometry", str(run), "--rank", "4", "--angle-rank", "4"]) == 0
+    assert len(tables.steps(run)) == 1
+    settings = Settings(rank=4, angle_rank=4)
+    assert len(tables.matrices(base, run, tmp_path, settings)) == 28
     # A mask that was built from the files is one of the loaded policy.
     words = ["--builder", "random", "density=0.2", "--out", str(tmp_path / "mask.safetensors")]
     assert cli_main(["mask", "build", str(base), *words]) == 0

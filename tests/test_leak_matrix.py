@@ -18,7 +18,7 @@ from rlvr.masks import Mask, build_mask, parse_spec
 from rlvr.optim import MaskedAdamW
 from rlvr.targets import linear_weights
 
-STEPS = 20
+STEPS = 8
 PRECISIONS = {
     "fp32": (torch.float32, "master"),
     "bf16 master": (torch.bfloat16, "master"),
