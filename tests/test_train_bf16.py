@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import SHORT, SHORT_REWARDS
 from safetensors.torch import load_file
 
 from rlvr.checkpoints.runs import checkpoints
@@ -15,10 +16,6 @@ from rlvr.train import main as train_main
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
 SAFE = {"builder": "safe", "rank": 8, "principal_density": 0.5, "low_density": 0.5}
 BF16 = {"dtype": "bfloat16"}
-# One group of short completions: bf16 arithmetic is slow on most CPUs. Lengths differ where no
-# answer is right, so every group has a gradient.
-SHORT = {"per_device_train_batch_size": 8, "max_completion_length": 16}
-REWARDS = [{"name": "math"}, {"name": "overlong", "max_length": 16, "buffer": 14}]
 TRAINER = {**SHORT, "max_steps": 4, "save_steps": 2, "weight_decay": 0.1, "max_grad_norm": 0.1}
 
 
@@ -36,7 +33,7 @@ def test_a_bf16_run_keeps_its_mask_and_resumes_exactly(train, write_recipe, bf16
     sections = {
         "mask": SAFE,
         "model": BF16,
-        "rewards": REWARDS,
+        "rewards": SHORT_REWARDS,
         "optimizer": {"bf16_update": bf16_update, "free_gradients": bf16_update == "stochastic"},
     }
     whole = train("whole", trainer=TRAINER, **sections)
@@ -56,7 +53,7 @@ def test_a_bf16_run_keeps_its_mask_and_resumes_exactly(train, write_recipe, bf16
 
 
 def test_a_checkpoint_holds_bf16_weights_and_their_masters(train):
-    run_dir = train(mask=SAFE, model=BF16, rewards=REWARDS, trainer={**SHORT, "max_steps": 2})
+    run_dir = train(mask=SAFE, model=BF16, rewards=SHORT_REWARDS, trainer={**SHORT, "max_steps": 2})
     masks, tuned = load_mask(run_dir / "mask.safetensors"), weights(run_dir)
     states = optimizer_states(run_dir)
     masters = {name: state["master"] for name, state in zip(masks, states.values(), strict=True)}
@@ -92,7 +89,7 @@ def test_a_small_rate_moves_the_masters_first(write_recipe, capsys):
     path = write_recipe(
         mask={"builder": "principal", "rank": 64, "density": 0.01},
         model=BF16,
-        rewards=REWARDS,
+        rewards=SHORT_REWARDS,
         trainer={**SHORT, "learning_rate": 1e-8},
     )
     assert train_main([str(path)]) == 1
@@ -102,7 +99,7 @@ def test_a_small_rate_moves_the_masters_first(write_recipe, capsys):
 
 def test_a_rate_that_moves_no_master_is_an_error_at_once(write_recipe, capsys):
     path = write_recipe(
-        mask=SAFE, model=BF16, rewards=REWARDS, trainer={**SHORT, "learning_rate": 1e-25}
+        mask=SAFE, model=BF16, rewards=SHORT_REWARDS, trainer={**SHORT, "learning_rate": 1e-25}
     )
     assert train_main([str(path)]) == 1
     assert "nothing moved by step 1" in capsys.readouterr().err
