@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import SMALL, VARIED
+from conftest import SHORT, SHORT_REWARDS, SMALL, VARIED
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
@@ -225,7 +225,8 @@ def test_a_run_whose_adapter_was_frozen_stops_at_its_first_step(write_recipe, tm
 
 def test_a_bf16_base_keeps_its_bits_and_the_control_does_not(train):
     """PiSSA on a bf16 base: ours, and what TRL does to push weights to the sampler."""
-    common = {"model": {"dtype": "bfloat16"}, "trainer": {"max_steps": 2}}
+    trainer = {**SHORT, "max_steps": 2}
+    common = {"model": {"dtype": "bfloat16"}, "rewards": SHORT_REWARDS, "trainer": trainer}
     ours = train("ours", adapter={"builder": "pissa", "rank": 8}, **common)
     control = train("control", adapter=CONTROL, **common)
     kept, eroded = (json.loads((run / "provenance.json").read_text()) for run in (ours, control))
