@@ -181,7 +181,8 @@ def sample(
             )
             completions = [(one.token_ids, one.ended) for one in drawn]
         else:
-            settings = _settings(temperature, top_p, max_new_tokens, ends, tokenizer)
+            pad_id: Any = ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+            settings = _settings(temperature, top_p, max_new_tokens, ends, pad_id)
             completions = _generate(policy, [rows[i] for i in order], settings, batch_size, seed)
     texts = tokenizer.batch_decode([ids for ids, _ in completions], skip_special_tokens=True)
     results: list[list[Completion]] = [[] for _ in rows]
@@ -191,17 +192,12 @@ def sample(
 
 
 def _settings(
-    temperature: float,
-    top_p: float,
-    max_new_tokens: int,
-    ends: list[int],
-    tokenizer: PreTrainedTokenizerBase,
+    temperature: float, top_p: float, max_new_tokens: int, ends: list[int], pad_id: int
 ) -> GenerationConfig:
     options: dict[str, Any] = {"do_sample": False}
     if temperature > 0:
         # An open top_k means 50 in transformers.
         options = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
-    pad_id = ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     return GenerationConfig(
         max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=pad_id, **options
     )
