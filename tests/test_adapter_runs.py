@@ -13,7 +13,6 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
-from trl.generation.vllm_generation import VLLMGeneration
 
 from rlvr.adapters import policy_weights
 from rlvr.checkpoints.runs import step_folder
@@ -23,6 +22,7 @@ from rlvr.registry import adapter as registry
 from rlvr.train import main as train_main
 from rlvr.training.export import write_policy
 from rlvr.training.session import build_trainer
+from rlvr.training.vllm import PolicySampler, Source
 
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
 TOKENS = torch.arange(5, 21).view(2, 8)
@@ -195,13 +195,13 @@ def test_trl_pushes_the_dense_weights_to_its_sampler(write_recipe, tmp_path):
     worker = SimpleNamespace(
         driver_worker=SimpleNamespace(model_runner=SimpleNamespace(model=model))
     )
-    sampler: Any = VLLMGeneration.__new__(VLLMGeneration)
+    sampler: Any = PolicySampler.__new__(PolicySampler)
+    sampler.source = Source(None, torch.float32, [1], dense=True)
     sampler.mode, sampler.enable_sleep_mode = "colocate", False
     sampler.model, sampler.accelerator = trainer.model, trainer.accelerator
     sampler.llm = SimpleNamespace(
         llm_engine=SimpleNamespace(model_executor=worker), reset_prefix_cache=lambda: None
     )
-    trainer._own_sampler(sampler)
     sampler.sync_weights()
     after = trainer.model.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())

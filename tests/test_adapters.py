@@ -153,7 +153,7 @@ def test_merging_in_place_is_what_erodes_a_bf16_base():
 
 
 def test_trl_pushes_what_the_instance_iterates():
-    """A canary: the trainer replaces this method of TRL's on the instance."""
+    """A canary: our sampler replaces this method of TRL's."""
     assert not inspect.signature(VLLMGeneration._iter_named_params).parameters.keys() - {"self"}
     assert "self._iter_named_params()" in inspect.getsource(VLLMGeneration.sync_weights)
     assert VLLMGeneration._fix_param_name_to_vllm(None, "a.b") == "a.b"  # type: ignore[arg-type]
