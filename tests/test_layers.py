@@ -23,7 +23,7 @@ LAYERS = [
         "rotation",
         "studies",
     },
-    {"engines"},
+    {"engines", "decoding"},
     {"masks", "run_dir", "verifier"},
     {"delta", "provenance", "logs", "isolation"},
     {"algorithms", "config", "registry", "runtime", "targets", "linalg", "intervals"}
@@ -47,7 +47,7 @@ FENCES = {
     "scipy": {"studies", "geometry"},
     "math_verify": {"verifier"},
     "deepspeed": {"engines"},
-    "vllm": {"eval"},
+    "vllm": set(),
     "jsonschema": {"rewards"},
     "reasoning_gym": {"rewards", "data"},
     "pyarrow": {"data"},

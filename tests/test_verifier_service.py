@@ -85,6 +85,16 @@ def test_long_and_deep_answers_are_judged(gold, answer):
     assert verify(gold, f"\\boxed{{{answer}}}").status == "correct"
 
 
+@pytest.mark.parametrize("gold", ["\\pm 6", "1 \\text{ box } 3 \\text{ pens}", "-\\infty", "2:3"])
+@pytest.mark.parametrize(
+    "answer", ["5 \\text{ cm}", "\\$3.47", "4 \\text{ boxes}", "\\pm(1+i)", "7\\%"]
+)
+def test_no_pair_of_forms_compares_itself_without_end(gold, answer):
+    for pair in ((gold, answer), (answer, gold)):
+        verdict = verify(pair[0], f"\\boxed{{{pair[1]}}}")
+        assert verdict.status == "wrong" and "deeply" not in verdict.detail
+
+
 def test_an_unknown_way_and_a_gold_that_is_no_text_are_clear_errors():
     with pytest.raises(ValueError, match="extract: must be one of .*boxed.*'nonsense'"):
         verify("5", "\\boxed{5}", extract="nonsense")  # pyright: ignore[reportArgumentType]

@@ -21,6 +21,7 @@ from rlvr.checkpoints.runs import checkpoints, damage, exported_step, step_of
 from rlvr.files import write_bytes, write_json
 from rlvr.geometry import consistency
 from rlvr.geometry.compare import measure_pairs, summarise
+from rlvr.geometry.matrix import Measured
 from rlvr.geometry.names import pair_up
 from rlvr.geometry.settings import ANGLE_RANK, Settings
 from rlvr.geometry.table import COLUMNS, write_table
@@ -59,6 +60,28 @@ def run(options: Namespace) -> int:
     return 0
 
 
+def measure(
+    base: Path, tuned: Path, settings: Settings, targets: list[str]
+) -> tuple[list[Measured], dict[str, Any]]:
+    """Return the measurements of every target matrix, and their summary."""
+    first = open_checkpoint(base)
+    # `first` is the base of an adapter in TUNED.
+    second = open_checkpoint(tuned, first)
+    pairs = pair_up(first, second, (base, tuned), targets)
+    measured = measure_pairs(pairs, (base, tuned), settings, runtime.default_device())
+    rows = [item.row for item in measured]
+    described = dataclasses.asdict(settings) | {"targets": targets}
+    return measured, {
+        "base": str(base),
+        "tuned": str(tuned),
+        "settings": described,
+        "dtypes": sorted({row["dtype"] for row in rows}),
+        "left_out": len(first) - len(pairs),
+        "rlvr": __version__,
+        **summarise(rows),
+    }
+
+
 def compare(
     base: Path,
     tuned: Path,
@@ -68,29 +91,15 @@ def compare(
     steps: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Measure every target matrix of two checkpoints and write everything to ``out``."""
-    first = open_checkpoint(base)
-    # `first` is the base of an adapter in TUNED.
-    second = open_checkpoint(tuned, first)
-    pairs = pair_up(first, second, (base, tuned), targets)
-    measured = measure_pairs(pairs, (base, tuned), settings, runtime.default_device())
-    rows = [item.row for item in measured]
-    described = dataclasses.asdict(settings) | {"targets": targets}
-    summary: dict[str, Any] = {
-        "base": str(base),
-        "tuned": str(tuned),
-        "settings": described,
-        "dtypes": sorted({row["dtype"] for row in rows}),
-        "left_out": len(first) - len(pairs),
-        "rlvr": __version__,
-        **summarise(rows),
-    }
+    measured, summary = measure(base, tuned, settings, targets)
     if steps:
         summary["steps"] = list(steps)
     from rlvr.reports.geometry import build, figures, steps_part, verdict  # imports matplotlib
 
     images = figures(measured, summary)
     page = build(measured, summary, images, steps_part(steps))
-    write_table(out / "matrices.csv", rows, COLUMNS, described)
+    rows = [item.row for item in measured]
+    write_table(out / "matrices.csv", rows, COLUMNS, summary["settings"])
     _publish(out, images, page, summary)
     runtime.say(f"{verdict(summary['all'])}\n{out / 'report.html'}")
 

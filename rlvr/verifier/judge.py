@@ -37,7 +37,7 @@ SENTENCE = 6  # a gold answer of so many words without mathematics is never give
 
 # Answers nest more deeply than Python's default allows, and hold longer numerals; MAX_CHARS and
 # MAX_DEPTH bound both.
-RECURSION, DIGITS = 40_000, 4 * MAX_CHARS
+RECURSION, DIGITS = 8_000, 4 * MAX_CHARS
 
 
 class Judged(NamedTuple):

@@ -26,8 +26,9 @@ def listed(gold: Node, answer: Node, same: Same) -> bool | None:
     if not any(isinstance(n, Sequence) or has_sign(n) for n in (gold, answer)):
         return None
     parts = [compound(n) or n for n in (gold, answer)]
-    if any(is_quantity(part) and not isinstance(part, Sequence) for part in parts):
-        if not any(isinstance(part, Sequence) for part in parts):
+    # Only where one was put together: the same pair again would never end.
+    if parts != [gold, answer] and not any(isinstance(part, Sequence) for part in parts):
+        if any(is_quantity(part) for part in parts):
             return same(parts[0], parts[1])
     if looks_like_set(gold) or looks_like_set(answer):
         judged = same_set(gold, answer)
