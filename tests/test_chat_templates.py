@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from conftest import VARIED
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlvr.cli import main
