@@ -22,8 +22,7 @@ from transformers import (
 )
 
 from rlvr.config import load_recipe
-from rlvr.decoding import Drawing, decode, draw, stream_seed, supports
-from rlvr.eval.sampling import pad_rows
+from rlvr.decoding import Drawing, decode, draw, pad_rows, stream_seed, supports
 from rlvr.schema import RunError
 from rlvr.training.plan import check_recipe
 from rlvr.training.session import build_trainer
