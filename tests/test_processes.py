@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import VARIED
 from safetensors.torch import load_file
 
 from rlvr.checkpoints.runs import checkpoints
@@ -21,7 +22,6 @@ ROOT = Path(__file__).parent.parent
 SAFE = {"builder": "safe", "rank": 8, "principal_density": 0.5, "low_density": 0.5}
 # As many threads as this process, in which some of the runs go on: bits depend on them.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
-SHORT = {"max_completion_length": 12}
 TRAIN = [sys.executable, "-m", "rlvr.train"]
 
 
@@ -58,7 +58,7 @@ def saved_step(run_dir: Path) -> int:
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_resume(write_recipe, tmp_path):
-    path = write_recipe(mask=SAFE, trainer={**SHORT, "max_steps": 500})
+    path = write_recipe(mask=SAFE, rewards=VARIED, trainer={"max_steps": 500})
     process = start(path)
     wait_for_steps(process, tmp_path / "recipe", 2)
     process.send_signal(signal.SIGINT)
@@ -73,7 +73,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_resume(write_recipe, tmp_pat
 
 
 def test_a_lost_terminal_saves_a_checkpoint(write_recipe, tmp_path):
-    process = start(write_recipe(mask=SAFE, trainer={**SHORT, "max_steps": 500}))
+    process = start(write_recipe(mask=SAFE, rewards=VARIED, trainer={"max_steps": 500}))
     wait_for_steps(process, tmp_path / "recipe", 2)
     process.send_signal(signal.SIGHUP)
     output, _ = process.communicate(timeout=60)
@@ -83,7 +83,7 @@ def test_a_lost_terminal_saves_a_checkpoint(write_recipe, tmp_path):
 
 def test_nohup_keeps_a_run_going_until_a_polite_end_saves_it(write_recipe, tmp_path):
     """A process that was started with SIGHUP ignored goes on ignoring it."""
-    path = write_recipe(mask=SAFE, trainer={**SHORT, "max_steps": 500})
+    path = write_recipe(mask=SAFE, rewards=VARIED, trainer={"max_steps": 500})
     process = start(path, hangup=signal.SIG_IGN)
     wait_for_steps(process, tmp_path / "recipe", 1)
     process.send_signal(signal.SIGHUP)
@@ -102,7 +102,7 @@ def test_of_several_processes_that_fail_the_reason_is_what_a_user_reads_last(
 ):
     """Two processes with a limit on the size of files, in which no checkpoint fits."""
     trainer = {"max_steps": 3, "save_steps": 1, "per_device_train_batch_size": 8}
-    path = write_recipe(mask=SAFE, trainer=trainer)
+    path = write_recipe(mask=SAFE, rewards=VARIED, trainer=trainer)
     launch = [sys.executable, "-m", "accelerate.commands.launch"]
     launch += ["--config_file", str(ROOT / "launch" / "ddp_cpu.yaml"), "--main_process_port", "0"]
     words = shlex.join([*launch, "-m", "rlvr.train", str(path)])
@@ -121,9 +121,9 @@ def test_of_several_processes_that_fail_the_reason_is_what_a_user_reads_last(
 
 
 def test_kill_9_loses_nothing_that_was_saved(write_recipe, tmp_path):
-    trainer = {**SHORT, "max_steps": 5, "save_steps": 2}
-    assert train_main([str(write_recipe("whole", mask=SAFE, trainer=trainer))]) == 0
-    killed = write_recipe("killed", mask=SAFE, trainer=trainer)
+    trainer = {"max_steps": 5, "save_steps": 2}
+    assert train_main([str(write_recipe("whole", mask=SAFE, rewards=VARIED, trainer=trainer))]) == 0
+    killed = write_recipe("killed", mask=SAFE, rewards=VARIED, trainer=trainer)
     process = start(killed)
     wait_for_steps(process, tmp_path / "killed", 3)
     process.kill()

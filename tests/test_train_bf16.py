@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SHORT, SHORT_REWARDS
+from conftest import SHORT, SHORT_REWARDS, VARIED
 from safetensors.torch import load_file
 
 from rlvr.checkpoints.runs import checkpoints
@@ -89,8 +89,8 @@ def test_a_small_rate_moves_the_masters_first(write_recipe, capsys):
     path = write_recipe(
         mask={"builder": "principal", "rank": 64, "density": 0.01},
         model=BF16,
-        rewards=SHORT_REWARDS,
-        trainer={**SHORT, "learning_rate": 1e-8},
+        rewards=VARIED,
+        trainer={"learning_rate": 1e-8},
     )
     assert train_main([str(path)]) == 1
     message = capsys.readouterr().err
@@ -98,8 +98,6 @@ def test_a_small_rate_moves_the_masters_first(write_recipe, capsys):
 
 
 def test_a_rate_that_moves_no_master_is_an_error_at_once(write_recipe, capsys):
-    path = write_recipe(
-        mask=SAFE, model=BF16, rewards=SHORT_REWARDS, trainer={**SHORT, "learning_rate": 1e-25}
-    )
+    path = write_recipe(mask=SAFE, model=BF16, rewards=VARIED, trainer={"learning_rate": 1e-25})
     assert train_main([str(path)]) == 1
     assert "nothing moved by step 1" in capsys.readouterr().err
