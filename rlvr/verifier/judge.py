@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Sequence as List
+from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from rlvr.verifier.compare import equivalent
 from rlvr.verifier.conventions import Conventions
 from rlvr.verifier.exact import TooLarge, Undefined, exact
 from rlvr.verifier.lexer import Unknown, Unreadable
-from rlvr.verifier.numerals import spelled
+from rlvr.verifier.numerals import ordinal, spelled
 from rlvr.verifier.parser import has_grouping, parse
 from rlvr.verifier.phrases import NUMBER, TURNING, phrase, said_number, tree_of
 from rlvr.verifier.quantities import is_quantity
@@ -26,12 +27,17 @@ from rlvr.verifier.text import (
     words,
 )
 from rlvr.verifier.tree import Neg, Node, Num, Quantity, Ratio, Sequence, Words, walk
+from rlvr.verifier.units import is_unit
 
 _COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+")
 _SYMBOL = re.compile(r"[<>]=?|[-+*/=]|\\(?:times|div|cdot|le|ge|leq|geq|ne|neq|approx|pm)\s*")
 _QUOTED = re.compile(r"""\s*[\[({]\s*(["'])[^"']*\1\s*[,:\])}]""")
 _PERIOD = re.compile(r"([-+]?)([0-9]+\.[0-9]*)\(([0-9]{1,40})\)")
-_LETTER_UNIT = re.compile(r"([-+]?[0-9][0-9.,/]*) ([mgshLNJWVAK])")
+_LETTER_UNIT = re.compile(r"([-+]?[0-9][0-9.,/]*)\s*([mgshLNJWVAK][a-zA-Z0-9/^{} -]*)")
+# Digits that go on: 0.333..., and 0.1818...
+_ONGOING = re.compile(
+    r"([-+]?)([0-9]*\.[0-9]*?)(?:([0-9])\3{2,}|([0-9]{2,12}?)\4+)(?:\.{3,}|\\[lc]?dots)"
+)
 _GLUED = re.compile(r"[0-9][a-zA-Z]{2}")
 SENTENCE = 6  # a gold answer of so many words without mathematics is never given word for word
 
@@ -62,11 +68,14 @@ def readings(text: str) -> list[Node]:
     number = spelled(unwrapped(text)) if len(text) < 120 else None
     if number is not None:
         return [Num(number)]
+    place = ordinal(unwrapped(text))
+    if place is not None:
+        return [Quantity(Num(Fraction(place)), "ordinal")]
     trees, reason = [], None
-    period = _PERIOD.fullmatch(text)
+    period = _PERIOD.fullmatch(text) or _ONGOING.fullmatch(text)
     if period:
-        sign, digits, repeated = period.groups()
-        value = repeating(digits, repeated)
+        sign, digits, *repeated = period.groups()
+        value = repeating(digits, next(filter(None, repeated)))
         trees.append(Neg(value) if sign == "-" else value)
     for grouped in (True, False) if has_grouping(text) else (True,):
         try:
@@ -235,9 +244,9 @@ def _rarer(
     if _GLUED.search(target) or _GLUED.search(given):
         pairs += [(g, a) for g in _factors(target) for a in _factors(given)]
     length, other = _LETTER_UNIT.fullmatch(target), _LETTER_UNIT.fullmatch(given)
-    if length and any(is_quantity(a) for a in answers):
+    if length and is_unit(length[2]) and any(is_quantity(a) for a in answers):
         pairs += [(Quantity(g, length[2]), a) for g in readings(length[1]) for a in answers]
-    if other and any(is_quantity(g) for g in golds):
+    if other and is_unit(other[2]) and any(is_quantity(g) for g in golds):
         pairs += [(g, Quantity(a, other[2])) for g in golds for a in readings(other[1])]
     return pairs
 

@@ -88,7 +88,9 @@ def named(node: Node) -> tuple[Node | None, Node]:
         sides = sides[: operators.index("~") + 1]
         if len(sides) == 1:
             return None, sides[0]
-    if nameable(sides[0]):
+    # a = b = c gives no value to any of them.
+    valueless = len(operators) > 1 and all(map(nameable, sides))
+    if nameable(sides[0]) and not valueless:
         return sides[0], sides[-1]
     # 5 = x is x = 5.
     if len(sides) == 2 and nameable(sides[1]) and not names_of(sides[0]):

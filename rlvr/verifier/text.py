@@ -61,7 +61,8 @@ _BASE_WORDS = re.compile(
 
 
 _ORDINAL = re.compile(
-    r"(?<=[0-9])\s?\^?\s?\{?\s?\\(?:text|mathrm|textrm|rm)\s?\{\s?(?:st|nd|rd|th)\s?\}\s?\}?"
+    r"(?<=[0-9])(?:\s?\^?\s?\{?\s?\\(?:text|mathrm|textrm|rm)\s?\{\s?(?:st|nd|rd|th)\s?\}\s?\}?"
+    r"|\s?\^\s?\{?\s?(?:st|nd|rd|th)\s?\}?(?![a-z]))"
 )
 # A system of equations after a brace that nothing closes.
 _OPEN_SYSTEM = re.compile(
@@ -95,8 +96,12 @@ _REWRITES = [
     (re.compile(r"\\(?:underline|mathstrut|fbox|underbrace)(?=\s*\{)"), " "),
     (re.compile(r"\\(?:therefore|because|checkmark|blacksquare|square|qed)(?![a-zA-Z])"), " "),
     (re.compile(r"^\s*(?:\\(?:implies|(?:Long)?[Rr]ightarrow|to)(?![a-zA-Z])|=>)"), " "),
-    (_ORDINAL, ""),
-    (re.compile(r"(?<=[0-9])(?:st|nd|rd|th)\b"), ""),
+    # A place in an order is no number of things: 14th is not 14 kg.
+    (_ORDINAL, " ordinal "),
+    (re.compile(r"(?<=[0-9])(?:st|nd|rd|th)\b"), " ordinal "),
+    # What goes on without end is not what was written of it.
+    (re.compile(r"(\.[0-9]+|,)\s*\.{3,}\s*$"), r"\1\\dots "),
+    (re.compile(r"^\s*([0-9]+)\s+to\s+([0-9]+)\s*$"), r"\1:\2"),
     (_MINUS_WORD, "-"),
     (re.compile(r"\\(?:text|mathrm|operatorname)\s*\{\s*\(?\s*mod\s*\}"), " mod "),
     (re.compile(r"(?<=[0-9])~(?=[0-9]{3}(?![0-9]))"), ","),
