@@ -165,10 +165,10 @@ def _concluded(sentence: str) -> str | None:
     What the sentence denies, or asks, is no answer.
     """
     for pattern in (_BOLD, _MATHS):
-        found = list(pattern.finditer(sentence))
-        if found:
-            denied = _is_denied(sentence, *found[-1].span())
-            return None if denied else next(group for group in found[-1].groups() if group)
+        marked = list(pattern.finditer(sentence))
+        if marked:
+            denied = _is_denied(sentence, *marked[-1].span())
+            return None if denied else next(group for group in marked[-1].groups() if group)
     equals = list(_EQUALS.finditer(sentence))
     number = _NUMBER.match(sentence, equals[-1].end()) if equals else None
     if number is None and _CLOSING.match(sentence):

@@ -90,8 +90,8 @@ def signs(left: Node, right: Node, name: str, at: Point) -> tuple[list[Value], l
             assert isinstance(one, Apply)
             inner = coefficients(one.arguments[0], name, at)
             squared = _added(_multiplied(inner, inner, at), [-limit * limit], at)
-            roots, found = _quadratic(squared, at)
-            return roots, [sign * direction for sign in found]
+            roots, between = _quadratic(squared, at)
+            return roots, [sign * direction for sign in between]
     right_side = [-c for c in coefficients(right, name, at)]
     return _quadratic(_added(coefficients(left, name, at), right_side, at), at)
 

@@ -245,13 +245,13 @@ def _polynomial(left: Node, op: str, right: Node, name: str, at: Point) -> list[
     ctx, allowed = at.context, _ALLOWED[op]
     ends, between = signs(left, right, name, at)
     points = [ctx.ninf, *ends, ctx.inf]
-    found = [
+    held = [
         Piece(a, False, b, False)
         for a, b, sign in zip(points, points[1:], between, strict=False)
         if sign in allowed
     ]
-    found += [Piece(end, True, end, True) for end in ends if 0 in allowed]
-    return merged(found, at)
+    held += [Piece(end, True, end, True) for end in ends if 0 in allowed]
+    return merged(held, at)
 
 
 def _same(first: Value, second: Value, at: Point) -> bool:

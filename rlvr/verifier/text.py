@@ -253,8 +253,8 @@ _VERB = re.compile(r"(?:is|are|was|were|has|have|equals?|there|therefore|thus|be
 
 def is_sentence(text: str) -> bool:
     """Return whether a cleaned ``text`` says something: at least two words, one of them a verb."""
-    found = re.findall(r"[^\W\d_]{2,}", re.sub(r"\\[a-zA-Z]+", " ", unwrapped(text)))
-    return len(found) >= 2 and any(_VERB.fullmatch(word) for word in found)
+    said = re.findall(r"[^\W\d_]{2,}", re.sub(r"\\[a-zA-Z]+", " ", unwrapped(text)))
+    return len(said) >= 2 and any(_VERB.fullmatch(word) for word in said)
 
 
 _CHOICE = re.compile(

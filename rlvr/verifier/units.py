@@ -90,11 +90,11 @@ class Unit(NamedTuple):
 
 
 def _dimensions(text: str) -> Counter[str]:
-    found: Counter[str] = Counter()
+    exponents: Counter[str] = Counter()
     for part in text.split():
         name, _, exponent = part.partition("^")
-        found[name] = int(exponent or 1)
-    return found
+        exponents[name] = int(exponent or 1)
+    return exponents
 
 
 def _table() -> tuple[dict[str, tuple[Fraction, Counter[str]]], ...]:
