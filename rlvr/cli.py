@@ -19,6 +19,7 @@ VERBS = {
     "rotate": "a checkpoint into other weights of the same policy, to test what masks see",
     "geometry": "two checkpoints or a run into a report of where the update went",
     "curvature": "a policy's curvature on masks against random ones, and the length of an update",
+    "evaluate": "a policy on benchmarks: avg@k, pass@k and intervals, and every completion",
     "data": "a dataset into the one row schema: counted, filtered, checked",
 }
 

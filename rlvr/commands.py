@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rlvr.geometry.settings import ANGLE_RANK, Settings
 
+PRESETS = ("deepscaler", "justrl", "paper", "greedy")
 TARGETS = "patterns of matrices"
 DELTA_VERBS = {
     "pack": ("the changed entries of two checkpoints into one file", ("base", "tuned")),
@@ -194,6 +195,59 @@ def curvature(parser: ArgumentParser) -> None:
     _add_densities(parser, defaults)
 
 
+def evaluate(parser: ArgumentParser) -> None:
+    """Evaluate a policy on benchmarks, from its completions to intervals.
+
+    MODEL is a hub id, a checkpoint folder, an adapter folder, a delta or a run directory. Writes
+    ``NAME.jsonl`` (every completion with its verdict), ``NAME.json``, ``summary.json`` and one
+    self-contained ``report.html`` with a browser of the completions. What is there already is not
+    drawn again: a call that was stopped is simply called again. On several GPUs: ``accelerate
+    launch -m rlvr.cli evaluate ...``. A benchmark's data options follow its name, such as
+    ``aime24.path=aime24.jsonl`` or ``math500.limit=100``; ``plugins=[my_module]`` brings a dataset.
+    """
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="whose completions are judged")
+    parser.add_argument("overrides", nargs="*", metavar="NAME.key=value", help="of a benchmark")
+    parser.add_argument(
+        "--benchmark", nargs="+", default=[], metavar="NAME", help="or reasoning_gym/TASK"
+    )
+    parser.add_argument(
+        "--data", nargs="+", type=Path, default=[], metavar="FILE", help="JSONL of your own"
+    )
+    parser.add_argument("--preset", choices=PRESETS, default=PRESETS[0], help="default: deepscaler")
+    for flag, kind, words in (
+        ("--samples", int, "completions of each problem"),
+        ("--temperature", float, "of the softmax; 0 takes the likeliest token"),
+        ("--top-p", float, "mass of the nucleus"),
+        ("--max-new-tokens", int, "of a completion; a longer one is truncated"),
+        ("--batch-size", int, "completions computed at a time (64)"),
+        ("--seed", int, "of all random streams (0)"),
+        ("--prompt", str, "plain, boxed, or a text that holds {problem} once"),
+        ("--system", str, "a system message"),
+        ("--prefill", str, "what an answer begins with"),
+        ("--verifier", str, "the reward that judges (math)"),
+        ("--base", str, "of an adapter or a delta, if that does not say it"),
+        ("--dtype", str, "float32 or bfloat16 (default: as stored)"),
+    ):
+        parser.add_argument(flag, type=kind, help=words)
+    parser.add_argument("--out", type=Path, help="folder to write (eval; RUN/eval of a run)")
+    parser.add_argument("--all", action="store_true", help="every checkpoint of a run")
+    more = parser.add_mutually_exclusive_group()
+    more.add_argument("--more-samples", type=int, default=0, metavar="N", help="N more of each")
+    more.add_argument(
+        "--until-width", type=float, metavar="W", help="until the 95 %% interval is W points wide"
+    )
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        type=Path,
+        metavar=("A", "B"),
+        help="two folders or .jsonl files of finished evaluations, problem by problem",
+    )
+    parser.add_argument(
+        "--rollouts", type=Path, metavar="RUN", help="browse a run's rollouts.jsonl; draws nothing"
+    )
+
+
 def data(parser: ArgumentParser) -> None:
     """Read a recipe's data, or a named dataset, into the one row schema.
 
@@ -209,6 +263,13 @@ def data(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--validate", action="store_true", help="every gold must score itself")
     parser.add_argument("--out", type=Path, help="write the rows, one JSON object a line")
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        default=[],
+        metavar="BENCHMARK",
+        help="or a JSONL file: count the rows that hold its problems, whole or 13 words in a row",
+    )
     parser.add_argument("--model", help="policy: its chat template shows the prompts")
     parser.add_argument("--reward", default="math", help="what validates a dataset (math)")
 

@@ -1,8 +1,9 @@
-"""Intervals of rates and means: the percentile bootstrap over units, and Wilson's.
+"""Intervals of rates and means: Student's t over problems in Wilson's form, and the bootstrap.
 
-A unit is what was drawn independently: a problem or a prompt. The bootstrap is for many of them;
-over a handful of seeds it is far too narrow (``rlvr.studies.statistics``). Over equal values it has
-no width; shares then get a bound that depends on n, so that 0 of n is never certain.
+A unit is what was drawn independently: a problem or a prompt. ``rlvr/eval/README.md`` has how often
+each interval of a rate covers the truth. The bootstrap is for ratios over many units; over a
+handful of seeds it is far too narrow (``rlvr.studies.statistics``). Equal values show no spread;
+shares then get a bound that depends on n, so that 0 of n is never certain.
 """
 
 from dataclasses import dataclass
@@ -39,37 +40,40 @@ def wilson_interval(successes: float, n: int, *, level: float = 0.95) -> Estimat
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"successes must be in 0 .. n and n at least 1, got {successes} of {n}")
-    z = _z(level)
-    share = successes / n
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    return _wilson(successes / n, n, normal_quantile(level), n)
+
+
+def _wilson(share: float, outcomes: float, z: float, n: int) -> Estimate:
+    """Return Wilson's interval of a share of ``outcomes`` independent outcomes, of ``n`` units."""
+    centre = (share + z**2 / (2 * outcomes)) / (1 + z**2 / outcomes)
+    variance = share * (1 - share) / outcomes + z**2 / (4 * outcomes**2)
+    half = z * variance**0.5 / (1 + z**2 / outcomes)
     # Rounding may leave the mean a hair outside the ends at 0 and at n.
     low, high = min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
-    return Estimate(share, float(low), float(high), n)
+    return Estimate(share, low, high, n)
 
 
-def bootstrap_interval(
-    per_problem: ArrayLike, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> Estimate:
-    """Return the mean of shares in [0, 1] with the percentile bootstrap interval over problems.
+def problem_interval(per_problem: ArrayLike, *, level: float = 0.95) -> Estimate:
+    r"""Return the mean of shares in [0, 1] with its interval over problems.
 
-    Where all values are equal the bootstrap has no width: the Wilson interval of ``n * value``
-    successes of n stands in for it.
+    Wilson's interval of a share :math:`\bar x` of :math:`n_e = \bar x(1 - \bar x) P / s^2`
+    independent outcomes, with the quantile of Student's t with P - 1 degrees of freedom in place of
+    z. s is the standard deviation over the P problems, so :math:`n_e` is how many single outcomes
+    would have the same standard error. Unlike :math:`\bar x \pm t s/\sqrt P` it leans towards 1/2,
+    as the true mean does where a few problems carry a low or a high rate.
     """
     values = _vector(per_problem)
     if values.min() < 0 or values.max() > 1:
         raise ValueError(f"shares must be in [0, 1], got {values.min()} .. {values.max()}")
+    mean, count = float(values.mean()), values.size
     if values.min() == values.max():
-        return wilson_interval(float(values[0]) * values.size, values.size, level=level)
-    return bootstrap_ratio(
-        values, np.ones_like(values), level=level, resamples=resamples, seed=seed
-    )
+        return wilson_interval(mean * count, count, level=level)
+    effective = mean * (1 - mean) * count / float(values.var(ddof=1))
+    return _wilson(mean, effective, student_quantile(count - 1, level), count)
 
 
-def paired_bootstrap_difference(
-    a: ArrayLike, b: ArrayLike, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> Estimate:
-    r"""Return the mean of ``b - a`` over the same problems with its paired bootstrap interval.
+def paired_difference(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) -> Estimate:
+    r"""Return the mean of ``b - a`` over the same problems with Student's t-interval.
 
     Where all differences equal one d, the share of problems with another difference is at most
     the Wilson bound of none of n, :math:`u = z^2/(n + z^2)`, so that the interval is
@@ -85,8 +89,9 @@ def paired_bootstrap_difference(
         # Some of n could differ without one showing: Wilson's bound of 0 of n.
         value, bound = float(differences[0]), wilson_interval(0, first.size, level=level).high
         return Estimate(value, value - bound * (1 + value), value + bound * (1 - value), first.size)
-    weights = np.ones_like(differences)
-    return bootstrap_ratio(differences, weights, level=level, resamples=resamples, seed=seed)
+    mean, error = float(differences.mean()), float(differences.std(ddof=1)) / first.size**0.5
+    half = student_quantile(first.size - 1, level) * error
+    return Estimate(mean, mean - half, mean + half, first.size)
 
 
 def bootstrap_ratio(
@@ -135,5 +140,13 @@ def _checked_level(level: float) -> float:
     return level
 
 
-def _z(level: float) -> float:
+def normal_quantile(level: float) -> float:
+    """Return the half width of a normal interval, in standard errors."""
     return NormalDist().inv_cdf((1 + _checked_level(level)) / 2)
+
+
+def student_quantile(freedom: int, level: float = 0.95) -> float:
+    """Return the half width of a t-interval, in standard errors."""
+    from scipy.special import stdtrit  # a third of a second, which --help need not wait for
+
+    return float(stdtrit(freedom, (1 + _checked_level(level)) / 2))

@@ -153,14 +153,7 @@ def say(text: str = "") -> None:
 
 def any_rank(flag: bool) -> bool:
     """Tell every rank whether ``flag`` is set on any, so that all stop at the same step."""
-    import torch
-
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return flag
-    # Objects, not a tensor: it works on gloo and NCCL without a device.
-    flags: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(flags, flag)
-    return any(flags)
+    return any(gathered(flag))
 
 
 def from_main(make: Callable[[], Result]) -> Result:
@@ -184,6 +177,31 @@ def from_main(make: Callable[[], Result]) -> Result:
         setattr(box[1], SHARED, True)
         raise box[1]
     return box[0]
+
+
+def place_in_group() -> tuple[int, int]:
+    """Return this process's rank and the number of processes that work together now.
+
+    A process that has left its group works by itself.
+    """
+    import torch
+
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return 0, 1
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+def gathered(value: Result) -> list[Result]:
+    """Return the value of every process, in the order of their ranks."""
+    import torch
+
+    count = place_in_group()[1]
+    if count == 1:
+        return [value]
+    # Objects, not a tensor: it works on gloo and NCCL without a device.
+    values: list[Any] = [None] * count
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
 def leave_group() -> None:

@@ -7,6 +7,7 @@ Every figure is of held-out problems, which neither pretraining nor RLVR draws.
 
 import argparse
 import json
+import tempfile
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, l
 
 from rlvr import runtime
 from rlvr.data import load_rows, render
-from rlvr.eval import EvalResult, EvalSettings, bootstrap_interval, evaluate
+from rlvr.eval import EvalResult, EvalSettings, Task, evaluate, problem_interval
+from rlvr.eval.records import read_lines
 from rlvr.rewards import parse_reward
 
 KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 TOP = 8  # singular values in the second column: the rank of the pocket recipes
+SAMPLED = "sampled.jsonl"  # the file of the completions at temperature 1
 PROBLEMS, SAMPLES, MAX_NEW_TOKENS = 512, 16, 40
 
 Shares = dict[str, tuple[float, float]]
@@ -104,24 +107,22 @@ def spectral_shares(policy: PreTrainedModel) -> Shares:
     return {kind: (first, top) for kind, (first, top) in means.items()}
 
 
-def judge(completions: list[str], answers: list[str]) -> list[float | None]:
-    return parse_reward({"name": "math"}, "verifier")(completions, {"answer": answers})
-
-
-def measure(policy: Any, tokenizer: Any, rows: list[Any]) -> tuple[EvalResult, EvalResult]:
-    """Return the result at temperature 1 and the greedy one."""
+def measure(
+    policy: Any, tokenizer: Any, rows: list[Any], folder: Path
+) -> tuple[EvalResult, EvalResult]:
+    """Return the result at temperature 1 and the greedy one; their files are in ``folder``."""
     sampled = EvalSettings(samples=SAMPLES, max_new_tokens=MAX_NEW_TOKENS, batch_size=512)
     greedy = EvalSettings(temperature=0.0, max_new_tokens=MAX_NEW_TOKENS, batch_size=512)
-    both = [
-        evaluate(policy, tokenizer, rows, render=render, verifier=judge, settings=settings)
-        for settings in (sampled, greedy)
-    ]
-    return both[0], both[1]
+    task = Task(rows, render, parse_reward({"name": "math"}, "verifier").verdicts)
+    return (
+        evaluate(policy, tokenizer, task, sampled, folder / SAMPLED),
+        evaluate(policy, tokenizer, task, greedy, folder / "greedy.jsonl"),
+    )
 
 
 def figure_rows(sampled: EvalResult, greedy: EvalResult) -> str:
     """Return the Markdown rows of the figures, unjudged and truncated completions included."""
-    solved = bootstrap_interval([count > 0 for count in sampled.counts])
+    solved = problem_interval([count > 0 for count in sampled.counts])
     cells = {f"avg@{SAMPLES}": sampled.accuracy}
     cells |= {f"pass@{k}": sampled.pass_at_k[k] for k in (1, 4, 16)}
     cells |= {f"solved at least once in {SAMPLES}": solved, "greedy": greedy.accuracy}
@@ -146,12 +147,12 @@ def random_policy(config: Any) -> PreTrainedModel:
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
-def example(result: EvalResult) -> str:
-    """Return the first problem with a correct completion that shows its lines."""
-    for problem in result.problems:
-        for text, reward in zip(problem.completions, problem.rewards, strict=True):
-            if reward and not text.startswith("<think>\n</think>"):
-                return f"{problem.problem}\n{text}"
+def example(file: Path) -> str:
+    """Return the first problem of an evaluation with a correct completion that shows its lines."""
+    for line in read_lines(file):
+        for one in line["completions"]:
+            if one["reward"] and not one["text"].startswith("<think>\n</think>"):
+                return f"{line['problem']}\n{one['text']}"
     return "(no completion is correct)"
 
 
@@ -162,14 +163,16 @@ def write_card(folder: Path) -> str:
     policy.to(device)
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     rows = load_rows({"name": "pocket", "split": "test", "size": PROBLEMS}, "pocket_card")
-    sampled, greedy = measure(policy, tokenizer, rows)
+    with tempfile.TemporaryDirectory() as temporary:
+        sampled, greedy = measure(policy, tokenizer, rows, Path(temporary))
+        shown = example(Path(temporary) / SAMPLED)
     spectra = spectrum_rows(spectral_shares(policy), spectral_shares(random_policy(policy.config)))
     pretraining = json.loads((folder / "pretraining.json").read_text(encoding="utf-8"))
     flags = "".join(f" --{key.replace('_', '-')} {value}" for key, value in pretraining.items())
     versions = runtime.versions()
     card = CARD.format(
         parameters=policy.num_parameters(),
-        example=example(sampled),
+        example=shown,
         vocabulary=len(tokenizer),
         pretraining=json.dumps(pretraining, indent=2),
         problems=PROBLEMS,

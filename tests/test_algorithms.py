@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from rlvr.config import load_recipe, resolve_recipe
-from rlvr.eval.evaluate import ProblemResult
+from rlvr.eval import Completion
+from rlvr.eval.records import line_of, result_of
 from rlvr.rewards import parse_reward
 from rlvr.schema import RecipeError
 from rlvr.studies.spec import load_study
@@ -116,5 +117,7 @@ def test_rewards_of_plus_and_minus_one_leave_correct_as_it_is():
     texts = ["\\boxed{7}", "\\boxed{8}", "no answer", "so \\boxed{7.0}"]
     rewards = signed(texts, {"answer": ["7"] * 4})
     assert rewards == [1.0, -1.0, -1.0, 1.0]
-    judged = ProblemResult("0", "", "7", tuple(texts), tuple(rewards), (1,) * 4, (False,) * 4)
-    assert judged.correct == 2
+    verdicts = signed.verdicts([{"answer": "7"}] * 4, texts, [False] * 4)
+    drawn = [Completion(text, (1,), False) for text in texts]
+    line = line_of({"id": "0", "problem": "", "answer": "7"}, drawn, verdicts)
+    assert line["correct"] == result_of(line).correct == 2

@@ -13,9 +13,12 @@ from rounding import assert_within, unit
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlvr.data import load_rows, render
-from rlvr.eval import EvalSettings, evaluate, read_result, sample, token_kl
+from rlvr.eval import EvalSettings, Task, evaluate, read_result, sample, token_kl
 from rlvr.eval.divergence import kl_per_position
+from rlvr.eval.records import natural
 from rlvr.rewards import parse_reward
+from rlvr.schema import RecipeError
+from rlvr.verdict import Verdict
 
 ROWS = load_rows({"name": "pocket", "split": "test", "size": 24}, "test")
 MATH = parse_reward({"name": "math"}, "verifier")
@@ -43,12 +46,20 @@ def moved(policy: Any) -> Any:
     return other
 
 
-def judge(completions: list[str], answers: list[str]) -> list[float | None]:
-    return MATH(completions, {"answer": answers})
+TASK = Task(ROWS, render, MATH.verdicts)
 
 
-def run(policy: Any, tokenizer: Any, verifier=judge, settings=SETTINGS) -> Any:
-    return evaluate(policy, tokenizer, ROWS, render=render, verifier=verifier, settings=settings)
+@pytest.fixture(scope="module")
+def drawn(policy: Any, tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The result of one evaluation, its file, and the completions with their token ids."""
+    file = tmp_path_factory.mktemp("eval") / "base.jsonl"
+    kept: dict = {}
+    result = evaluate(policy, tokenizer, TASK, SETTINGS, file, keep=kept)
+    return result, file, [kept[row["id"]] for row in ROWS]
+
+
+def lines_of(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 def token_kls(policy: Any, base: Any, tokenizer: Any, prompts: list, groups: list) -> list[float]:
@@ -69,7 +80,7 @@ def token_kls(policy: Any, base: Any, tokenizer: Any, prompts: list, groups: lis
 
 def test_kl_equals_its_definition(policy, moved, tokenizer):
     prompts = [render(row["problem"]) for row in ROWS[:6]]
-    groups = run(moved, tokenizer).completions[:6]
+    groups = sample(moved, tokenizer, prompts, **dataclasses.asdict(SETTINGS))
     expected = token_kls(moved, policy, tokenizer, prompts, groups)
     for batch_size in (1, 7, 64):
         kl = token_kl(moved, policy, tokenizer, prompts, groups, batch_size=batch_size)
@@ -83,10 +94,10 @@ def test_kl_equals_its_definition(policy, moved, tokenizer):
         assert 0 < kl.low < kl.mean < kl.high
 
 
-def test_kl_of_a_policy_from_itself_is_exactly_zero(policy, tokenizer):
+def test_kl_of_a_policy_from_itself_is_exactly_zero(policy, tokenizer, drawn):
     copied = AutoModelForCausalLM.from_pretrained(POLICY, dtype=torch.float32)
     prompts = [render(row["problem"]) for row in ROWS]
-    groups = run(policy, tokenizer).completions
+    groups = drawn[2]
     kl = token_kl(policy, copied, tokenizer, prompts, groups, batch_size=16)
     assert (kl.mean, kl.low, kl.high) == (0.0, 0.0, 0.0)
 
@@ -114,76 +125,79 @@ def test_a_ruled_out_token_costs_nothing():
     assert kl_per_position(logits, base).item() == pytest.approx(np.log(1.5), rel=1e-6)
 
 
-def test_rates_follow_from_the_rewards(policy, tokenizer):
-    result = run(policy, tokenizer)
-    for row, problem, group in zip(ROWS, result.problems, result.completions, strict=True):
+def test_rates_follow_from_the_verdicts(drawn):
+    result, _, groups = drawn
+    by_id = {problem.id: problem for problem in result.problems}
+    right = 0
+    for row, group in zip(ROWS, groups, strict=True):
         texts = [completion.text for completion in group]
-        assert (problem.id, problem.completions) == (row["id"], tuple(texts))
-        assert list(problem.rewards) == judge(texts, [row["answer"]] * 4)
-    assert result.accuracy.mean == pytest.approx(sum(result.counts) / (24 * 4))
-    assert list(result.pass_at_k) == [1, 2, 4]
+        cut = [completion.truncated for completion in group]
+        verdicts = MATH.verdicts([row] * 4, texts, cut)
+        problem = by_id[row["id"]]
+        assert list(problem.statuses) == [one.status for one in verdicts if one]
+        assert list(problem.rewards) == [one.reward for one in verdicts if one]
+        assert problem.right == [one is not None and one.status == "correct" for one in verdicts]
+        right += problem.correct
+    assert result.accuracy.mean == pytest.approx(right / (24 * 4))
+    assert list(result.pass_at_k) == [1, 2, 3, 4]
     assert result.pass_at_k[1].mean == pytest.approx(result.accuracy.mean)
     assert result.pass_at_k[4].mean == np.mean([count > 0 for count in result.counts])
-    lengths = [len(c.token_ids) for group in result.completions for c in group]
+    lengths = [len(c.token_ids) for group in groups for c in group]
     assert result.mean_length == pytest.approx(np.mean(lengths))
+    assert sum(result.statuses.values()) == 24 * 4
 
 
-def test_answers_and_completions_meet_in_the_verifier(policy, tokenizer):
-    seen: list[tuple[str, str]] = []
-
-    def record(completions: list[str], answers: list[str]) -> list[float | None]:
-        seen.extend(zip(completions, answers, strict=True))
-        return [0.0] * len(completions)
-
-    result = run(policy, tokenizer, verifier=record)
-    expected = [(text, p.answer) for p in result.problems for text in p.completions]
-    assert seen == expected
-    assert result.accuracy.mean == 0 and result.accuracy.high > 0.1
-
-
-def test_unjudged_completions_are_counted_and_wrong(policy, tokenizer):
-    def broken(completions: list[str], answers: list[str]) -> list[float | None]:
-        return [(1.0, None, float("nan"), -1.0)[index % 4] for index in range(len(completions))]
-
-    result = run(policy, tokenizer, verifier=broken)
-    assert result.unjudged == 48
-    assert result.accuracy.mean == 0.25
-
-
-def test_a_verifier_that_loses_completions_is_an_error(policy, tokenizer):
-    with pytest.raises(ValueError, match="95 rewards for 96"):
-        run(policy, tokenizer, verifier=lambda texts, answers: [1.0] * 95)
-
-
-def test_truncation_is_reported(policy, tokenizer):
-    short = dataclasses.replace(SETTINGS, max_new_tokens=3)
-    result = run(policy, tokenizer, settings=short)
-    assert (result.truncated, result.mean_length, result.accuracy.mean) == (1.0, 3.0, 0.0)
-
-
-def test_files_hold_the_result(policy, tokenizer, tmp_path: Path):
-    result = run(policy, tokenizer)
-    path = result.write(tmp_path / "eval", "base")
-    assert read_result(path) == result
-    content = json.loads(path.read_text())
+def test_files_hold_every_completion_with_its_verdict(drawn):
+    result, file, groups = drawn
+    assert read_result(file.with_suffix(".json")) == result
+    content = json.loads(file.with_suffix(".json").read_text())
     assert content["accuracy"] == dataclasses.asdict(result.accuracy)
     assert content["versions"]["torch"] == torch.__version__
     assert content["pass_at_k"]["4"]["mean"] == result.pass_at_k[4].mean
-    lines = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
-    assert [line["id"] for line in lines] == [row["id"] for row in ROWS]
-    assert lines[3]["completions"][2]["text"] == result.completions[3][2].text
+    by_id = {line["id"]: line for line in lines_of(file)}
+    assert list(by_id) == sorted(by_id, key=natural)
+    for row, group in zip(ROWS, groups, strict=True):
+        line = by_id[row["id"]]
+        assert (line["problem"], line["answer"]) == (row["problem"], row["answer"])
+        assert [one["text"] for one in line["completions"]] == [one.text for one in group]
+        assert line["correct"] == sum(one["status"] == "correct" for one in line["completions"])
+    assert not file.with_suffix(".shards").exists()
 
 
-def test_a_file_cut_short_is_refused(policy, tokenizer, tmp_path: Path):
-    path = run(policy, tokenizer).write(tmp_path, "base")
-    rows = path.with_suffix(".jsonl")
-    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(ValueError, match="23 problems"):
-        read_result(path)
+def test_unjudged_completions_are_counted_and_wrong(policy, tokenizer, tmp_path):
+    def broken(rows: Any, completions: list[str], truncated: Any) -> list[Any]:
+        say = [Verdict("correct", 1.0), None, Verdict("crashed"), Verdict("wrong", -1.0)]
+        return [say[index % 4] for index in range(len(completions))]
+
+    task = Task(ROWS, render, broken)
+    result = evaluate(policy, tokenizer, task, SETTINGS, tmp_path / "x.jsonl")
+    assert result.unjudged == 48
+    assert result.statuses == {"correct": 24, "unjudged": 24, "crashed": 24, "wrong": 24}
+    assert result.accuracy.mean == 0.25
 
 
-def test_evaluate_draws_what_sample_draws(policy, tokenizer):
-    prompts = [render(row["problem"]) for row in ROWS]
-    names = [row["id"] for row in ROWS]
-    expected = sample(policy, tokenizer, prompts, names=names, **dataclasses.asdict(SETTINGS))
-    assert run(policy, tokenizer).completions == expected
+def test_a_verifier_that_loses_completions_is_an_error(policy, tokenizer, tmp_path):
+    task = Task(ROWS, render, lambda rows, texts, cut: [Verdict("wrong")] * 5)
+    with pytest.raises(ValueError, match="5 verdicts for 96"):
+        evaluate(policy, tokenizer, task, SETTINGS, tmp_path / "x.jsonl")
+
+
+def test_truncation_is_reported(policy, tokenizer, tmp_path):
+    short = dataclasses.replace(SETTINGS, max_new_tokens=3)
+    result = evaluate(policy, tokenizer, TASK, short, tmp_path / "x.jsonl")
+    assert (result.truncated, result.mean_length, result.accuracy.mean) == (1.0, 3.0, 0.0)
+    assert result.statuses == {"truncated": 96}
+
+
+def test_a_file_cut_short_is_refused(drawn, tmp_path):
+    file = drawn[1]
+    for path in (file, file.with_suffix(".json")):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    copy = tmp_path / file.name
+    whole = copy.read_text().splitlines(keepends=True)
+    copy.write_text("".join(whole[:-1]))
+    with pytest.raises(RecipeError, match="23 problems"):
+        read_result(copy.with_suffix(".json"))
+    copy.write_text("".join(whole)[:-40])
+    with pytest.raises(RecipeError, match="line 24 is no problem"):
+        read_result(copy.with_suffix(".json"))

@@ -9,7 +9,7 @@ import rlvr
 PACKAGE = Path(rlvr.__file__).parent
 LAYERS = [
     {"cli", "commands", "train", "verbs"},
-    {"training", "reports", "curvature"},
+    {"training", "reports", "curvature", "benchmarks"},
     {"plots"},
     {
         "policy",
@@ -44,7 +44,7 @@ FENCES = {
     "trl": {"training"},
     "peft": {"adapters"},
     "matplotlib": {"plots"},
-    "scipy": {"studies", "geometry"},
+    "scipy": {"studies", "geometry", "intervals"},
     "math_verify": {"verifier"},
     "deepspeed": {"engines"},
     "vllm": set(),

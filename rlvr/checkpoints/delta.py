@@ -39,13 +39,15 @@ def open_delta(file: Path, base: Path | None = None) -> Checkpoint:
     return {name: _tuned(delta, name, place) for name, place in read_layout(folder).items()}
 
 
-def checked_base(delta: Delta) -> Path:
+def checked_base(delta: Delta, folder: Path | None = None) -> Path:
     """Return the folder of the base of ``delta``, each byte of which was compared by its hash.
+
+    ``folder`` is where the base lies, where the delta does not know that.
 
     Raises:
         RecipeError: it is not here, or no longer the same.
     """
-    folder = base_of(delta)
+    folder = folder or base_of(delta)
     # Sizes and times are part of the cache key: a base that changed is hashed again.
     stamps = tuple((f, f.stat().st_size, f.stat().st_mtime_ns) for f in safetensors_files(folder))
     if _fingerprint(folder, stamps) != delta.header["base"]:
@@ -69,17 +71,17 @@ def base_of(delta: Delta) -> Path:
     Raises:
         RecipeError: it is not here.
     """
-    model: dict[str, str | None] = delta.header["provenance"].get("model", {})
+    provenance = delta.header["provenance"]
+    model: dict[str, str | None] = provenance.get("model", {"path": provenance["base"]})
     try:
-        return model_folder(str(model["path"]), model["revision"])
-    except (KeyError, RecipeError) as error:
+        return model_folder(str(model["path"]), model.get("revision"))
+    except RecipeError as error:
         run_dir = delta.path.absolute().parent.parent.parent  # of RUN/checkpoints/step-N/DELTA
         with suppress(RecipeError):
             return base_of_run(run_dir)
-        where = model.get("path", delta.header["provenance"]["base"])
         raise RecipeError(
-            f"{delta.path}: a delta of {where}, which is not here; with its base in a folder "
-            f"BASE, `rlvr delta apply BASE {delta.path} OUT` gives the policy"
+            f"{delta.path}: a delta of {model['path']}, which is not here; with its base in a "
+            f"folder BASE, `rlvr delta apply BASE {delta.path} OUT` gives the policy"
         ) from error
 
 

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from rlvr.data.rows import Loaded, Row
@@ -112,15 +113,40 @@ def drop_overlaps(loaded: Loaded, benchmarks: dict[str, list[str]], ngram: int) 
         keep_where(loaded, f"overlaps {name}", lambda row, index=index: not index.shares(row))
 
 
+@dataclass(frozen=True)
+class Overlap:
+    """A row that holds problems of a benchmark: ``exact`` the whole text, else n-grams of it."""
+
+    row: str
+    problems: tuple[str, ...]
+    exact: bool
+
+
+def overlaps(rows: Iterable[Row], benchmark: Iterable[Row], ngram: int) -> list[Overlap]:
+    """Return the rows that share a problem, or ``ngram`` words in a row, with a benchmark."""
+    ids: dict[str, list[str]] = {}
+    for problem in benchmark:
+        ids.setdefault(normalise(problem["problem"]), []).append(problem["id"])
+    index, overlapping = _Benchmark(list(ids), ngram), []
+    for row in rows:
+        exact = row["problem"] in index
+        texts = {normalise(row["problem"])} if exact else index.shared_by(row)
+        if texts:
+            named = sorted(id for text in texts for id in ids[text])
+            overlapping.append(Overlap(row["id"], tuple(named), exact))
+    return overlapping
+
+
 class _Benchmark:
     """The n-grams of a benchmark's problems, and which problems own each."""
 
     def __init__(self, problems: list[str], ngram: int) -> None:
         self.texts = {normalise(problem) for problem in problems}
+        self.order = sorted(self.texts)
         self.owners: dict[tuple[str, ...], set[int]] = {}
         self.sizes: list[int] = []
         self.lengths = {ngram}
-        for index, text in enumerate(sorted(self.texts)):
+        for index, text in enumerate(self.order):
             words = words_of(text)
             # A short problem is one n-gram of its own length; below SHORT words it has none.
             length = ngram if len(words) >= ngram else max(len(words), SHORT)
@@ -132,18 +158,23 @@ class _Benchmark:
                 self.owners.setdefault(gram, set()).add(index)
 
     def shares(self, row: Row) -> bool:
-        if normalise(row["problem"]) in self.texts:
-            return True
-        words, shared = words_of(row["problem"]), Counter()
+        return row["problem"] in self or bool(self.shared_by(row))
+
+    def __contains__(self, problem: str) -> bool:
+        return normalise(problem) in self.texts
+
+    def shared_by(self, row: Row) -> set[str]:
+        """Return the problems, normalised, of which the row holds an n-gram."""
+        words, shared, single = words_of(row["problem"]), Counter(), set()
         for length in self.lengths:
             for gram in set(ngrams(words, length)):
                 owners = self.owners.get(gram, ())
-                # An n-gram of one problem only: that problem is in the row.
-                if len(owners) == 1:
-                    return True
                 shared.update(owners)
+                # An n-gram of one problem only: that problem is in the row.
+                single.update(owners if len(owners) == 1 else ())
         # A phrase that several problems share counts only as half of one of them.
-        return any(2 * count >= self.sizes[index] for index, count in shared.items())
+        half = {index for index, count in shared.items() if 2 * count >= self.sizes[index]}
+        return {self.order[index] for index in half | single}
 
 
 def words_of(text: str) -> list[str]:

@@ -5,7 +5,7 @@ repetition penalty) are put aside, and the random state of the caller is neither
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,8 +125,10 @@ def sample(
     batch_size: int,
     seed: int,
     names: Sequence[str] | None = None,
+    first: int = 0,
+    any_busy: Callable[[bool], bool] = bool,
 ) -> list[list[Completion]]:
-    """Draw ``samples`` completions of each prompt.
+    """Draw the samples ``first`` to ``samples - 1`` of each prompt.
 
     Each completion has a random stream of its own, of (seed, name of the prompt, sample): neither
     order nor batch size changes it, but for the rounding of a batch of another shape. Where
@@ -137,13 +139,15 @@ def sample(
         policy: a causal LM, wrapped by PEFT or not; its mode and its settings are restored.
         tokenizer: with a chat template.
         prompts: chat messages of each prompt.
-        samples: completions of each prompt.
+        samples: completions of each prompt, with those before ``first``.
         temperature: of the softmax; 0 takes the likeliest token.
         top_p: mass of the nucleus, in (0, 1].
         max_new_tokens: of a completion; one without an end token by then is truncated.
         batch_size: completions that are generated at a time.
         seed: of the random numbers.
         names: of the prompts, such as the ids of the problems; by default their places.
+        first: the number of the first sample that is drawn.
+        any_busy: of ``decode``, where the processes share one sharded policy.
 
     Returns:
         For each prompt, in the given order, its completions.
@@ -154,7 +158,7 @@ def sample(
     names = [str(place) for place in range(len(rows))] if names is None else names
     # Prompts of one length follow each other, so that little is padded.
     by_length = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-    order = [index for index in by_length for _ in range(samples)]
+    order = [index for index in by_length for _ in range(first, samples)]
     with evaluation_mode(policy):
         if supports(policy):
             drawn = decode(
@@ -166,9 +170,10 @@ def sample(
                 seeds=[
                     stream_seed(seed, names[index], number)
                     for index in by_length
-                    for number in range(samples)
+                    for number in range(first, samples)
                 ],
                 slots=batch_size,
+                any_busy=any_busy,
             )
             completions = [(one.token_ids, one.ended) for one in drawn]
         else:

@@ -72,7 +72,7 @@ TITLES = {
 }
 NOTE = (
     "Means over several seeds have 95 % Student t-intervals over seeds. The interval of a single "
-    "run is a bootstrap over problems. Differences are paired by seed (by Welch's test where the "
+    "run is over problems. Differences are paired by seed (by Welch's test where the "
     "seeds differ), with 95 % t-intervals. A difference is called seen where its p-value is below "
     "0.05 after Holm's correction over all arms and metrics of the study. 'Seeds to see it': the "
     "seeds that see a difference of this size with a chance of 80 %. All verdicts hold for the "

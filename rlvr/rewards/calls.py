@@ -1,5 +1,6 @@
 """From the ``rewards:`` list of a recipe to functions of completions and dataset columns."""
 
+import dataclasses
 import inspect
 import math
 from collections import Counter
@@ -15,6 +16,9 @@ from rlvr.verdict import Verdict
 
 Columns = Mapping[str, Sequence[Any]]
 OnError = Literal["stop", "count"]
+# The statuses of a completion that hold whether or not it was cut off: a gold answer that cannot be
+# read is a fault of the data.
+_KEPT = ("correct", "gold_unparsable")
 COUNT_THEM = "let such rows count as not judged with on_error: count"
 
 
@@ -160,12 +164,42 @@ class RewardCall:
                 judgement.failures.append(str(result))
                 result = None
             if isinstance(result, Verdict):
-                # A gold answer that cannot be read is a fault of the data, cut off or not.
-                kept = result.status in ("correct", "gold_unparsable")
-                judgement.statuses["truncated" if is_cut and not kept else result.status] += 1
+                kept = not is_cut or result.status in _KEPT
+                judgement.statuses[result.status if kept else "truncated"] += 1
                 result = self._number(result)
             judgement.rewards.append(result)
         return judgement
+
+    def verdicts(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        completions: list[str],
+        truncated: Sequence[bool],
+    ) -> list[Verdict | None]:
+        """Judge a completion of each of ``rows`` as ``judge`` does; a verdict holds its reward.
+
+        A number above 0 is correct, another wrong. ``None`` means not judged.
+
+        Raises:
+            RecipeError: the function fails, and ``on_error`` is stop.
+        """
+        # Sources of a mix need not have the same columns; a reward gets None, as it does in a run.
+        columns = {name: [row.get(name) for row in rows] for name in set().union(*rows)}
+        results = self._results(completions, columns, stop=self.on_error == "stop")
+        return [self._verdict(*pair) for pair in zip(results, truncated, strict=True)]
+
+    def _verdict(self, result: Result | RecipeError, is_cut: bool) -> Verdict | None:
+        if isinstance(result, RecipeError):
+            return Verdict("crashed", detail=str(result))
+        if result is None:
+            return None
+        if isinstance(result, Verdict):
+            verdict = dataclasses.replace(result, reward=self._number(result))
+        else:
+            verdict = Verdict("correct" if result > 0 else "wrong", result)
+        if is_cut and verdict.status not in _KEPT:
+            return dataclasses.replace(verdict, status="truncated")
+        return verdict
 
     def _number(self, verdict: Verdict) -> float | None:
         """Return a verdict's reward; a gold answer that cannot be read rewards nobody."""

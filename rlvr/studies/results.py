@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvr.files import read_jsonl
-from rlvr.intervals import Estimate, paired_bootstrap_difference
+from rlvr.intervals import Estimate, paired_difference
 from rlvr.run_dir import read_summary
 from rlvr.studies.spec import Run, Study, label
 from rlvr.studies.statistics import Difference, difference, holm, mean_over_seeds
@@ -196,7 +196,7 @@ def _over_problems(folder: Path, cell: Cell, control: Cell) -> Estimate | None:
     # By the problem's id: another order of the rows is the same evaluation.
     if not own or base.keys() != own.keys():
         return None
-    between = paired_bootstrap_difference([base[key] for key in own], list(own.values()))
+    between = paired_difference([base[key] for key in own], list(own.values()))
     return Estimate(100 * between.mean, 100 * between.low, 100 * between.high, between.n)
 
 

@@ -20,8 +20,8 @@ DIFFERENCE = {
     "p_holm": "that p-value after Holm's correction over arms times metrics",
     "seeds_needed": "seeds of each arm that see such a difference with 80 % power",
 }
-_INTERVAL = "end of the 95 % interval: Student's t over seeds; of one seed, bootstrap over problems"
-_SAME = "points above the control, one run of each on the same problems; 95 % paired bootstrap"
+_INTERVAL = "end of the 95 % interval: Student's t over seeds; of one seed, over problems"
+_SAME = "points above the control, one run of each on the same problems; 95 % paired t-interval"
 
 
 def write_tables(study: Study, cells: Sequence[Cell]) -> None:

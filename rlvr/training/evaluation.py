@@ -1,7 +1,6 @@
 """The evaluation at the end of a run: its exported policy and the base, on the same problems."""
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from rlvr import runtime
 from rlvr.checkpoints.runs import checkpoints, step_of
 from rlvr.config import EvalSection, Recipe
 from rlvr.data import DataSpec, Row, load_prepared, parse_dataset, prompt_tokenizer
-from rlvr.eval import EvalResult, EvalSettings, evaluate, token_kl
+from rlvr.eval import Completion, EvalResult, EvalSettings, Task, evaluate, token_kl
 from rlvr.policy import load_policy, load_tokenizer
 from rlvr.precision import dtype_name
 from rlvr.rewards import RewardCall, check_columns, parse_reward
@@ -27,6 +26,10 @@ class Problems:
     tokenizer: PreTrainedTokenizerBase
     rows: list[Row]
     verifier: RewardCall
+
+    @property
+    def task(self) -> Task:
+        return Task(self.rows, self.data.render, self.verifier.verdicts)
 
 
 def load_problems(recipe: Recipe, section: EvalSection) -> Problems:
@@ -55,7 +58,13 @@ def evaluate_run(
     problems = load_problems(recipe, section)
     dtype: Any = dtype_name(export_dtype(recipe, run_precision(run_dir)))
     device = runtime.default_device()
-    score = _scorer(problems, section, run_dir / "eval")
+    settings = settings_of(section)
+    kept: dict[str, list[Completion]] = {}
+
+    def score(policy: PreTrainedModel, name: str) -> EvalResult:
+        kept.clear()
+        file = run_dir / "eval" / f"{name}.jsonl"
+        return evaluate(policy, problems.tokenizer, problems.task, settings, file, keep=kept)
 
     def load(path: Path) -> PreTrainedModel:
         exported = dataclasses.replace(recipe.model, path=str(path), revision=None, dtype=dtype)
@@ -65,6 +74,7 @@ def evaluate_run(
     before = score(base, "base")
     final = load(folder)
     after = score(final, "final")
+    completions = [kept[str(row["id"])] for row in problems.rows]
     on_the_way = {}
     if section.checkpoints == "every":
         # Without the last: that is the export, evaluated above.
@@ -77,7 +87,7 @@ def evaluate_run(
         base,
         problems.tokenizer,
         [problems.data.render(row["problem"]) for row in problems.rows],
-        after.completions,
+        completions,
         batch_size=section.batch_size,
     )
     return {
@@ -90,29 +100,7 @@ def evaluate_run(
     }
 
 
-def _scorer(
-    problems: Problems, section: EvalSection, out: Path
-) -> Callable[[PreTrainedModel, str], EvalResult]:
-    """Return a function that evaluates a policy and writes its result under a name."""
-    rows, copies = problems.rows, section.samples
-    # Each problem is sampled `copies` times in a row; the verifier sees the same order.
-    columns = {name: [row[name] for row in rows for _ in range(copies)] for name in rows[0]}
+def settings_of(section: EvalSection) -> EvalSettings:
+    """Return how an eval section draws completions."""
     fields = dataclasses.fields(EvalSettings)
-    settings = EvalSettings(**{field.name: getattr(section, field.name) for field in fields})
-
-    def judge(completions: list[str], answers: list[str]) -> list[float | None]:
-        return problems.verifier(completions, columns)
-
-    def score(policy: PreTrainedModel, name: str) -> EvalResult:
-        result = evaluate(
-            policy,
-            problems.tokenizer,
-            rows,
-            render=problems.data.render,
-            verifier=judge,
-            settings=settings,
-        )
-        result.write(out, name)
-        return result
-
-    return score
+    return EvalSettings(**{field.name: getattr(section, field.name) for field in fields})

@@ -1,5 +1,6 @@
 """``rlvr data``: rows counted, shown, validated and written."""
 
+import dataclasses
 import json
 from argparse import Namespace
 from collections.abc import Sequence
@@ -11,8 +12,10 @@ from rlvr.config import ModelSection, load_recipe
 from rlvr.data import (
     DataSpec,
     Loaded,
+    Row,
     generation_prompt,
     load_prepared,
+    overlaps,
     parse_dataset,
     prompt_tokenizer,
 )
@@ -94,8 +97,36 @@ def _report(
     runtime.say("---")
     if options.out is not None and where == "data":
         _write(options.out, loaded)
+    for name in options.against:
+        _count_overlaps(loaded.rows, name, where, data.shared["ngram"], options.out)
     failures = _validate(calls, loaded.rows, where) if options.validate else 0
     return 1 if failures else 0
+
+
+def _count_overlaps(
+    rows: Sequence[Row], name: str, where: str, ngram: int, out: Path | None
+) -> None:
+    """Say which rows hold problems of a benchmark; write all of them beside ``out``."""
+    from rlvr.benchmarks.problems import load_benchmark_rows  # imports transformers
+
+    benchmark = load_benchmark_rows(name)
+    shared = overlaps(rows, benchmark, ngram)
+    exact = [one for one in shared if one.exact]
+    held = {id for one in shared for id in one.problems}
+    runtime.say(
+        f"{where} against {name}: {len(shared)} of {len(rows)} rows overlap ({len(exact)} the same "
+        f"problem, {len(shared) - len(exact)} {ngram} words in a row), with {len(held)} of its "
+        f"{len(benchmark)} problems"
+    )
+    for one in shared[:SHOWN_IDS]:
+        kind = "is" if one.exact else "shares words with"
+        runtime.say(f"  {one.row} {kind} {', '.join(one.problems)}")
+    if len(shared) > SHOWN_IDS:
+        runtime.say(f"  … and {len(shared) - SHOWN_IDS} more; --out FILE writes them all")
+    if out is not None:
+        beside = out.with_name(f"{out.name}.{Path(name).stem}.overlaps.json")
+        write_json(beside, [dataclasses.asdict(one) for one in shared])
+        runtime.say(f"{beside}: every overlap, with ids")
 
 
 def _write(out: Path, loaded: Loaded) -> None:
