@@ -68,11 +68,13 @@ class EvalSection(EvalSettings):
     """The evaluation before and after training; ``verifier`` is a reward, correct when > 0.
 
     ``checkpoints``: evaluate only the last one, or every one that the run keeps on the way.
+    ``every``: steps between two evaluations during training (0: none); ``eval/accuracy``.
     """
 
     data: dict[str, Any]
     verifier: dict[str, Any]
     checkpoints: Literal["last", "every"] = "last"
+    every: CountOrZero = 0
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from rlvr.data import generation_prompt, load_prepared, parse_dataset
+from rlvr.data import generation_prompt, load_prepared, overlaps, parse_dataset
 from rlvr.data.filters import shuffled
+from rlvr.data.rows import Row
 from rlvr.schema import RecipeError
 
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
@@ -127,6 +128,28 @@ def test_rows_that_overlap_a_benchmark_are_dropped(load, tmp_path):
     loaded = load(rows, decontaminate=[{"name": "jsonl", "path": path}])
     assert ids(loaded) == ["twelve", "phrase", "signs"]
     assert set(loaded.dropped) == {f"overlaps {path}"}
+
+
+def test_overlaps_name_the_problems_that_a_row_holds():
+    def row(id: str, problem: str) -> Row:
+        return Row(id=id, problem=problem, answer="1", source="x")
+
+    other = "Compute the sum of the first forty odd primes."
+    benchmark = [row("a", PROBLEM), row("b", PROBLEM), row("c", f"{DISC} m/n, {PHRASE}."),
+                 row("d", f"{DISC[::-1]} m/n, {PHRASE}."), row("e", other)]  # fmt: skip
+    rows = {
+        "same": PROBLEM.upper(),
+        "inside": f"Read this. {PROBLEM} Explain.",
+        "both": f"First: {PROBLEM} Then: {other}",
+        "phrase": f"Some cone has volume m/n, {PHRASE}.",
+        "none": "What is 1+1?",
+    }
+    found = overlaps([row(*pair) for pair in rows.items()], benchmark, 13)
+    assert {one.row: (one.problems, one.exact) for one in found} == {
+        "same": (("a", "b"), True),
+        "inside": (("a", "b"), False),
+        "both": (("a", "b", "e"), False),
+    }
 
 
 def test_the_order_is_the_seeds_whatever_the_order_of_the_file(load):

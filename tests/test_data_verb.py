@@ -198,3 +198,33 @@ def test_every_countdown_of_a_public_generator_scores_itself(capsys):
     path = Path(__file__).parent / "data" / "countdown.jsonl"
     assert data("jsonl", f"path={path}", "--validate", "--reward", "countdown") == 0
     assert "100 of 100" in capsys.readouterr().out
+
+
+def test_overlap_with_a_benchmark_is_counted_and_named(tmp_path, capsys):
+    words = "one two three four five six seven eight nine ten eleven twelve thirteen"
+    benchmark = [
+        {"id": "b/1", "problem": f"{words} fourteen", "answer": "1"},
+        {
+            "id": "b/2",
+            "problem": "What is the area of the smallest square around it?",
+            "answer": "2",
+        },
+    ]
+    rows = [
+        {"id": "r/1", "problem": f"{words} and another end", "answer": "1"},
+        {"id": "r/2", "problem": benchmark[1]["problem"], "answer": "2"},
+        {"id": "r/3", "problem": "something else", "answer": "3"},
+    ]
+    path, other = write(tmp_path / "rows.jsonl", rows), write(tmp_path / "b.jsonl", benchmark)
+    out = tmp_path / "out.jsonl"
+    assert data("jsonl", f"path={path}", "--against", other, "--out", str(out)) == 0
+    shown = capsys.readouterr().out
+    assert "2 of 3 rows overlap (1 the same problem, 1 13 words in a row)" in shown
+    assert "with 2 of its 2 problems" in shown
+    assert "r/1 shares words with b/1" in shown and "r/2 is b/2" in shown
+    assert json.loads((tmp_path / "out.jsonl.b.overlaps.json").read_text()) == [
+        {"row": "r/1", "problems": ["b/1"], "exact": False},
+        {"row": "r/2", "problems": ["b/2"], "exact": True},
+    ]
+    assert data("jsonl", f"path={path}", "--against", "aime26") == 2
+    assert "--benchmark aime26: unknown" in capsys.readouterr().err

@@ -22,7 +22,7 @@ from rlvr.checkpoints.folders import (
     is_run,
     model_folder,
 )
-from rlvr.checkpoints.plain import Checkpoint, open_plain
+from rlvr.checkpoints.plain import Checkpoint, Stored, open_plain
 from rlvr.checkpoints.reader import open_checkpoint, select
 from rlvr.checkpoints.runs import checkpoints
 from rlvr.config import ModelSection, Recipe, resolve_recipe
@@ -80,7 +80,12 @@ def find_policies(
     if (folder / ADAPTER_CONFIG).is_file() or (folder / LORA).is_dir():
         named = _base_of_adapter(folder, base)
         origin = _folder_of_base(folder, named)
-        return [_merged(folder, named, dtype, lambda: open_checkpoint(folder, open_plain(origin)))]
+
+        def tensors() -> Checkpoint:
+            return open_checkpoint(folder, _in_float32(open_plain(origin)))
+
+        # In float32 unless asked otherwise: bfloat16 would round most of a small update away.
+        return [_merged(folder, named, dtype or "float32", tensors)]
     file = folder / DELTA if folder.is_dir() else folder
     if file.is_file() and is_delta(file):
         delta = read_delta(file)
@@ -171,6 +176,15 @@ def _base_of_adapter(folder: Path, base: str | None) -> str:
     if not isinstance(named, str) or not named:
         raise RecipeError(f"{folder}: does not say which base it adapts; add --base MODEL")
     return named
+
+
+def _in_float32(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the tensors as float32, so that a merge is not rounded to the dtype of the file."""
+
+    def widened(stored: Stored) -> Stored:
+        return dataclasses.replace(stored, dtype="float32", load=lambda: stored.load().float())
+
+    return {name: widened(stored) for name, stored in checkpoint.items()}
 
 
 def _folder_of_base(adapter: Path, base: str) -> Path:

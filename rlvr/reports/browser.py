@@ -45,7 +45,7 @@ if(kind)e.className=kind;return e};
 let filter="all",found=[],page=0,current=0;
 const kinds=["all",...new Set(all.map(r=>r.kind))];
 const order=["all","correct","wrong","truncated","unparsable"];
-kinds.sort((a,b)=>(order.indexOf(a)+99)%100-(order.indexOf(b)+99)%100);
+const rank=k=>order.includes(k)?order.indexOf(k):99;kinds.sort((a,b)=>rank(a)-rank(b));
 kinds.forEach(k=>{const n=k==="all"?all.length:all.filter(r=>r.kind===k).length;
 const b=make("button",`${k} (${n})`);b.dataset.kind=k;
 b.onclick=()=>{filter=k;search()};bar.append(b)});

@@ -71,8 +71,9 @@ def _lead(summary: Mapping[str, Any], results: Mapping[str, EvalResult]) -> str:
         for name, one in results.items()
     )
     cut = max(one.truncated for one in results.values())
+    length = f"Up to {cut:.1%} of the completions of a benchmark were" if cut else "None was"
     average = f" Average {100 * summary['average']:.2f} %." if len(results) > 1 else ""
-    return f"{best}.{average} Up to {cut:.1%} of the completions of a benchmark were cut off."
+    return f"{best}.{average} {length} cut off."
 
 
 def _numbers(result: EvalResult) -> list[tuple[str, float | None]]:

@@ -15,6 +15,7 @@ from rlvr.studies.spec import Study
 
 CURVES = {
     "reward": "reward",
+    "eval/accuracy": "held-out accuracy (%)",
     "kl_to_base": "KL to base",
     "entropy": "entropy (nats)",
     "completions/mean_length": "length (tokens)",

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, TrainingArguments, set_seed
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
 
 from rlvr import __version__, runtime
 from rlvr.adapters import Adapter
@@ -25,7 +25,8 @@ from rlvr.training.callbacks import (
     ProgressCallback,
     SaveAtEnd,
 )
-from rlvr.training.evaluation import load_problems
+from rlvr.training.evaluation import load_problems, settings_of
+from rlvr.training.evaluation_callback import EvaluationCallback
 from rlvr.training.geometry_callback import GeometryCallback
 from rlvr.training.inputs import join_processes
 from rlvr.training.plan import Plan
@@ -90,9 +91,13 @@ def build_trainer(
         load_tokenizer(recipe.model), data.shared["prefill"], recipe.template_kwargs, "data"
     )
     loaded, own = training_rows(plan, data, tokenizer, args)
+    during: list[TrainerCallback] = []
     if recipe.eval is not None:
         # Read now as well: what is wrong with these rows must not come out after training.
-        load_problems(recipe, recipe.eval)
+        problems, every = load_problems(recipe, recipe.eval), recipe.eval.every
+        if every > 0:
+            settings, engine = settings_of(recipe.eval), engine_name(args)
+            during.append(EvaluationCallback(problems, settings, every, run_dir, engine))
     rows = own.get("rows") or own["examples"]
     start.require(tokenizer=tokenizer_digest(tokenizer), rows_sha256=rows_digest(rows))
     policy, base_hash = _load_base(recipe, args)
@@ -120,7 +125,14 @@ def build_trainer(
         model=policy if adapter is None else adapter.model,
         args=args,
         tokenizer=tokenizer,
-        callbacks=[*watched, MetricsCallback(run_dir), ProgressCallback(), SaveAtEnd(), *control],
+        callbacks=[
+            *watched,
+            *during,
+            MetricsCallback(run_dir),
+            ProgressCallback(),
+            SaveAtEnd(),
+            *control,
+        ],
         **own,
     )
 

@@ -42,9 +42,11 @@ def _evaluate(options: Namespace) -> int:
         raise RecipeError("evaluate: name --benchmark NAME or --data FILE")
     if options.more_samples < 0 or (options.until_width or 1) <= 0:
         raise RecipeError("--more-samples, --until-width: must be above 0")
-    # `--benchmark NAME NAME.key=value` takes the options of the benchmark for names.
-    names = [word for word in options.benchmark if "=" not in word]
-    words = [word for word in options.benchmark if "=" in word]
+    # argparse takes the options of a benchmark for more names, or files, of the flag before.
+    given = [*options.benchmark, *map(str, options.data)]
+    words = [word for word in given if "=" in word and not Path(word).exists()]
+    names = [word for word in options.benchmark if word not in words]
+    files = [path for path in options.data if str(path) not in words]
     content = apply_overrides({}, [*options.overrides, *words])
     plugins = check_value(content.pop("plugins", []), list[str], "plugins")
     import_plugins(plugins)
@@ -53,9 +55,9 @@ def _evaluate(options: Namespace) -> int:
         from rlvr.benchmarks.evaluation import evaluate_policy, joined, table
         from rlvr.benchmarks.policies import find_policies
         from rlvr.benchmarks.problems import Chosen, load_benchmarks
-    given = {key: getattr(options, key) for key in ("prompt", "system", "prefill", "verifier")}
-    chosen = Chosen(options.preset, settings, **given)
-    benchmarks = load_benchmarks(names, options.data, content, chosen)
+    asked = {key: getattr(options, key) for key in ("prompt", "system", "prefill", "verifier")}
+    chosen = Chosen(options.preset, settings, **asked)
+    benchmarks = load_benchmarks(names, files, content, chosen)
     sources = find_policies(options.model, options.dtype, options.base, every=options.all)
     with joined():
         for source in sources:
