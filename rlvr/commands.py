@@ -241,7 +241,7 @@ def evaluate(parser: ArgumentParser) -> None:
         nargs=2,
         type=Path,
         metavar=("A", "B"),
-        help="two folders or .jsonl files of finished evaluations, problem by problem",
+        help="two runs, folders or .jsonl files that were evaluated, problem by problem",
     )
     parser.add_argument(
         "--rollouts", type=Path, metavar="RUN", help="browse a run's rollouts.jsonl; draws nothing"

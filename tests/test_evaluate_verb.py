@@ -18,6 +18,7 @@ from rlvr.cli import main
 from rlvr.commands import PRESETS as WORDS
 from rlvr.delta import pack
 
+LABEL = "deepscaler with max_new_tokens 24, prompt plain"
 QUICK = ["--samples", "2", "--max-new-tokens", "24", "--batch-size", "8"]
 
 
@@ -44,7 +45,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_files_say_what_was_evaluated_and_how(finished):
     summary = json.loads((finished / "summary.json").read_text())
-    assert summary["preset"] == "deepscaler" and list(summary["benchmarks"]) == ["own", "pocket"]
+    assert summary["preset"] == LABEL
+    assert list(summary["benchmarks"]) == ["own", "pocket"]
     assert {"rlvr", "versions", "engine", "weights", "written", "average"} <= set(summary)
     one = summary["benchmarks"]["pocket"]
     assert one["settings"] == {
@@ -163,7 +165,10 @@ def test_numbers_of_two_presets_never_share_a_table(finished, tmp_path, capsys):
     before = {path: path.read_bytes() for path in out.iterdir()}
     own = finished.parent / "own.jsonl"
     assert evaluate(out, "--data", own, "--prompt", "plain", "--preset", "greedy") == 2
-    assert "of preset deepscaler, and those of greedy do not belong" in capsys.readouterr().err
+    assert f"of preset {LABEL}, and those of greedy" in capsys.readouterr().err
+    # Nor do those of one preset with and without a changed setting; more samples are the same.
+    assert evaluate(out, "--data", own, "--prompt", "plain", "--temperature", 1) == 2
+    assert "those of deepscaler with temperature 1.0, max_new" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 
@@ -256,7 +261,7 @@ def test_a_run_and_each_of_its_checkpoints(train, tmp_path, capsys):
     said = capsys.readouterr().out
     for step in (1, 2):
         assert (run_dir / "eval" / f"step-{step:06d}" / "own.jsonl").is_file()
-        assert f"step-{step:06d}, preset deepscaler" in said
+        assert f"step-{step:06d}, preset {LABEL}" in said
     # The last checkpoint is the exported policy.
     last = (run_dir / "eval" / "step-000002" / "own.jsonl").read_bytes()
     assert last == (run_dir / "eval" / "own.jsonl").read_bytes()
@@ -280,4 +285,4 @@ def test_two_evaluations_are_compared_problem_by_problem(finished, moved, tmp_pa
     words = ["--data", own, "--prompt", "plain", "--temperature", 1]
     assert evaluate(other, *words) == 0
     assert main(["evaluate", "--compare", str(finished), str(other)]) == 2
-    assert "of temperature 0.6 and" in capsys.readouterr().err
+    assert f"is of preset {LABEL} and" in capsys.readouterr().err

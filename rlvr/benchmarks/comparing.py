@@ -16,7 +16,7 @@ def compare_folders(a: Path, b: Path) -> str:
     """Return the paired difference B - A on each benchmark that both have, as text.
 
     Args:
-        a: a folder of ``rlvr evaluate``, or one ``.jsonl`` of it.
+        a: a run, a folder of ``rlvr evaluate``, or one ``.jsonl`` of it.
         b: likewise.
 
     Raises:
@@ -50,6 +50,7 @@ def compare_folders(a: Path, b: Path) -> str:
 def _files(path: Path) -> dict[str, Path]:
     if path.is_file():
         return {path.stem: path}
+    path = path / "eval" if (path / "eval" / SUMMARY).is_file() else path
     if not (path / SUMMARY).is_file():
         raise RecipeError(f"--compare: {path} is no folder of rlvr evaluate: it has no {SUMMARY}")
     return {name: path / f"{name}.jsonl" for name in read_json(path / SUMMARY, FIX)["benchmarks"]}

@@ -65,7 +65,7 @@ def evaluate_policy(
     Args:
         source: the policy.
         benchmarks: loaded and checked.
-        preset: its name, for the files.
+        preset: its name, with the settings that replace some of it, for the files.
         out: the folder of the files; what is there already is not drawn again.
         more_samples: of each problem, beyond those in the files.
         until_width: double the samples until the interval over problems is that wide, in points.

@@ -17,6 +17,7 @@ from rlvr.schema import RecipeError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_SAME_NUMBERS = ("samples", "batch_size", "seed")  # other draws of the same numbers
 DEFAULT_PRESET = "deepscaler"
 RESERVED = ("base", "final", "summary", "report")  # names of other files of RUN/eval
 
@@ -34,6 +35,14 @@ class Chosen:
     system: str | None = None
     prefill: str | None = None
     verifier: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The preset with what replaces some of it: other settings make other numbers."""
+        given = {**(self.settings or {}), "prompt": self.prompt, "system": self.system}
+        given |= {"prefill": self.prefill, "verifier": self.verifier}
+        changed = [f"{k} {v}" for k, v in given.items() if v is not None and k not in _SAME_NUMBERS]
+        return f"{self.preset} with {', '.join(changed)}" if changed else self.preset
 
 
 @dataclass(frozen=True)

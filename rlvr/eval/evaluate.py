@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlvr import runtime
@@ -198,10 +199,12 @@ def evaluate(
         return shards.finished()
 
     first = runtime.from_main(start)
-    last = settings.samples
+    last, rank = settings.samples, runtime.place_in_group()[0]
     began, tokens = time.monotonic(), 0
     if first < last:
-        for part in _own_parts(task, tokenizer, settings, shards, first, any_busy is not None):
+        parts = _own_parts(task, tokenizer, settings, shards, first, any_busy is not None)
+        # Without a terminal there is no bar; a shard may take an hour.
+        for part in tqdm(parts, file.stem, unit=" shards", disable=None if rank == 0 else True):
             lines = _draw(policy, tokenizer, task, part, settings, first, any_busy, keep)
             tokens += sum(one["length"] for line in lines for one in line["completions"])
             if lines:

@@ -67,13 +67,13 @@ def _evaluate(options: Namespace) -> int:
             results = evaluate_policy(
                 source,
                 benchmarks,
-                options.preset,
+                chosen.label,
                 out,
                 more_samples=options.more_samples,
                 until_width=options.until_width,
             )
             if runtime.is_main():
-                runtime.say(table(source.label, options.preset, results))
+                runtime.say(table(source.label, chosen.label, results))
                 runtime.say(str(_report(out)))
     return 0
 
