@@ -31,7 +31,7 @@ def last_number(
     """Judge the last number of each completion.
 
     The option ``correct`` makes this reward a verifier: it returns verdicts (the options
-    ``correct`` and ``wrong`` are their numbers), and ``rlvr data --validate`` asks it whether each gold
+    ``correct`` and ``wrong`` are their numbers). ``rlvr data --validate`` asks it whether each gold
     answer, written as a completion, is right.
     """
     return [verdict(*pair) for pair in zip(completions, answer, strict=True)]
