@@ -32,6 +32,7 @@ from rlvr.verifier.tree import (
     walk,
 )
 
+# Letters that may stand for each other where a pattern of the answer says what they are.
 _CONSTANTS = set("CcKk")  # of integration
 _PARAMETERS = set("kmnlj")  # integers that count solutions
 
