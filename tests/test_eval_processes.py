@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,36 +17,54 @@ WORDS = ["evaluate", str(POLICY), "--benchmark", "pocket", "pocket.size=48", "--
 WORDS += ["--max-new-tokens", "24", "--batch-size", "3"]  # eight shards of six problems
 
 
-def start(out: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    command += ["-m", "rlvr.cli", *WORDS, "--out", str(out)]
+def start(out: Path) -> list[subprocess.Popen]:
+    """Start the two processes of a launch."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True
-    )
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    shared |= {"MASTER_PORT": port, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "rlvr.cli", *WORDS, "--out", str(out)]
+    return [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
 
 
-def kill_at_first_shard(process: subprocess.Popen, folder: Path) -> None:
+def shards(out: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in (out / "pocket.shards").glob("*-*-*.jsonl")}
+
+
+def kill_at_a_shard(processes: list[subprocess.Popen], out: Path, count: int) -> None:
+    """Kill both processes when ``count`` shards are there."""
     try:
-        while not list(folder.glob("*-*-*.jsonl")):
-            assert process.poll() is None, process.stderr and process.stderr.read()
-            time.sleep(0.01)
+        while len(shards(out)) < count:
+            assert all(one.poll() is None for one in processes)
+            time.sleep(0.005)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        for one in processes:
+            one.send_signal(signal.SIGKILL)
+        errors = [one.communicate()[1] for one in processes]
+        print(*errors)
 
 
 @pytest.mark.slow
 def test_two_processes_that_were_killed_end_in_the_file_of_one(tmp_path):
+    out = tmp_path / "two"
+    kill_at_a_shard(start(out), out, 1)
+    kept = shards(out)
+    assert kept and not (out / "pocket.jsonl").exists()
+    again = start(out)
+    errors = [one.communicate(timeout=500)[1] for one in again]
+    assert [one.returncode for one in again] == [0, 0], errors
     assert main([*WORDS, "--out", str(tmp_path / "one")]) == 0
-    folder = tmp_path / "two" / "pocket.shards"
-    kill_at_first_shard(start(tmp_path / "two"), folder)
-    kept = {path: path.read_bytes() for path in folder.glob("*-*-*.jsonl")}
-    times = {path: path.stat().st_mtime_ns for path in kept}
-    again = start(tmp_path / "two")
-    _, error = again.communicate(timeout=550)
-    assert again.returncode == 0, error
-    assert kept and times  # those were not drawn again: the merge read them as they were
-    one, two = (tmp_path / name / "pocket.jsonl" for name in ("one", "two"))
-    assert one.read_bytes() == two.read_bytes()
+    assert (out / "pocket.jsonl").read_bytes() == (tmp_path / "one" / "pocket.jsonl").read_bytes()
+    # What was written before the kill is in the file as it was.
+    lines = (out / "pocket.jsonl").read_bytes().splitlines()
+    assert all(line in lines for shard in kept.values() for line in shard.splitlines())

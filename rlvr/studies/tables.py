@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from rlvr.files import read_json
 from rlvr.intervals import Estimate
 from rlvr.studies.results import METRICS, SIZES, Cell, at_best, at_matched_accuracy, over_seeds
 from rlvr.studies.spec import Study
-from rlvr.studies.statistics import Difference
+from rlvr.studies.statistics import Difference, mean_over_seeds
 
 
 def interval(item: Estimate | Difference | None, digits: int, *, sign: bool = False) -> str:
@@ -92,4 +94,38 @@ def tables(study: Study, cells: Sequence[Cell]) -> dict[str, list[dict[str, str]
         shown[best] = result_rows(study, at_best(study, cells))
         matched = f"each arm at the {field} whose accuracy is nearest to the control's best"
         shown[matched] = result_rows(study, at_matched_accuracy(study, cells))
-    return shown
+    return shown | benchmark_tables(study.folder, cells)
+
+
+def benchmark_tables(folder: Path, cells: Sequence[Cell]) -> dict[str, list[dict[str, str]]]:
+    """Return for each preset the scores of the runs that ``rlvr evaluate`` has evaluated.
+
+    A cell is the mean over seeds with its t-interval; the average is over the benchmarks that all
+    of these runs have. Runs of two presets never share a table.
+    """
+    # By preset, then by arm: the scores of each run, in per cent.
+    found: dict[str, dict[str, list[dict[str, float]]]] = {}
+    for cell in cells:
+        for row in cell.rows.values():
+            file = folder / str(row["run"]) / "eval" / "summary.json"
+            if file.is_file():
+                content = read_json(file, "evaluate the run again")
+                scores = {
+                    name: 100 * one["accuracy"]["mean"]
+                    for name, one in content["benchmarks"].items()
+                }
+                found.setdefault(content["preset"], {}).setdefault(cell.name, []).append(scores)
+    tables = {}
+    for preset, arms in sorted(found.items()):
+        names = sorted(set.intersection(*(set(run) for runs in arms.values() for run in runs)))
+        if names:
+            title = f"benchmarks, preset {preset} (avg@n in per cent)"
+            tables[title] = [_scores(arm, runs, names) for arm, runs in arms.items()]
+    return tables
+
+
+def _scores(arm: str, runs: Sequence[Mapping[str, float]], names: Sequence[str]) -> dict[str, str]:
+    columns = {name: [run[name] for run in runs] for name in names}
+    columns["average"] = [sum(run[name] for name in names) / len(names) for run in runs]
+    means = {name: interval(mean_over_seeds(own), 2) for name, own in columns.items()}
+    return {"arm": arm, "seeds": str(len(runs)), **means}
