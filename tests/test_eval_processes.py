@@ -55,6 +55,7 @@ def kill_at_a_shard(processes: list[subprocess.Popen], out: Path, count: int) ->
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_processes_that_were_killed_end_in_the_file_of_one(tmp_path):
     out = tmp_path / "two"
     kill_at_a_shard(start(out), out, 1)

@@ -137,3 +137,16 @@ def test_nothing_is_printed(policy, tokenizer, capfd):
 def test_impossible_settings_are_refused(policy, tokenizer, change):
     with pytest.raises(ValueError, match="must be"):
         draw(policy, tokenizer, **change)
+
+
+def test_batches_of_generate_do_not_repeat_each_others_numbers(policy, tokenizer, monkeypatch):
+    monkeypatch.setattr("rlvr.eval.sampling.supports", lambda model: False)  # as recurrent layers
+    settings = {"max_new_tokens": 30, "samples": 6, "batch_size": 3}
+    one = [list(c.token_ids) for c in draw(policy, tokenizer, PROMPTS[:1], **settings)[0]]
+    assert one[:3] != one[3:]
+    more = draw(policy, tokenizer, PROMPTS[:1], **settings, first=3)[0]
+    assert [list(c.token_ids) for c in more] == one[3:]
+
+
+def test_without_prompts_there_is_nothing_to_draw(policy, tokenizer):
+    assert draw(policy, tokenizer, []) == []

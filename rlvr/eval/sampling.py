@@ -89,6 +89,8 @@ def prompt_token_ids(
         tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)
         for prompt in prompts
     ]
+    if not texts:
+        return []  # a tokenizer refuses an empty list
     # The template writes the special tokens; the tokenizer would write the first one again.
     return [list(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
@@ -159,6 +161,11 @@ def sample(
     # Prompts of one length follow each other, so that little is padded.
     by_length = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     order = [index for index in by_length for _ in range(first, samples)]
+    seeds = [
+        stream_seed(seed, names[index], number)
+        for index in by_length
+        for number in range(first, samples)
+    ]
     with evaluation_mode(policy):
         if supports(policy):
             drawn = decode(
@@ -167,11 +174,7 @@ def sample(
                 drawing=Drawing(temperature, top_p),
                 max_new_tokens=max_new_tokens,
                 ends=ends,
-                seeds=[
-                    stream_seed(seed, names[index], number)
-                    for index in by_length
-                    for number in range(first, samples)
-                ],
+                seeds=seeds,
                 slots=batch_size,
                 any_busy=any_busy,
             )
@@ -179,7 +182,8 @@ def sample(
         else:
             pad_id: Any = ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
             settings = _settings(temperature, top_p, max_new_tokens, ends, pad_id)
-            completions = _generate(policy, [rows[i] for i in order], settings, batch_size, seed)
+            heads = [rows[index] for index in order]
+            completions = _generate(policy, heads, settings, batch_size, seeds)
     texts = tokenizer.batch_decode([ids for ids, _ in completions], skip_special_tokens=True)
     results: list[list[Completion]] = [[] for _ in rows]
     for index, text, (ids, ended) in zip(order, texts, completions, strict=True):
@@ -200,17 +204,23 @@ def _settings(
 
 
 def _generate(
-    policy: Any, rows: list[list[int]], settings: GenerationConfig, batch_size: int, seed: int
+    policy: Any,
+    rows: list[list[int]],
+    settings: GenerationConfig,
+    batch_size: int,
+    seeds: list[int],
 ) -> list[tuple[list[int], bool]]:
     """Return the tokens of each completion by ``generate``, and whether it ended."""
     device = next(policy.parameters()).device
     ends: Any = settings.eos_token_id
     completions = []
-    with _generation_settings(policy, settings), seeded(seed, device):
+    with _generation_settings(policy, settings):
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
             ids, mask = pad_rows(batch, settings.pad_token_id, device)
-            output = policy.generate(input_ids=ids, attention_mask=mask)
+            # By what is in it: another batch, or more samples of it, must not repeat its numbers.
+            with seeded(stream_seed(*seeds[start : start + batch_size]) % 2**63, device):
+                output = policy.generate(input_ids=ids, attention_mask=mask)
             # generate() returns the prompt too, padded to one width.
             for tokens in output[:, ids.shape[1] :].tolist():
                 stop = next((place for place, token in enumerate(tokens) if token in ends), None)
