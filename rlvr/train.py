@@ -25,6 +25,8 @@ def run(options: argparse.Namespace) -> int:
     """Train one recipe and return the exit code."""
     recipe = load_recipe(options.recipe, options.overrides)
     check_names(recipe)
+    if not options.check:
+        runtime.require_devices()
     run_dir = Path(str(recipe.run.dir))
     with runtime.importing():  # torch and TRL: only once the recipe reads well
         runtime.prepare_environment(run_dir)
