@@ -94,6 +94,21 @@ def world_size() -> int:
 
 
 @contextmanager
+def as_processes(count: int | None) -> Iterator[None]:
+    """Let the checks in the body see a launch of ``count`` processes; ``None`` changes nothing."""
+    before = os.environ.get("WORLD_SIZE")
+    if count is not None:
+        os.environ["WORLD_SIZE"] = str(count)
+    try:
+        yield
+    finally:
+        if count is not None:
+            os.environ.pop("WORLD_SIZE")
+        if before is not None:
+            os.environ["WORLD_SIZE"] = before
+
+
+@contextmanager
 def without_launcher() -> Iterator[None]:
     """Hide from the body which engine accelerate's launcher asks for."""
     # accelerate reads these when TRL's configuration is made.

@@ -14,7 +14,7 @@ from rlvr.config import load_recipe
 from rlvr.failures import DiskError, explained_writes
 from rlvr.launcher import resume_command
 from rlvr.locks import locked
-from rlvr.schema import RunError
+from rlvr.schema import RecipeError, RunError
 from rlvr.training.names import check_names
 
 if TYPE_CHECKING:
@@ -25,17 +25,23 @@ def run(options: argparse.Namespace) -> int:
     """Train one recipe and return the exit code."""
     recipe = load_recipe(options.recipe, options.overrides)
     check_names(recipe)
+    _check_options(options)
     if not options.check:
         runtime.require_devices()
     run_dir = Path(str(recipe.run.dir))
-    with runtime.importing():  # torch and TRL: only once the recipe reads well
+    with runtime.importing(), runtime.as_processes(options.gpus):
+        # torch and TRL: only once the recipe reads well
         runtime.prepare_environment(run_dir)
+        from rlvr.training.costs import cost_lines
         from rlvr.training.describe import describe
         from rlvr.training.machine import require_machine
         from rlvr.training.plan import check_recipe
 
         plan = check_recipe(recipe)
-    runtime.say(describe(plan))
+        costs = []
+        if options.gpus is not None:
+            costs = cost_lines(plan, options.gpus, options.gpu_memory)
+        runtime.say("\n".join([describe(plan), *costs]))
     if options.check:
         return 0
     require_machine(recipe)
@@ -53,6 +59,15 @@ def run(options: argparse.Namespace) -> int:
         runtime.say(f"interrupted; nothing is lost. Go on with:\n  {again}")
         return runtime.INTERRUPTED
     return 0
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    if options.gpus is None:
+        return
+    if not options.check:
+        raise RecipeError("--gpus: is what --check plans for; add --check or leave it out")
+    if options.gpus < 1 or options.gpu_memory <= 0:
+        raise RecipeError("--gpus, --gpu-memory: must be at least 1 GPU and more than 0 GB")
 
 
 def _train(plan: "Plan", run_dir: Path, *, resume: bool) -> bool:

@@ -23,7 +23,7 @@ LAYERS = [
         "rotation",
         "studies",
     },
-    {"engines", "decoding"},
+    {"engines", "decoding", "costs"},
     {"masks", "run_dir", "verifier"},
     {"delta", "provenance", "logs", "isolation"},
     {"algorithms", "config", "registry", "runtime", "targets", "linalg", "intervals"}
