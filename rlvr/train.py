@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlvr import runtime
+from rlvr import peers, runtime
 from rlvr.config import load_recipe
 from rlvr.failures import DiskError, explained_writes
 from rlvr.launcher import resume_command
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     again = resume_command(options.recipe, options.overrides)
     try:
         with explained_writes(run_dir):
-            finished = _train(plan, run_dir, resume=options.resume)
+            finished = _train(plan, run_dir, again, resume=options.resume)
     except DiskError as error:
         raise RunError(
             f"{error}, then go on with `{again}`: every finished checkpoint is kept. "
@@ -70,7 +70,7 @@ def _check_options(options: argparse.Namespace) -> None:
         raise RecipeError("--gpus, --gpu-memory: must be at least 1 GPU and more than 0 GB")
 
 
-def _train(plan: "Plan", run_dir: Path, *, resume: bool) -> bool:
+def _train(plan: "Plan", run_dir: Path, again: str, *, resume: bool) -> bool:
     """Train and evaluate in ``run_dir``, which the main process holds; false where interrupted."""
     from rlvr.run_dir import check_run, open_run, require_writable
     from rlvr.training.inputs import join_processes
@@ -84,10 +84,20 @@ def _train(plan: "Plan", run_dir: Path, *, resume: bool) -> bool:
         # Only the main process locks; it lives as long as the run.
         runtime.from_main(lambda: held.enter_context(locked(run_dir)))
         checkpoint = runtime.from_main(lambda: open_run(plan.recipe, resume=resume))
-        finished = train(plan, args, run_dir, checkpoint)
+        with peers.watched(lambda: _where_to_go_on(run_dir, again)):
+            finished = train(plan, args, run_dir, checkpoint)
         if finished and runtime.is_main():
             finish(plan, run_dir)
     return finished
+
+
+def _where_to_go_on(run_dir: Path, again: str) -> str:
+    from rlvr.checkpoints.runs import checkpoints
+
+    newest = checkpoints(run_dir)[-1:]
+    if not newest:
+        return "no checkpoint was complete yet: start again"
+    return f"the newest checkpoint is {newest[0]}. Go on with `{again}`"
 
 
 def main(arguments: list[str] | None = None) -> int:

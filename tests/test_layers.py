@@ -35,6 +35,7 @@ LAYERS = [
         "generation",
         "launcher",
         "locks",
+        "peers",
         "precision",
         "schema",
         "verdict",
