@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rlvr.costs.fit import CONTEXT_SOURCE, Deployment
 from rlvr.costs.hardware import H100, VERDICT_SOURCE
-from rlvr.costs.memory import EngineName, Setting
+from rlvr.costs.memory import Setting
 from rlvr.costs.sampler import VLLM_SOURCE, Sampler
 from rlvr.costs.shapes import PUBLISHED, Shape, Trained, adapter, dense, masked
 from rlvr.costs.time import Batch, optimizer_seconds
@@ -19,7 +19,7 @@ from rlvr.costs.time import Batch, optimizer_seconds
 FILE = Path(__file__).parent.parent / "launch" / "SCALING.md"
 SHAPES = ["Qwen2.5-1.5B", "Qwen2.5-7B", "Qwen2.5-14B", "Qwen2.5-32B", "Qwen2.5-72B"]
 GPUS = [1, 8, 64, 512]
-ENGINES: list[EngineName] = ["one process", "DDP", "FSDP2", "ZeRO-2", "ZeRO-3"]
+ENGINES: list[str] = ["one process", "DDP", "FSDP2", "ZeRO-2", "ZeRO-3"]
 PROMPT, COMPLETION, GROUPS = 1024, 8192, 16
 STEP = 1024  # completions of an optimizer step
 GB = 1e9
@@ -44,7 +44,7 @@ def arms(shape: Shape) -> dict[str, Trained]:
     }
 
 
-def deployment(shape: Shape, trained: Trained, engine: EngineName, gpus: int) -> Deployment:
+def deployment(shape: Shape, trained: Trained, engine: str, gpus: int) -> Deployment:
     """Return GRPO on completions of 8,192 tokens: one row a pass, vLLM asleep meanwhile."""
     alone = engine == "one process"
     setting = Setting(
@@ -114,7 +114,7 @@ def memory_table() -> str:
         shape = PUBLISHED[name]
         for label, trained in arms(shape).items():
             cells = [name, label]
-            cases: list[tuple[EngineName, int]] = [("one process", 1), ("DDP", 8), ("FSDP2", 8)]
+            cases: list[tuple[str, int]] = [("one process", 1), ("DDP", 8), ("FSDP2", 8)]
             for engine, gpus in [*cases, ("FSDP2", 64), ("ZeRO-3", 8)]:
                 held = deployment(shape, trained, engine, gpus).memory
                 cells.append(
@@ -150,7 +150,7 @@ def facts() -> list[str]:
     """Return the sentences whose numbers come from the formulas."""
     large, small = PUBLISHED["Qwen2.5-72B"], PUBLISHED["Qwen2.5-1.5B"]
 
-    def states(shape: Shape, trained: Trained, engine: EngineName, gpus: int) -> float:
+    def states(shape: Shape, trained: Trained, engine: str, gpus: int) -> float:
         held = deployment(shape, trained, engine, gpus).memory
         return (held.states + held.masks + held.base) / GB
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from rlvr.costs.hardware import H100, Hardware
-from rlvr.costs.memory import EngineName, Memory, Setting, memory
+from rlvr.costs.memory import Memory, Setting, memory
 from rlvr.costs.sampler import Sampler, awake_bytes, cache_rows, reserved_bytes
 from rlvr.costs.time import Batch, Seconds, step_seconds
 
@@ -19,7 +19,7 @@ class Deployment:
     """A run on its devices."""
 
     setting: Setting
-    engine: EngineName
+    engine: str
     processes: int
     sampler: Sampler
     batch: Batch
@@ -96,7 +96,7 @@ def largest_completion(deployment: Deployment) -> int:
 
 
 def cheapest_change(
-    deployment: Deployment, engines: tuple[EngineName, ...]
+    deployment: Deployment, engines: tuple[str, ...]
 ) -> tuple[str, Deployment] | None:
     """Return the words of the change that fits and costs the least time, and what comes out.
 
@@ -114,7 +114,7 @@ def cheapest_change(
 
 
 def _variants(
-    deployment: Deployment, engines: tuple[EngineName, ...]
+    deployment: Deployment, engines: tuple[str, ...]
 ) -> Iterator[tuple[list[str], Deployment]]:
     """Yield every combination of changes, with the words that make them."""
     setting, sampler = deployment.setting, deployment.sampler
@@ -166,7 +166,7 @@ def _freeing(deployment: Deployment) -> list[bool]:
     return list(dict.fromkeys([free, free or possible]))
 
 
-def _file(engine: EngineName) -> str:
+def _file(engine: str) -> str:
     """Return the launch file of an engine."""
     if engine == "one process":
         return "one_gpu.yaml"

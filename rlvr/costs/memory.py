@@ -14,7 +14,6 @@ TRL's: it makes the logits of at most 4096 tokens and 8192 words at a time.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from rlvr.costs.shapes import Shape, Trained
 
@@ -23,7 +22,6 @@ TILE_TOKENS, TILE_WORDS = 4096, 8192
 # DeepSpeed's defaults: entries that ZeRO-3 keeps gathered, and of one bucket of gradients.
 LIVE_ENTRIES, BUCKET_ENTRIES = 10**9, 5 * 10**8
 ENGINES = ("one process", "DDP", "FSDP2", "ZeRO-1", "ZeRO-2", "ZeRO-3", "ZeRO-3 offload")
-EngineName = Literal["one process", "DDP", "FSDP2", "ZeRO-1", "ZeRO-2", "ZeRO-3", "ZeRO-3 offload"]
 
 
 @dataclass(frozen=True)
@@ -205,8 +203,8 @@ def one_process(setting: Setting) -> Memory:
     )
 
 
-def memory(setting: Setting, engine: EngineName, processes: int) -> Memory:
-    """Return the memory of one of ``processes`` processes under ``engine``."""
+def memory(setting: Setting, engine: str, processes: int) -> Memory:
+    """Return the memory of one of ``processes`` processes under ``engine``, one of ``ENGINES``."""
     alone = one_process(setting)
     if engine == "one process" or processes == 1 and engine in ("DDP", "FSDP2"):
         return alone
@@ -238,7 +236,7 @@ def _sharded(setting: Setting, alone: Memory, processes: int) -> Memory:
     )
 
 
-def _deepspeed(setting: Setting, alone: Memory, engine: EngineName, processes: int) -> Memory:
+def _deepspeed(setting: Setting, alone: Memory, engine: str, processes: int) -> Memory:
     """Return DeepSpeed's share; its weights and gradients are of the dtype that it computes in.
 
     Masters and moments are float32 and dense, whatever the mask; each rank keeps the mask's bits

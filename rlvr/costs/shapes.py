@@ -117,20 +117,19 @@ def shape_of(model: PreTrainedModel) -> Shape | None:
     config = model.config.get_text_config()
     names = [name for name, _ in model.named_parameters()]
     block = [name for name in names if ".layers.0." in name]
-    heads = getattr(config, "num_attention_heads", None)
-    sizes = {
-        "layers": getattr(config, "num_hidden_layers", None),
-        "hidden": getattr(config, "hidden_size", None),
-        "intermediate": getattr(config, "intermediate_size", None),
-        "heads": heads,
-        "kv_heads": getattr(config, "num_key_value_heads", None) or heads,
-        "vocab": getattr(config, "vocab_size", None),
-    }
-    if not all(isinstance(size, int) for size in sizes.values()):
+    keys = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")
+    sizes = [getattr(config, key, None) for key in (*keys, "vocab_size")]
+    layers, hidden, intermediate, heads, vocab = (s if isinstance(s, int) else 0 for s in sizes)
+    if not all((layers, hidden, intermediate, heads, vocab)):
         return None
     shape = Shape(
-        **sizes,
-        head_dim=getattr(config, "head_dim", None) or sizes["hidden"] // sizes["heads"],
+        layers,
+        hidden,
+        intermediate,
+        heads,
+        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+        head_dim=getattr(config, "head_dim", None) or hidden // heads,
+        vocab=vocab,
         tied=not any(name.startswith("lm_head") for name in names),
         norms=sum(
             "norm" in name and "q_norm" not in name and "k_norm" not in name for name in block

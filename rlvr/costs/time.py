@@ -16,7 +16,7 @@ With P the entries of the matrix products, s the tokens of a sequence and L the 
 from dataclasses import dataclass, replace
 
 from rlvr.costs.hardware import CORES, VERDICT_SECONDS, Hardware
-from rlvr.costs.memory import EngineName, Setting
+from rlvr.costs.memory import Setting
 from rlvr.costs.sampler import cache_bytes
 
 SECTOR = 32  # bytes that a GPU reads or writes at least
@@ -56,7 +56,7 @@ class Seconds:
 
 def step_seconds(
     setting: Setting,
-    engine: EngineName,
+    engine: str,
     processes: int,
     batch: Batch,
     hardware: Hardware,
@@ -133,9 +133,7 @@ def optimizer_bytes(setting: Setting) -> float:
     return trained.entries / 8 + 2 * scattered + gradient + moments + restricted
 
 
-def optimizer_seconds(
-    setting: Setting, engine: EngineName, processes: int, hardware: Hardware
-) -> float:
+def optimizer_seconds(setting: Setting, engine: str, processes: int, hardware: Hardware) -> float:
     entries, moved = setting.trained.entries, optimizer_bytes(setting)
     if engine.startswith("ZeRO"):
         # Dense float32 masters, moments and gradients, whatever the mask.
@@ -155,7 +153,7 @@ def _speed(processes: int, hardware: Hardware) -> float:
 
 def sync_seconds(
     setting: Setting,
-    engine: EngineName,
+    engine: str,
     processes: int,
     micro_batches: float,
     updates: float,

@@ -16,7 +16,7 @@ from rlvr.costs.fit import (
     largest_rows,
 )
 from rlvr.costs.hardware import VERDICT_SOURCE
-from rlvr.costs.memory import EngineName, Setting
+from rlvr.costs.memory import Setting
 from rlvr.costs.sampler import VLLM_SOURCE, Sampler, cache_bytes, cache_rows
 from rlvr.costs.shapes import Trained
 from rlvr.costs.time import Batch
@@ -60,14 +60,14 @@ def cost_lines(plan: Plan, processes: int, gpu_memory: float) -> list[str]:
     return lines + _sources(run)
 
 
-def engines_of(processes: int) -> tuple[EngineName, ...]:
+def engines_of(processes: int) -> tuple[str, ...]:
     """Return the engines that a run of so many processes can have."""
     if processes == 1:
         return ("one process", "ZeRO-3 offload")
     return ("DDP", "FSDP2", "ZeRO-1", "ZeRO-2", "ZeRO-3", "ZeRO-3 offload")
 
 
-def refusal(plan: Plan, engine: EngineName) -> str | None:
+def refusal(plan: Plan, engine: str) -> str | None:
     """Return why the check of a recipe would refuse it under ``engine``."""
     recipe = plan.recipe
     if engine.startswith("ZeRO"):
@@ -186,7 +186,7 @@ def _memory_row(plan: Plan, run: Deployment) -> str:
     return row + (f"  and {held.host / GB:.0f} GB of the host's memory" if held.host else "")
 
 
-def _fit_lines(run: Deployment, engines: list[EngineName]) -> list[str]:
+def _fit_lines(run: Deployment, engines: list[str]) -> list[str]:
     """Return the fastest engine that fits, its step, and the largest run; or a change that does."""
     fitting = [replace(run, engine=engine) for engine in engines]
     fitting = [found for found in fitting if found.fits]
