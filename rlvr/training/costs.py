@@ -240,9 +240,7 @@ def _sampler_lines(plan: Plan, run: Deployment) -> list[str]:
     lines = [f"  sampler   {known}, {sampler.mode}, {dtype}"]
     if sampler.mode == "colocate":
         rows = cache_rows(shape, sampler, setting.length, run.device_bytes)
-        asleep = (
-            "asleep while the policy trains" if sampler.sleeps else "kept while the policy trains"
-        )
+        asleep = "asleep" if sampler.sleeps else "kept"
         lines[0] += (
             f", {sampler.share:.0%} of a GPU = {sampler.share * run.device_bytes / GB:.1f} GB, "
             f"{asleep} while the policy trains; its cache holds {rows:,.0f} sequences of "
