@@ -185,10 +185,22 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
+def warm_up(case: Case) -> None:
+    """Take a small step, so that the libraries' own pages and buffers are there before."""
+    layer = nn.Linear(1024, 1024, dtype=getattr(torch, case.dtype))
+    rows = torch.randn(256, 1024, dtype=layer.weight.dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=case.autocast):
+        heads = layer(rows).view(1, 4, 256, 256)
+        attended = nn.functional.scaled_dot_product_attention(heads, heads, heads)
+        nn.functional.silu(attended).float().exp().log_softmax(-1).mean().backward()
+    torch.optim.AdamW(layer.parameters()).step()
+
+
 def measure_one(case: Case) -> None:
     """Take the steps in this process and print the peak in bytes, base values included."""
     if case.arm == "lora":
         import peft  # noqa: F401  (its modules are no part of the model)
+    warm_up(case)
     gc.collect()
     before = resident("VmRSS")
     policy = make_policy(case)
