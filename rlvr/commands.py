@@ -151,6 +151,12 @@ def geometry(parser: ArgumentParser) -> None:
     words = f"of the principal angles (default {ANGLE_RANK}, with --fast the rank){cut}"
     parser.add_argument("--angle-rank", type=int, help=words)
     _add_densities(parser, defaults)
+    parser.add_argument(
+        "--history",
+        metavar="HOW",
+        help="how the run of TUNED kept its weights: masters (float32), stochastic (rounding), "
+        "pure (in the file's dtype, or resumed from it), unknown (default: as the run recorded)",
+    )
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument(
         "--exact", action="store_true", help="the default: float64 SVD of every whole matrix"

@@ -6,6 +6,7 @@ FSDP writes them.
 """
 
 import pickle
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -34,12 +35,22 @@ _WRAPPED = ("module", "model", "state_dict", "model_state_dict")
 
 @dataclass(frozen=True)
 class Stored:
-    """One tensor of a checkpoint; ``load`` reads it, ``dtype`` is torch's word, such as float32."""
+    """One tensor of a checkpoint; ``load`` reads it, ``dtype`` is torch's word, such as float32.
+
+    ``stored_bits``: of a number in the file, where ``load`` widens it to ``dtype``.
+    """
 
     shape: tuple[int, ...]
     dtype: str
     load: Callable[[], Tensor]
     where: str
+    stored_bits: int | None = None
+
+    @property
+    def bits(self) -> int:
+        """The bits of one stored number."""
+        digits = re.search(r"\d+", self.dtype)
+        return self.stored_bits or (int(digits[0]) if digits else 8)
 
 
 Checkpoint = dict[str, Stored]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from rlvr.geometry.storage import History
 from rlvr.schema import RecipeError
 
 ANGLE_RANK = 512  # what arXiv 2606.07082 uses
@@ -16,6 +17,7 @@ class Settings:
     low_density: float = 0.5
     angle_rank: int = ANGLE_RANK
     exact: bool = True
+    history: History | None = None  # None: as the run of TUNED recorded it, else unknown
 
     def __post_init__(self) -> None:
         for flag, value in (("--rank", self.rank), ("--angle-rank", self.angle_rank)):

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from rlvr.geometry.storage import NULLS
 from rlvr.plots.theme import Draw, Theme, color_of, ordered_kinds, smooth, tidy
 
 Row = Mapping[str, Any]
@@ -145,7 +146,7 @@ def overlap_figure(by_kind: Mapping[str, Row], total: Row) -> tuple[Draw, tuple]
             Line2D([], [], color=theme.ink, marker="|", linestyle="", markersize=14),
             Line2D([], [], color=color_of(1, theme), marker="D", linestyle="", fillstyle="none"),
         ]
-        labels = ["this update", "random places", "only rounding"]
+        labels = ["this update, 95 % interval", "random places", "knows no weights, by storage"]
         figure.legend(marks, labels, loc="outside lower center", ncols=3, frameon=False)
 
     return draw, (9.6, 1.9 + 0.32 * len(lines))
@@ -160,7 +161,6 @@ def _widen(axes: Axes, least: float) -> None:
 
 def _draw_overlap(axes: Axes, place: int, row: Row, mask: str, theme: Theme) -> None:
     share, chance = row[f"overlap_{mask}"], row[f"overlap_{mask}_random"]
-    null = row[f"overlap_{mask}_null"]
     if share is None:
         inside = axes.get_yaxis_transform()
         axes.text(0.5, place, "nothing moved", color=theme.muted, ha="center", va="center",
@@ -168,9 +168,13 @@ def _draw_overlap(axes: Axes, place: int, row: Row, mask: str, theme: Theme) -> 
         return
     axes.plot([chance, share], [place, place], color=color_of(0, theme), linewidth=2, alpha=0.4)
     axes.plot(chance, place, "|", color=theme.ink, markersize=16, markeredgewidth=2)
-    axes.plot(share, place, "o", color=color_of(0, theme), markersize=8)
-    if null is not None:
-        axes.plot(null, place, "D", color=color_of(1, theme), fillstyle="none", markersize=7)
+    ends = [row[f"overlap_{mask}_{end}"] for end in ("from", "to")]
+    if None not in ends:
+        axes.plot(ends, [place, place], color=color_of(0, theme), linewidth=5, alpha=0.7)
+    axes.plot(share, place, "o", color=color_of(0, theme), markersize=7)
+    for null in NULLS:
+        if (value := row[f"overlap_{mask}_null_{null}"]) is not None:
+            axes.plot(value, place, "D", color=color_of(1, theme), fillstyle="none", markersize=6)
 
 
 def sparsity_figure(rows: Sequence[Row]) -> tuple[Draw, tuple]:
@@ -231,7 +235,9 @@ def agreement_figure(by_kind: Mapping[str, Row], total: Row) -> tuple[Draw, tupl
             axes.plot(chance, place, "|", color=theme.ink, markersize=16, markeredgewidth=2)
             axes.plot(row["jaccard_rounding"], place, "D", color=color_of(1, theme),
                       fillstyle="none", markersize=7)  # fmt: skip
-            axes.plot(share, place, "o", color=color_of(0, theme), markersize=8)
+            ends = [row["jaccard_from"], row["jaccard_to"]]
+            axes.plot(ends, [place, place], color=color_of(0, theme), linewidth=5, alpha=0.7)
+            axes.plot(share, place, "o", color=color_of(0, theme), markersize=7)
         axes.set_yticks(range(len(lines)), [name for name, _ in lines])
         axes.set_ylim(len(lines) - 0.5, -0.6)
         axes.margins(x=0.12)
@@ -242,7 +248,7 @@ def agreement_figure(by_kind: Mapping[str, Row], total: Row) -> tuple[Draw, tupl
             Line2D([], [], color=theme.ink, marker="|", linestyle="", markersize=14),
             Line2D([], [], color=color_of(1, theme), marker="D", linestyle="", fillstyle="none"),
         ]
-        names = ["these runs", "independent runs", "the size of the weights in common"]
+        names = ["these runs", "independent runs", "only rounding in common"]
         figure.legend(marks, names, loc="outside lower center", ncols=3, frameon=False)
 
     return draw, (9.6, 1.6 + 0.32 * len(lines))

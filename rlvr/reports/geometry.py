@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rlvr.geometry.evidence import EVERYTHING
+from rlvr.geometry.findings import MASK, null_range
 from rlvr.geometry.matrix import Measured
 from rlvr.geometry.table import COLUMNS, EMPTY, W
 from rlvr.plots import geometry as draw
@@ -10,18 +12,19 @@ from rlvr.plots.theme import THEMES, Draw, ordered_kinds, png
 from rlvr.reports import pages
 
 Summary = Mapping[str, Any]
+_SAME = 0.0005  # shares that print alike
 EXEMPLARS = ("q_proj", "o_proj", "down_proj")
-_POINT = 0.01  # a difference of overlaps that is worth a sentence: one percentage point
 
 READING: dict[str, dict[str, str]] = {
     "overlap": {
         "What you see": "The share of the moved entries that lies in a mask of the base weights. "
-        "Dot: this update. Bar: random places (the size of the mask). Diamond: what an update that "
-        "does not know the weights shows after rounding to bf16.",
-        "What to look for": "A dot left of bar and diamond: the update avoids these weights. Right "
-        "of both: it seeks them.",
-        "Random": "Dot on the diamond. The diamond may differ from the bar: bf16 rounds small "
-        "updates of large weights away, so any update seems to prefer small weights.",
+        "Dot with its 95 % interval: this update. Bar: random places (the size of the mask). "
+        "Diamonds: what an update that does not know the weights shows, one for each plausible way "
+        "in which the run stored them.",
+        "What to look for": "A dot with its interval left of the bar and of all diamonds: the "
+        "update avoids these weights. Right of all: it seeks them.",
+        "Random": "Dot among the diamonds. They may differ from the bar: bf16 rounds small updates "
+        "of large weights away, so any update seems to prefer small weights.",
     },
     "sparsity": {
         "What you see": "The share of entries of each matrix that are the same bf16 number before "
@@ -37,7 +40,7 @@ READING: dict[str, dict[str, str]] = {
         "What to look for": "Below a degree or so the matrix still reads and writes the same main "
         "directions. Tens of degrees: some of them were replaced.",
         "Random": "The dotted line: an update with the same singular values in random places. "
-        "Solid below dotted means that training kept the main directions on purpose.",
+        "Solid below dotted: the update turns them less than its size by itself would.",
     },
     "spectra": {
         "What you see": "Above, the singular values of a few matrices before and after, one on the "
@@ -110,8 +113,7 @@ def short_name(row: Mapping[str, Any]) -> str:
 
 def build(measured: Sequence[Measured], summary: Summary, images: dict, extra: str = "") -> str:
     """Return the HTML of the report; ``extra`` comes after the first numbers."""
-    total = summary["all"]
-    parts = [pages.paragraph(verdict(total), "lead"), _headline(summary), extra]
+    parts = [pages.paragraph(verdict(summary), "lead"), _headline(summary), extra]
     for name, reading in READING.items():
         parts.append(pages.heading(TITLES[name]))
         parts.append(pages.figure(images[name], TITLES[name], reading))
@@ -140,40 +142,67 @@ def steps_part(steps: Sequence[Mapping[str, Any]]) -> str:
     return pages.heading("Over the run") + pages.paragraph(words) + pages.table(titles, rows)
 
 
-def verdict(total: Mapping[str, Any]) -> str:
+def verdict(summary: Summary) -> str:
     """Return the finding in a few plain sentences."""
+    total = summary["all"]
     if total["sparsity_exact"] == 1:
         return (
             "The two checkpoints are identical: not one entry of the target matrices differs, so "
             "there is no update to describe."
         )
     words = [f"{percent(total['sparsity_bf16'])} of the weights did not change as bf16 numbers."]
-    # Principal and not small: the entries that the paper's safe mask freezes.
-    overlap, null = total["overlap_principal_not_low"], total["overlap_principal_not_low_null"]
-    chance = total["overlap_principal_not_low_random"]
-    if overlap is None:
+    if total[MASK] is None:
         words.append("No change is large enough for bf16, so no weight visibly moved.")
         return " ".join(words)
-    place = "the weights that are principal and not small"
-    if null is None or abs(overlap - null) < _POINT:
-        rounding = null is not None and abs(null - chance) >= _POINT
-        why = "rounding explains" if rounding else "chance would have it"
-        words.append(
-            f"It touches {place} about as often as {why} ({percent(overlap)} of the moved entries; "
-            f"random places {percent(chance)}"
-            + (f"; only rounding {percent(null)})." if null is not None else ").")
-        )
-    else:
-        what = "avoids" if overlap < null else "seeks"
-        words.append(
-            f"It {what} {place}: {percent(overlap)} of the moved entries lie there, where only "
-            f"rounding would have {percent(null)} and random places {percent(chance)}."
-        )
-    angle = max(total["max_max_angle_left_deg"], total["max_max_angle_right_deg"])
-    # The published updates: RL stays below half a degree, fine-tuning turns by ten and more.
-    calm = "barely turned" if angle < 1 else "turned a little" if angle < 10 else "turned far"
-    words.append(f"The main directions {calm}: at most {angle:.2g}° in any matrix.")
+    words.append(_place_words(total))
+    angle = largest_angle(total)
+    if angle is not None:
+        # The published updates: RL stays below half a degree, fine-tuning turns by ten and more.
+        calm = "barely turned" if angle < 1 else "turned a little" if angle < 10 else "turned far"
+        words.append(f"The main directions {calm}: at most {angle:.2g}° in any matrix.")
     return " ".join(words)
+
+
+def _place_words(total: Mapping[str, Any]) -> str:
+    """Return what can be said of the weights that are principal and not small."""
+    place = "the weights that are principal and not small"
+    low, high = null_range(total, MASK)
+    nulls = percent(low) if high - low < _SAME else f"{percent(low)} to {percent(high)}"
+    numbers = (
+        f"{percent(total[MASK])} of the moved entries{_within(total, MASK)} lie there; random "
+        f"places: {percent(total[f'{MASK}_random'])}; an update that does not know the weights, as "
+        f"such files are stored: {nulls}"
+    )
+    if total["verdict"]:
+        points = 100 * total[f"{MASK}_excess"]
+        than = "less" if points < 0 else "more"
+        return (
+            f"It {total['verdict']} {place}: {numbers}. It hits them {abs(points):.1f} points "
+            f"{than} often than other weights of the same size."
+        )
+    if total["moved"] > EVERYTHING:
+        return f"Nearly every weight moved, so it can prefer no place ({numbers})."
+    if total["relative"]:
+        return (
+            "Large weights move as often as small ones: the update scales with the weights, no "
+            f"null of rounding fits it, and there is no verdict ({numbers})."
+        )
+    return f"Nothing shows that it prefers or avoids {place} ({numbers})."
+
+
+def _within(row: Mapping[str, Any], key: str) -> str:
+    """Return the interval of a share in brackets; empty where there is none."""
+    low, high = row[f"{key}_from"], row[f"{key}_to"]
+    if low is None or low != low:
+        return ""
+    return f" [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def largest_angle(total: Mapping[str, Any]) -> float | None:
+    """Return the largest angle of any matrix, of either side."""
+    angles = [total[f"max_max_angle_{side}_deg"] for side in ("left", "right")]
+    known = [angle for angle in angles if angle is not None]
+    return max(known, default=None)
 
 
 def _headline(summary: Summary) -> str:

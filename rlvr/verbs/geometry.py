@@ -23,6 +23,7 @@ from rlvr.geometry import consistency
 from rlvr.geometry.compare import measure_pairs, summarise
 from rlvr.geometry.names import pair_up
 from rlvr.geometry.settings import ANGLE_RANK, Settings
+from rlvr.geometry.storage import parse_history, recorded_history
 from rlvr.geometry.table import COLUMNS, write_table
 from rlvr.schema import RecipeError, RunError
 
@@ -41,6 +42,7 @@ def run(options: Namespace) -> int:
         low_density=options.low_density,
         angle_rank=angle_rank,
         exact=not options.fast,
+        history=parse_history(options.history),
     )
     words, targets, out = options.paths, options.targets, options.out
     try:
@@ -69,6 +71,7 @@ def compare(
 ) -> None:
     """Measure every target matrix of two checkpoints and write everything to ``out``."""
     first = open_checkpoint(base)
+    settings = dataclasses.replace(settings, history=settings.history or recorded_history(tuned))
     # `first` is the base of an adapter in TUNED.
     second = open_checkpoint(tuned, first)
     pairs = pair_up(first, second, (base, tuned), targets)
@@ -80,6 +83,7 @@ def compare(
         "tuned": str(tuned),
         "settings": described,
         "dtypes": sorted({row["dtype"] for row in rows}),
+        "storage": sorted({row["storage"] for row in rows}),
         "left_out": len(first) - len(pairs),
         "rlvr": __version__,
         **summarise(rows),
@@ -92,7 +96,7 @@ def compare(
     page = build(measured, summary, images, steps_part(steps))
     write_table(out / "matrices.csv", rows, COLUMNS, described)
     _publish(out, images, page, summary)
-    runtime.say(f"{verdict(summary['all'])}\n{out / 'report.html'}")
+    runtime.say(f"{verdict(summary)}\n{out / 'report.html'}")
 
 
 def _publish(out: Path, images: dict, page: str, summary: dict[str, Any]) -> None:
