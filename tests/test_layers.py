@@ -26,7 +26,7 @@ LAYERS = [
     {"engines"},
     {"masks", "run_dir"},
     {"delta", "provenance", "logs"},
-    {"algorithms", "config", "registry", "runtime", "targets", "linalg", "intervals"}
+    {"algorithms", "config", "registry", "runtime", "targets", "linalg", "lapack", "intervals"}
     | {
         "recipe_file",
         "checkpoints",
