@@ -148,7 +148,10 @@ def geometry(parser: ArgumentParser) -> None:
     cut = "; at most the smaller side of a matrix"
     words = f"of the principal subspace and mask (default {defaults.rank}){cut}"
     parser.add_argument("--rank", type=int, default=defaults.rank, help=words)
-    words = f"of the principal angles (default {ANGLE_RANK}, with --fast the rank){cut}"
+    words = (
+        f"of the principal angles (default a quarter of the smaller side of each matrix, at most "
+        f"{ANGLE_RANK}, with --fast at most the rank){cut}"
+    )
     parser.add_argument("--angle-rank", type=int, help=words)
     _add_densities(parser, defaults)
     parser.add_argument(

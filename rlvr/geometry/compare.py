@@ -132,13 +132,15 @@ def _totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     entries = [row["rows"] * row["cols"] for row in rows]
     moved = [n * (1 - row["sparsity_bf16"]) for n, row in zip(entries, rows, strict=True)]
     energy = [row["update_norm"] ** 2 for row in rows]
-    even = [1.0] * len(rows)
     totals: dict[str, Any] = {"matrices": len(rows), "entries": sum(entries)}
     for key in ("sparsity_bf16", "sparsity_exact", "sparsity_atol", "below_half_ulp"):
         totals[key] = _mean(rows, key, entries)
     for key in ("nss", "max_angle_left_deg", "max_angle_right_deg"):
-        totals[f"mean_{key}"] = _mean(rows, key, even)
-        totals[f"max_{key}"] = max(row[key] for row in rows)
+        # A subspace of most directions hardly can turn: its angles are not mixed with others'.
+        kept = [row for row in rows if key == "nss" or 2 * row["angle_rank"] <= _side(row)]
+        totals[f"mean_{key}"] = _mean(kept, key, [1.0] * len(kept))
+        totals[f"max_{key}"] = max((r[key] for r in kept if not math.isnan(r[key])), default=None)
+    totals["angles_of"] = sum(2 * row["angle_rank"] <= _side(row) for row in rows)
     for key in ("energy_off_principal", "energy_off_principal_random"):
         totals[key] = _mean(rows, key, energy)
     for mask in MASKS:
@@ -154,6 +156,10 @@ def _totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         sum(moved) / 2
     )
     return totals | pooled(rows, moved)
+
+
+def _side(row: Mapping[str, Any]) -> int:
+    return min(row["rows"], row["cols"])
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], key: str, weights: Sequence[float]) -> float | None:

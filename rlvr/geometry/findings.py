@@ -103,10 +103,10 @@ def _direction(row: Row) -> str:
 
 
 def null_range(row: Row, key: str) -> tuple[float, float]:
-    """Return the least and the largest overlap that a plausible null expects."""
+    """Return the least and the largest overlap that a plausible null expects, or NaN."""
     nulls = [row[f"{key}_null_{null}"] for null in NULLS]
     known = [value for value in nulls if not _missing(value)]
-    return min(known), max(known)
+    return min(known, default=math.nan), max(known, default=math.nan)
 
 
 def _missing(value: float | None) -> bool:

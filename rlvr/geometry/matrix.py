@@ -54,7 +54,7 @@ def measure(
         "below_half_ulp": sparsity.below_half_ulp(base, tuned),
     }
     # A small matrix has fewer directions than the flags ask for; the row says what was used.
-    rank, angle_rank = (min(k, *base.shape) for k in (settings.rank, settings.angle_rank))
+    rank, angle_rank = min(settings.rank, *base.shape), settings.angle_rank_of(base.shape)
     row |= {"rank": rank, "angle_rank": angle_rank}
     row["energy_off_principal_random"] = 1 - rank**2 / base.numel()
     row_profile, col_profile = sparsity.update_profiles(moved)
@@ -182,8 +182,7 @@ def _drift(
     return {
         "nss": spectra.spectral_shift(before.values, after.values),
         "nss_error": 0.0 if same else spectra.spectral_shift_error(before, after),
-        "max_angle_left_deg": float(angles["angles_left"][-1]),
-        "max_angle_right_deg": float(angles["angles_right"][-1]),
+        **_largest_angles(before, angles, ""),
         "max_angle_error_deg": 0.0 if same else min(90.0, math.degrees(error)),
         "top_energy_base": spectra.top_energy(before.values, rank),
         "top_energy_tuned": spectra.top_energy(after.values, rank),
@@ -202,5 +201,16 @@ def _null_spectrum(
     after = spectra.decompose(shuffled, angle_rank)
     angles = _rotation(before, after, angle_rank)
     shift = spectra.spectral_shift(before.values, after.values)
-    sides = (float(angles[f"angles_{side}"][-1]) for side in ("left", "right"))
-    return dict(zip(keys, (shift, *sides), strict=True)), after.values
+    return {"nss_null": shift, **_largest_angles(before, angles, "_null")}, after.values
+
+
+def _largest_angles(
+    before: spectra.Spectrum, angles: dict[str, Tensor], end: str
+) -> dict[str, float | None]:
+    """Return the largest angle of each side; NaN where the subspace is the whole space."""
+    largest = {}
+    for side in ("left", "right"):
+        found = angles[f"angles_{side}"]
+        whole = len(getattr(before, side)) == len(found)
+        largest[f"max_angle_{side}{end}_deg"] = math.nan if whole else float(found[-1])
+    return largest

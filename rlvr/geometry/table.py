@@ -95,7 +95,11 @@ COLUMNS: dict[str, tuple[str, str]] = {
     ),
     "col_spread": ("", "the same over columns, sqrt(p (1-p) / rows)"),
     "rank": ("", "k of the principal subspace and mask: the flag, at most min(rows, cols)"),
-    "angle_rank": ("", "k of the angles: the flag, at most min(rows, cols)"),
+    "angle_rank": (
+        "",
+        "k of the angles: the flag, or a quarter of min(rows, cols), at most 512 (with --fast at "
+        "most rank); an angle of the whole space is empty",
+    ),
     "nss_error": ("", "bound on the rounding error of nss"),
     "max_angle_error_deg": (
         "degrees",

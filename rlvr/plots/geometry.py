@@ -113,7 +113,7 @@ def _places(own: Sequence[Row], rows: Sequence[Row]) -> list[int]:
 
 
 def _log_if_wide(axes: Axes, values: Sequence[float]) -> None:
-    positive = [value for value in values if value > 1e-9]
+    positive = [value for value in values if value > 1e-9]  # NaN is not
     # From 30 times on, the small ones would lie on a linear axis's bottom.
     if positive and max(positive) > 30 * min(positive):
         axes.set_yscale("log")

@@ -6,6 +6,7 @@ from typing import Any
 from rlvr.geometry.evidence import EVERYTHING
 from rlvr.geometry.findings import MASK, null_range
 from rlvr.geometry.matrix import Measured
+from rlvr.geometry.settings import ANGLE_RANK
 from rlvr.geometry.table import COLUMNS, EMPTY, W
 from rlvr.plots import geometry as draw
 from rlvr.plots.theme import THEMES, Draw, ordered_kinds, png
@@ -157,7 +158,6 @@ def verdict(summary: Summary) -> str:
     words.append(_place_words(total))
     angle = largest_angle(total)
     if angle is not None:
-        # The published updates: RL stays below half a degree, fine-tuning turns by ten and more.
         calm = "barely turned" if angle < 1 else "turned a little" if angle < 10 else "turned far"
         words.append(f"The main directions {calm}: at most {angle:.2g}° in any matrix.")
     return " ".join(words)
@@ -207,31 +207,41 @@ def largest_angle(total: Mapping[str, Any]) -> float | None:
 
 def _headline(summary: Summary) -> str:
     total = summary["all"]
-    angle = max(total["max_max_angle_left_deg"], total["max_max_angle_right_deg"])
+    angle = largest_angle(total)
+    low, high = null_range(total, MASK)
     dtypes = ", ".join(summary["dtypes"])
+    whole = summary["settings"]["targets"] == ["linear"]
+    ranks = summary["angle_ranks"]
+    at = f"k = {ranks[0]}" if len(ranks) == 1 else f"k = {ranks[0]} to {ranks[-1]} by its size"
+    # A published number is a comparison only under the settings that it was measured with.
+    same_angles = whole and summary["settings"]["exact"] and ranks == [ANGLE_RANK]
     return pages.cards(
         [
             (
                 percent(total["sparsity_bf16"]),
                 f"of the entries unchanged in bf16 (files store {dtypes}); "
                 f"{percent(total['sparsity_exact'])} as stored",
-                "Published: RL 36 to 92 %, supervised fine-tuning 1 to 19 %",
+                "Published, whole models: RL 36 to 92 %, supervised fine-tuning 1 to 19 %"
+                if whole
+                else "",
             ),
             (
-                percent(total["overlap_principal"]),
-                "of the moved entries are principal weights",
-                f"Random places {percent(total['overlap_principal_random'])}, "
-                f"only rounding {percent(total['overlap_principal_null'])}",
+                f"{percent(total[MASK])}",
+                f"of the moved entries are principal and not small{_within(total, MASK)}",
+                f"Random places {percent(total[f'{MASK}_random'])}; knowing no weights "
+                f"{percent(low)} to {percent(high)}, by how the files were stored",
             ),
             (
-                f"{angle:.2g}°",
-                "largest turn of the main directions of any matrix",
-                "Published: RL below 0.5°, supervised fine-tuning above 10°",
+                short(angle, ".2g", "°"),
+                f"largest turn of the main directions of any matrix ({at})",
+                "Published at this k: RL below 0.5°, supervised fine-tuning above 10°"
+                if same_angles
+                else "",
             ),
             (
                 short(total["mean_nss"], ".1e"),
                 "mean change of the singular values, relative to their norm",
-                "Published: RL about 1e-5, supervised fine-tuning 1e-3 to 1e-1",
+                "Published: RL about 1e-5, supervised fine-tuning 1e-3 to 1e-1" if whole else "",
             ),
         ]
     )
@@ -245,14 +255,17 @@ def _by_kind(summary: Summary) -> str:
               "mean shift", "largest angle"]  # fmt: skip
     rows = []
     for name, row in lines:
-        angle = max(row["max_max_angle_left_deg"], row["max_max_angle_right_deg"])
+        angle = largest_angle(row)
         shares = ["sparsity_bf16"]
         shares += [f"overlap_{mask}{end}" for mask in ("principal", "low") for end in _ENDS]
         shares += ["energy_off_principal", "energy_off_principal_random"]
         cells = [(name, None), (str(row["matrices"]), float(row["matrices"]))]
         # The text for the eye, the number for sorting.
         cells += [(percent(row[key]), row[key]) for key in shares]
-        cells += [(short(row["mean_nss"], ".1e"), row["mean_nss"]), (f"{angle:.2g}°", angle)]
+        cells += [
+            (short(row["mean_nss"], ".1e"), row["mean_nss"]),
+            (short(angle, ".2g", "°"), angle),
+        ]
         rows.append(cells)
     return pages.table(titles, rows)
 

@@ -22,7 +22,7 @@ from rlvr.files import write_bytes, write_json
 from rlvr.geometry import consistency
 from rlvr.geometry.compare import measure_pairs, summarise
 from rlvr.geometry.names import pair_up
-from rlvr.geometry.settings import ANGLE_RANK, Settings
+from rlvr.geometry.settings import Settings
 from rlvr.geometry.storage import parse_history, recorded_history
 from rlvr.geometry.table import COLUMNS, write_table
 from rlvr.schema import RecipeError, RunError
@@ -32,15 +32,11 @@ OUT = Path("geometry")
 
 def run(options: Namespace) -> int:
     """Compare, write and return the exit code."""
-    angle_rank = options.angle_rank
-    if angle_rank is None:
-        # Angles at more than `rank` need triplets that the fast SVD did not compute.
-        angle_rank = options.rank if options.fast else ANGLE_RANK
     settings = Settings(
         rank=options.rank,
         density=options.density,
         low_density=options.low_density,
-        angle_rank=angle_rank,
+        angle_rank=options.angle_rank,
         exact=not options.fast,
         history=parse_history(options.history),
     )
@@ -83,6 +79,7 @@ def compare(
         "tuned": str(tuned),
         "settings": described,
         "dtypes": sorted({row["dtype"] for row in rows}),
+        "angle_ranks": sorted({row["angle_rank"] for row in rows}),
         "storage": sorted({row["storage"] for row in rows}),
         "left_out": len(first) - len(pairs),
         "rlvr": __version__,
