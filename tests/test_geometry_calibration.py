@@ -133,3 +133,17 @@ def test_independent_runs_agree_as_much_as_rounding_expects(history):
         low, high = interval(found, error, 63)
         wrong += not low <= expected <= high
     assert wrong <= allowed(len(cells))
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (96, 64), (64, 200)])
+@pytest.mark.parametrize("exact", [True, False])
+def test_an_angle_is_of_a_subspace_that_can_turn(shape, exact):
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(shape, generator=generator)
+    tuned = base + 0.1 * torch.randn(shape, generator=generator)
+    row = measure("w", base, tuned, Settings(exact=exact), CPU).row
+    assert row["angle_rank"] == 16 and row["max_angle_left_deg"] > 0.1
+    row = measure("w", base, tuned, Settings(exact=exact, angle_rank=64), CPU).row
+    for side, length in zip(("left", "right"), shape, strict=True):
+        angle = row[f"max_angle_{side}_deg"]
+        assert (angle != angle) == (length == 64), (side, angle)

@@ -25,10 +25,13 @@ from rlvr.checkpoints.folders import (
     read_index,
     weight_files,
 )
+from rlvr.checkpoints.foreign import gguf, refuse_foreign
 from rlvr.checkpoints.layout import TORCH_WORDS
 from rlvr.schema import RecipeError
 
 _TORCH_ERRORS = (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError)
+_LOOSE = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_STATE = ("optim", "lr_scheduler", "dataloader", "train_state", "scheduler", "rng", "extra_state")
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _WRAPPED = ("module", "model", "state_dict", "model_state_dict")
 
@@ -37,7 +40,8 @@ _WRAPPED = ("module", "model", "state_dict", "model_state_dict")
 class Stored:
     """One tensor of a checkpoint; ``load`` reads it, ``dtype`` is torch's word, such as float32.
 
-    ``stored_bits``: of a number in the file, where ``load`` widens it to ``dtype``.
+    ``stored_bits``: of a number in the file, where ``load`` widens it to ``dtype``. ``load_part``
+    reads one index of the first axis only, where the format allows that.
     """
 
     shape: tuple[int, ...]
@@ -45,6 +49,7 @@ class Stored:
     load: Callable[[], Tensor]
     where: str
     stored_bits: int | None = None
+    load_part: Callable[[int], Tensor] | None = None
 
     @property
     def bits(self) -> int:
@@ -64,10 +69,11 @@ def open_plain(path: Path) -> Checkpoint:
     """
     if path.is_file():
         return _open_file(path)
+    refuse_foreign(path)
     if files := weight_files(path):
         return _open_whole(path, files)
     # In a folder with Trainer's state, other torch files are the run's own, such as random states.
-    loose = () if (path / "trainer_state.json").is_file() else ("*.bin", "*.pt", "*.pth")
+    loose = () if (path / "trainer_state.json").is_file() else _LOOSE
     for pattern in ("*.safetensors", "pytorch_model*.bin", *loose):
         files = [f for f in sorted(path.glob(pattern)) if not _is_training_state(f.name)]
         if files:
@@ -108,6 +114,11 @@ def damaged(file: Path, error: Exception) -> RecipeError:
             f"{file}: is a Git LFS pointer ({size} bytes) in place of the weights; run `git lfs "
             "pull` in that folder, or download the file"
         )
+    if isinstance(error, pickle.UnpicklingError):
+        return RecipeError(
+            f"{file}: is a pickle with more in it than tensors, and reading it could run code; "
+            "load it where you trust it, and save its state dict with safetensors.torch.save_file"
+        )
     what = "is empty (0 bytes)" if not size else "is cut short, damaged or another format"
     reason = str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__
     return RecipeError(f"{file}: {what} ({reason}); copy or download it again")
@@ -119,6 +130,8 @@ def _starts_with(file: Path, start: bytes) -> bool:
 
 
 def _open_file(file: Path) -> Checkpoint:
+    if file.suffix == ".gguf":
+        raise gguf(file)
     return _open_safetensors(file) if file.suffix == ".safetensors" else _open_torch(file)
 
 
@@ -131,7 +144,8 @@ def _open_safetensors(file: Path) -> Checkpoint:
                 word = str(part.get_dtype())
                 dtype = TORCH_WORDS.get(word, word.lower())
                 load = _safetensors_loader(file, name)
-                tensors[name] = Stored(tuple(part.get_shape()), dtype, load, file.name)
+                shape, one = tuple(part.get_shape()), _part_loader(file, name)
+                tensors[name] = Stored(shape, dtype, load, file.name, load_part=one)
     except (SafetensorError, OSError) as error:
         raise damaged(file, error) from error
     return tensors
@@ -143,6 +157,17 @@ def _safetensors_loader(file: Path, name: str) -> Callable[[], Tensor]:
         try:
             with safe_open(file, framework="pt") as reader:
                 return reader.get_tensor(name).clone()
+        except (SafetensorError, OSError) as error:
+            raise damaged(file, error) from error
+
+    return load
+
+
+def _part_loader(file: Path, name: str) -> Callable[[int], Tensor]:
+    def load(index: int) -> Tensor:
+        try:
+            with safe_open(file, framework="pt") as reader:
+                return reader.get_slice(name)[index].clone()
         except (SafetensorError, OSError) as error:
             raise damaged(file, error) from error
 
@@ -248,7 +273,9 @@ def _open_distributed(folder: Path) -> Checkpoint:
         raise damaged(folder / ".metadata", error) from error
     tensors = {}
     for name, info in metadata.state_dict_metadata.items():
-        if isinstance(info, TensorStorageMetadata):
+        # Trainers store their optimizer in the same folder.
+        is_state = any(part.startswith(_STATE) for part in name.split(".")[:2])
+        if isinstance(info, TensorStorageMetadata) and not is_state:
             shape, dtype = tuple(info.size), info.properties.dtype
             word = str(dtype).removeprefix("torch.")
             tensors[name] = Stored(shape, word, loader(name, shape, dtype), folder.name)

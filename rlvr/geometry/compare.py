@@ -151,6 +151,7 @@ def _totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         # Weighted as the overlap itself, so that like is compared with like.
         for null in ("", *(f"_{name}" for name in NULLS)):
             totals[f"{key}_null{null}"] = _mean(rows, f"{key}_null{null}", moved)
+    totals["same_bits"] = all(row["same_bits"] for row in rows)
     totals["moved"] = sum(moved) / sum(entries)
     totals["relative"] = sum(n for n, r in zip(moved, rows, strict=True) if r["relative"]) > (
         sum(moved) / 2

@@ -50,6 +50,7 @@ def measure(
     row = {
         "sparsity_bf16": sparsity.share_unchanged(moved),
         "sparsity_exact": sparsity.sparsity_exact(base, tuned),
+        "same_bits": sparsity.same_bits(base, tuned),
         "sparsity_atol": sparsity.sparsity_atol(base, tuned),
         "below_half_ulp": sparsity.below_half_ulp(base, tuned),
     }
@@ -175,7 +176,7 @@ def _drift(
     rank: int,
     angle_rank: int,
     angles: dict[str, Tensor],
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     # Each decomposition turns its own subspace a little; the two errors may add up.
     error = before.angle_error(angle_rank) + after.angle_error(angle_rank)
     same = after is before

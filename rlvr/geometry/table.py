@@ -48,6 +48,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "dtype": ("", "storage dtype of the tuned matrix (of the base, where an adapter is merged)"),
     "sparsity_bf16": ("share", "1 - |moved| / n, moved = bf16(W0) != bf16(W+), +0 = -0"),
     "sparsity_exact": ("share", "share of entries equal as stored, in the wider dtype"),
+    "same_bits": ("", "True: both store the same bits in the same dtype"),
     "nss": ("", "||sigma(W+) - sigma(W0)||_2 / ||sigma(W0)||_2 over all singular values"),
     "max_angle_left_deg": ("degrees", "largest principal angle of the left top-angle_rank spaces"),
     "max_angle_right_deg": ("degrees", "the same of the right spaces"),

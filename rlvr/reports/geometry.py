@@ -67,7 +67,7 @@ TITLES = {
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    return "-" if value is None else f"{100 * value:.{digits}f} %"
+    return "-" if value is None or value != value else f"{100 * value:.{digits}f} %"
 
 
 def short(value: float | None, form: str, unit: str = "") -> str:
@@ -146,10 +146,15 @@ def steps_part(steps: Sequence[Mapping[str, Any]]) -> str:
 def verdict(summary: Summary) -> str:
     """Return the finding in a few plain sentences."""
     total = summary["all"]
+    if total["same_bits"]:
+        return (
+            "The target matrices of the two checkpoints are identical, bit for bit, so there is no "
+            "update to describe."
+        )
     if total["sparsity_exact"] == 1:
         return (
-            "The two checkpoints are identical: not one entry of the target matrices differs, so "
-            "there is no update to describe."
+            "The target matrices have equal values in other bits (another dtype, or zeros of the "
+            "other sign), so there is no update to describe."
         )
     words = [f"{percent(total['sparsity_bf16'])} of the weights did not change as bf16 numbers."]
     if total[MASK] is None:

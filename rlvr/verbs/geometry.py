@@ -1,8 +1,11 @@
 """``rlvr geometry``: checkpoints compared, tables and reports written."""
 
 import dataclasses
+import os
+import tempfile
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +19,20 @@ from rlvr.checkpoints.folders import (
     model_folder,
 )
 from rlvr.checkpoints.plain import Checkpoint
+from rlvr.checkpoints.quantised import dequantised, unstacked
 from rlvr.checkpoints.reader import open_checkpoint
 from rlvr.checkpoints.runs import checkpoints, damage, exported_step, step_of
 from rlvr.files import write_bytes, write_json
 from rlvr.geometry import consistency
 from rlvr.geometry.compare import measure_pairs, summarise
-from rlvr.geometry.names import pair_up
+from rlvr.geometry.names import left_out_of, left_out_words, pair_up
 from rlvr.geometry.settings import Settings
 from rlvr.geometry.storage import parse_history, recorded_history
 from rlvr.geometry.table import COLUMNS, write_table
 from rlvr.schema import RecipeError, RunError
 
 OUT = Path("geometry")
+SUMMARY = "summary.json"
 
 
 def run(options: Namespace) -> int:
@@ -69,7 +74,7 @@ def compare(
     first = open_checkpoint(base)
     settings = dataclasses.replace(settings, history=settings.history or recorded_history(tuned))
     # `first` is the base of an adapter in TUNED.
-    second = open_checkpoint(tuned, first)
+    second = matrices_of(tuned, first)
     pairs = pair_up(first, second, (base, tuned), targets)
     measured = measure_pairs(pairs, (base, tuned), settings, runtime.default_device())
     rows = [item.row for item in measured]
@@ -82,6 +87,7 @@ def compare(
         "angle_ranks": sorted({row["angle_rank"] for row in rows}),
         "storage": sorted({row["storage"] for row in rows}),
         "left_out": len(first) - len(pairs),
+        "left_out_kinds": left_out_of(first, pairs),
         "rlvr": __version__,
         **summarise(rows),
     }
@@ -91,35 +97,53 @@ def compare(
 
     images = figures(measured, summary)
     page = build(measured, summary, images, steps_part(steps))
-    write_table(out / "matrices.csv", rows, COLUMNS, described)
-    _publish(out, images, page, summary)
-    runtime.say(f"{verdict(summary)}\n{out / 'report.html'}")
+    with _published(out) as folder:
+        if steps:
+            words = {"targets": targets}
+            write_table(folder / "steps.csv", steps, consistency.STEP_COLUMNS, words)
+        write_table(folder / "matrices.csv", rows, COLUMNS, described)
+        _write(folder, images, page, summary)
+    runtime.say(f"{verdict(summary)}\n{left_out_words(first, pairs)}\n{out / 'report.html'}")
 
 
-def _publish(out: Path, images: dict, page: str, summary: dict[str, Any]) -> None:
+def matrices_of(path: Path, base: Checkpoint | None = None) -> Checkpoint:
+    """Return a checkpoint whose FP8 weights are scaled and whose experts are single matrices."""
+    return unstacked(dequantised(open_checkpoint(path, base), path))
+
+
+@contextmanager
+def _published(out: Path) -> Iterator[Path]:
+    """Yield a folder whose files replace those of ``out`` when all are written, and not before."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=out) as stage:
+        yield Path(stage)
+        # The summary last: who finds it finds the rest.
+        for file in sorted(Path(stage).iterdir(), key=lambda file: file.name == SUMMARY):
+            os.replace(file, out / file.name)
+
+
+def _write(folder: Path, images: dict, page: str, summary: dict[str, Any]) -> None:
     for name, themes in images.items():
-        write_bytes(out / f"{name}.png", themes["light"])
-    write_bytes(out / "report.html", page.encode())
-    # Last: who finds the summary finds the rest.
-    write_json(out / "summary.json", summary)
+        write_bytes(folder / f"{name}.png", themes["light"])
+    write_bytes(folder / "report.html", page.encode())
+    write_json(folder / SUMMARY, summary)
 
 
 def look_at_run(run_dir: Path, out: Path | None, settings: Settings, targets: list[str]) -> None:
     """Compare the newest checkpoint of a run with its base, and all of them with one another."""
     base, out = base_of_run(run_dir), out or run_dir / OUT
     steps = measure_steps(base, run_dir, targets)
-    write_table(out / "steps.csv", steps, consistency.STEP_COLUMNS, {"targets": targets})
     compare(base, run_dir, out, settings, targets, steps)
 
 
 def measure_steps(base: Path, run_dir: Path, targets: list[str]) -> list[dict[str, Any]]:
     """Return the sparsity of each checkpoint of a run, from the base and from the one before."""
     # Headers only: tensors are read pair by pair.
-    first = before = open_checkpoint(base)
+    first = before = matrices_of(base)
     before_path, rows = base, []
     device = runtime.default_device()
     for step, folder in _policies(run_dir):
-        now = open_checkpoint(folder, first)
+        now = matrices_of(folder, first)
         from_base = consistency.measure_step(
             pair_up(first, now, (base, folder), targets), (base, folder), device
         )
@@ -178,8 +202,8 @@ def compare_runs(words: list[str], runs: list[str], out: Path, targets: list[str
             )
     # A run, or a plain checkpoint folder or hub name.
     tuned = [_tuned_of(folder) for folder in folders]
-    first = open_checkpoint(base)
-    opened: list[Checkpoint] = [open_checkpoint(path, first) for path in tuned]
+    first = matrices_of(base)
+    opened: list[Checkpoint] = [matrices_of(path, first) for path in tuned]
     pairs = [pair_up(first, o, (base, p), targets) for o, p in zip(opened, tuned, strict=True)]
     measured = consistency.measure_runs(pairs, base, tuned, runtime.default_device())
     rows = [item.row for item in measured]
@@ -193,8 +217,10 @@ def compare_runs(words: list[str], runs: list[str], out: Path, targets: list[str
     from rlvr.reports.consistency import build, figures, verdict
 
     images = figures(measured, summary)
-    write_table(out / "consistency.csv", rows, consistency.COLUMNS, summary["settings"])
-    _publish(out, images, build(measured, summary, images), summary)
+    page = build(measured, summary, images)
+    with _published(out) as folder:
+        write_table(folder / "consistency.csv", rows, consistency.COLUMNS, summary["settings"])
+        _write(folder, images, page, summary)
     runtime.say(f"{verdict(summary['all'])}\n{out / 'report.html'}")
 
 
