@@ -52,7 +52,7 @@ def rows_of(base: Path, tuned: Path, out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def quantise(weights: dict[str, Tensor], end: str, block: int | None) -> dict[str, Tensor]:
+def quantise(weights: dict[str, Tensor], end: str, block: int) -> dict[str, Tensor]:
     """Return FP8 codes and their scales, as DeepSeek and compressed-tensors store them."""
     stored = {}
     for name, weight in weights.items():
@@ -75,7 +75,7 @@ def quantise(weights: dict[str, Tensor], end: str, block: int | None) -> dict[st
     return stored
 
 
-def restored(stored: dict[str, Tensor], end: str, block: int | None) -> dict[str, Tensor]:
+def restored(stored: dict[str, Tensor], end: str, block: int) -> dict[str, Tensor]:
     whole = {}
     for name, codes in stored.items():
         if not name.endswith(end):

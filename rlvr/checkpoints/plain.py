@@ -7,6 +7,7 @@ FSDP writes them.
 
 import pickle
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -182,11 +183,16 @@ def _read_torch(file: Path) -> dict[str, Any]:
 def _state_dict(file: Path, changed: int) -> dict[str, Any]:
     try:
         # mmap reads only the tensors that are asked for; torch's format before 1.6 cannot.
-        content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        with warnings.catch_warnings():
+            # Of a plain pickle's protocol; such a file is refused in our words.
+            warnings.simplefilter("ignore", UserWarning)
+            content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
     except RuntimeError as error:
         if "mmap can only be used" not in str(error):
             raise
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     # Training scripts nest the weights: {"model": {"state_dict": ...}}.
     while isinstance(content, dict) and not any(isinstance(v, Tensor) for v in content.values()):
         inner = next((key for key in _WRAPPED if isinstance(content.get(key), dict)), None)

@@ -61,10 +61,18 @@ def _spread(scale: Tensor, shape: tuple[int, ...]) -> Tensor:
         return scale[:, None]
     for axis, (size, count) in enumerate(zip(shape, scale.shape, strict=True)):
         if count not in (1, size):
-            # 128 x 128 blocks; the last of a side may be cut.
-            block = -(-size // count)
+            block = _block(size, count)
             scale = scale.repeat_interleave(block, dim=axis).narrow(axis, 0, size)
     return scale
+
+
+def _block(size: int, count: int) -> int:
+    """Return the length of the blocks of which ``count`` cover ``size``; the last may be cut.
+
+    Blocks are powers of two, 128 as a rule, where one fits.
+    """
+    powers = [1 << n for n in range(4, 13)]
+    return next((p for p in powers if -(-size // p) == count), -(-size // count))
 
 
 def unstacked(checkpoint: Checkpoint) -> Checkpoint:

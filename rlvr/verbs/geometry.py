@@ -71,7 +71,7 @@ def compare(
     steps: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Measure every target matrix of two checkpoints and write everything to ``out``."""
-    first = open_checkpoint(base)
+    first = matrices_of(base)
     settings = dataclasses.replace(settings, history=settings.history or recorded_history(tuned))
     # `first` is the base of an adapter in TUNED.
     second = matrices_of(tuned, first)
