@@ -137,6 +137,7 @@ def draw_prompts(
         max_new_tokens=max_new_tokens,
         batch_size=_BATCH,
         seed=seed,
+        names=[str(row["id"]) for row in rows],
     )
     completions = [[list(completion.token_ids) for completion in group] for group in drawn]
     truncated = sum(completion.truncated for group in drawn for completion in group)

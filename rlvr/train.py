@@ -29,7 +29,8 @@ def run(options: argparse.Namespace) -> int:
     with runtime.importing():  # torch and TRL: only once the recipe reads well
         runtime.prepare_environment(run_dir)
         from rlvr.training.describe import describe
-        from rlvr.training.plan import check_recipe, require_machine
+        from rlvr.training.machine import require_machine
+        from rlvr.training.plan import check_recipe
 
         plan = check_recipe(recipe)
     runtime.say(describe(plan))

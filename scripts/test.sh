@@ -7,4 +7,5 @@ ruff format --check .
 basedpyright
 # A process per core, each with one thread: two libraries' threads on one core slow each other down.
 export OMP_NUM_THREADS=1
-exec pytest -n logical --dist loadfile "$@"
+# In the order of their names: by the number of tests, files of few and long runs would come last.
+exec pytest -n logical --dist loadfile --no-loadscope-reorder "$@"

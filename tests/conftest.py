@@ -1,9 +1,12 @@
 """Fixtures: the pocket policy, trained for a few steps in this process, and checkpoint folders."""
 
+import importlib
 import json
 import os
+import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 # Read when huggingface_hub is imported: tests fill a cache of their own and never ask the hub.
@@ -16,6 +19,10 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rlvr import policy as rlvr_policy
+from rlvr import registry
+from rlvr.registry import import_plugins
+from rlvr.schema import RecipeError
 from rlvr.train import main as train_main
 
 if not torch.cuda.is_available():
@@ -46,6 +53,17 @@ SMALL = {
 # With the length beside the answer nearly every group of completions has some variance. The answers
 # alone leave a group of 8 without a gradient in 6 % of draws, and every processor draws its own.
 VARIED = [{"name": "math"}, {"name": "overlong", "max_length": 32, "buffer": 24}]
+
+# One group of short completions: bf16 arithmetic is slow on most CPUs. Lengths differ where no
+# answer is right, so every group has a gradient.
+SHORT = {"per_device_train_batch_size": 8, "max_completion_length": 16}
+SHORT_REWARDS = [{"name": "math"}, {"name": "overlong", "max_length": 16, "buffer": 14}]
+
+# What a plugin of the tests starts with.
+HEAD = "import numpy as np, torch\nfrom rlvr.registry import *\nfrom rlvr.rewards import Verdict\n"
+LINES = HEAD.count("\n")
+BODY = LINES + 3  # the line of the body of its function, below a decorator and a signature
+REGISTRIES = (registry.mask_builder, registry.reward, registry.adapter, registry.dataset)
 
 
 def moved_entries(
@@ -139,3 +157,48 @@ def save_checkpoint(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return save
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """Return a copy of the pocket policy, to be broken."""
+    return Path(shutil.copytree(POLICY, tmp_path / "base"))
+
+
+@pytest.fixture
+def no_model_is_loaded(monkeypatch) -> None:
+    load = rlvr_policy.AutoModelForCausalLM.from_pretrained
+
+    def refuse(*args, **kwargs):
+        assert kwargs.get("device_map") == "meta", "weights were loaded"
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(rlvr_policy.AutoModelForCausalLM, "from_pretrained", refuse)
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch) -> Iterator[Callable[..., None]]:
+    """Return a function that writes a module of one's own and imports it as a plugin."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two texts may come in one second
+    before = [(dict(kind.functions), dict(kind.checks)) for kind in REGISTRIES]
+
+    def forget() -> None:
+        sys.modules.pop("my_code", None)
+        for kind, (functions, checks) in zip(REGISTRIES, before, strict=True):
+            kind.functions, kind.checks = dict(functions), dict(checks)
+
+    def write(text: str, head: str = HEAD) -> None:
+        forget()
+        (tmp_path / "my_code.py").write_text(head + text)
+        importlib.invalidate_caches()
+        import_plugins(["my_code"])
+
+    yield write
+    forget()
+
+
+def message_of(error: pytest.ExceptionInfo[RecipeError]) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    return text

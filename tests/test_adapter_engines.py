@@ -1,22 +1,27 @@
 """Contract C2 and the exports of adapters on every engine that accelerate starts."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import VARIED
 from peft import PeftModel
+from ranks import run_ranks
 from safetensors.torch import load_file
 from test_engines import ENGINES, PLUGINS, TRAINER, train_with
+from torch import distributed
+from torch.distributed.fsdp import fully_shard
 from transformers import AutoModelForCausalLM
 
+from rlvr.adapters import adapters_off, attach_adapter, base_weights, policy_weights
+from rlvr.checkpoints.fingerprints import fingerprint_values
 from rlvr.checkpoints.runs import step_folder
+from rlvr.config import ModelSection
 from rlvr.files import read_jsonl
+from rlvr.policy import load_policy
+from rlvr.targets import linear_weights
 
 ROOT = Path(__file__).parent.parent
 POLICY = ROOT / "recipes" / "pocket" / "policy"
@@ -89,71 +94,40 @@ def test_an_engine_that_keeps_weights_in_bf16_leaves_the_start_alone(
     assert abs(rows[0]["kl"]) < 1e-4
 
 
-FSDP2 = """
-import sys
-from datetime import timedelta
-import torch
-import torch.distributed as dist
-from torch.distributed.fsdp import fully_shard
-from rlvr.adapters import adapters_off, attach_adapter, base_weights, policy_weights
-from rlvr.checkpoints.fingerprints import fingerprint_values
-from rlvr.config import ModelSection
-from rlvr.policy import load_policy
-from rlvr.targets import linear_weights
-
-dist.init_process_group("gloo", timeout=timedelta(seconds=60))
-tokens = torch.arange(5, 21).view(2, 8)
-for builder in ("pissa", "dora"):
-    policy = load_policy(ModelSection(sys.argv[1])).eval()
-    with torch.no_grad():
-        before = policy(input_ids=tokens).logits
-    clean = fingerprint_values(policy.named_parameters())
-    spec = {"builder": builder, "rank": 8}
-    model = attach_adapter(policy, spec, list(linear_weights(policy))).model
-    for block in policy.model.layers:
-        fully_shard(block)
-    fully_shard(policy)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-3)
-    for _ in range(2):
-        model(input_ids=tokens, labels=tokens).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    with torch.no_grad():
-        after = model(input_ids=tokens).logits
+def shard_adapters(rank: int, meeting: str) -> None:
+    """Train adapters on one of two FSDP2 ranks, and compare with the base and the dense export."""
+    distributed.init_process_group(
+        "gloo", init_method=meeting, rank=rank, world_size=2, timeout=timedelta(seconds=60)
+    )
+    for builder in ("pissa", "dora"):
+        policy = load_policy(ModelSection(str(POLICY))).eval()
+        before = logits(policy)
+        clean = fingerprint_values(policy.named_parameters())
+        spec = {"builder": builder, "rank": 8}
+        model = attach_adapter(policy, spec, list(linear_weights(policy))).model
+        for block in policy.model.layers:
+            fully_shard(block)
+        fully_shard(policy)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=1e-3)
+        for _ in range(2):
+            model(input_ids=TOKENS, labels=TOKENS).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        after = logits(model)
         with adapters_off(model):
-            off = model(input_ids=tokens).logits
-    assert (after - before).abs().max() > 1e-3 and torch.allclose(off, before, atol=1e-5)
-    assert fingerprint_values(base_weights(model)) == clean
-    plain = load_policy(ModelSection(sys.argv[1])).eval()
-    state = {name: weight.clone() for name, weight in policy_weights(model)}
-    missing, unexpected = plain.load_state_dict(state, strict=False)
-    assert not unexpected and missing in ([], ["lm_head.weight"])
-    with torch.no_grad():
-        gap = (plain(input_ids=tokens).logits - after).abs().max() / after.abs().max()
-    assert gap < 1e-5, gap
-dist.barrier()
-dist.destroy_process_group()
-"""
+            off = logits(model)
+        assert (after - before).abs().max() > 1e-3 and torch.allclose(off, before, atol=1e-5)
+        assert fingerprint_values(base_weights(model)) == clean
+        plain = load_policy(ModelSection(str(POLICY))).eval()
+        state = {name: weight.clone() for name, weight in policy_weights(model)}
+        missing, unexpected = plain.load_state_dict(state, strict=False)
+        assert not unexpected and missing in ([], ["lm_head.weight"])
+        gap = (logits(plain) - after).abs().max() / after.abs().max()
+        assert gap < 1e-5, gap
+    distributed.barrier()
+    distributed.destroy_process_group()
 
 
 def test_a_fully_sharded_policy_has_the_same_reference_and_dense_weights(tmp_path):
-    script = tmp_path / "sharded.py"
-    script.write_text(FSDP2)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(POLICY)],
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=200)[0] for process in ranks]
-    assert all(process.returncode == 0 for process in ranks), outputs[0][-3000:]
+    run_ranks(shard_adapters, f"file://{tmp_path}/meeting")

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import SMALL, VARIED
+from conftest import SHORT, SHORT_REWARDS, SMALL, VARIED
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
-from trl.generation.vllm_generation import VLLMGeneration
 
 from rlvr.adapters import policy_weights
 from rlvr.checkpoints.runs import step_folder
@@ -23,6 +22,7 @@ from rlvr.registry import adapter as registry
 from rlvr.train import main as train_main
 from rlvr.training.export import write_policy
 from rlvr.training.session import build_trainer
+from rlvr.training.vllm import PolicySampler, Source
 
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
 TOKENS = torch.arange(5, 21).view(2, 8)
@@ -195,13 +195,13 @@ def test_trl_pushes_the_dense_weights_to_its_sampler(write_recipe, tmp_path):
     worker = SimpleNamespace(
         driver_worker=SimpleNamespace(model_runner=SimpleNamespace(model=model))
     )
-    sampler: Any = VLLMGeneration.__new__(VLLMGeneration)
+    sampler: Any = PolicySampler.__new__(PolicySampler)
+    sampler.source = Source(None, torch.float32, [1], dense=True)
     sampler.mode, sampler.enable_sleep_mode = "colocate", False
     sampler.model, sampler.accelerator = trainer.model, trainer.accelerator
     sampler.llm = SimpleNamespace(
         llm_engine=SimpleNamespace(model_executor=worker), reset_prefix_cache=lambda: None
     )
-    trainer._own_sampler(sampler)
     sampler.sync_weights()
     after = trainer.model.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
@@ -225,7 +225,8 @@ def test_a_run_whose_adapter_was_frozen_stops_at_its_first_step(write_recipe, tm
 
 def test_a_bf16_base_keeps_its_bits_and_the_control_does_not(train):
     """PiSSA on a bf16 base: ours, and what TRL does to push weights to the sampler."""
-    common = {"model": {"dtype": "bfloat16"}, "trainer": {"max_steps": 2}}
+    trainer = {**SHORT, "max_steps": 2}
+    common = {"model": {"dtype": "bfloat16"}, "rewards": SHORT_REWARDS, "trainer": trainer}
     ours = train("ours", adapter={"builder": "pissa", "rank": 8}, **common)
     control = train("control", adapter=CONTROL, **common)
     kept, eroded = (json.loads((run / "provenance.json").read_text()) for run in (ours, control))

@@ -10,19 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rlvr.cli import main as cli_main
-from rlvr.masks import Mask
 from rlvr.train import main as train_main
 
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
 WEIGHTS = load_file(POLICY / "model.safetensors")
 Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
-
-
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
-    """Return a copy of the pocket policy, to be broken."""
-    return Path(shutil.copytree(POLICY, tmp_path / "base"))
 
 
 def write(base: Path, tensors: dict[str, Tensor]) -> None:
@@ -248,58 +240,3 @@ def test_what_stands_beside_a_policy_says_what_to_name(base, tmp_path, write_rec
     (run / "policy.delta").unlink()
     words = ["is a run directory", "which the run writes at its end"]
     assert refused(write_recipe(model={"path": str(run)}), capsys, words)
-
-
-def stored_head(base: Path) -> None:
-    write(base, {**WEIGHTS, "lm_head.weight": WEIGHTS["model.embed_tokens.weight"].clone()})
-
-
-def only_the_head(base: Path) -> None:
-    rest = {name: w for name, w in WEIGHTS.items() if name != "model.embed_tokens.weight"}
-    write(base, {**rest, "lm_head.weight": WEIGHTS["model.embed_tokens.weight"]})
-
-
-def whole_bin(base: Path) -> None:
-    (base / "model.safetensors").unlink()
-    torch.save({**WEIGHTS, "lm_head.weight": WEIGHTS["model.embed_tokens.weight"]}, base / BIN)
-
-
-def sharded_bin(base: Path) -> None:
-    (base / "model.safetensors").unlink()
-    places = {}
-    for index in range(2):
-        part = {name: WEIGHTS[name] for name in sorted(WEIGHTS)[index::2]}
-        torch.save(part, base / f"pytorch_model-{index}.bin")
-        places |= dict.fromkeys(part, f"pytorch_model-{index}.bin")
-    (base / f"{BIN}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
-
-
-def bare_names(base: Path) -> None:
-    write(base, {name.removeprefix("model."): weight for name, weight in WEIGHTS.items()})
-
-
-BIN = "pytorch_model.bin"
-WHOLE = [stored_head, only_the_head, whole_bin, sharded_bin, bare_names]
-
-
-@pytest.mark.parametrize("make", WHOLE, ids=lambda make: make.__name__)
-def test_every_make_of_a_base_trains_to_its_summary(make, base, train, tmp_path):
-    make(base)
-    mask = {"builder": "random", "density": 0.2}
-    run = train(model={"path": str(base)}, mask=mask, trainer={"max_steps": 1})
-    summary = json.loads((run / "summary.json").read_text())
-    assert summary["mask_leak"] == 0 and 0 < summary["sparsity_bf16"] < 1
-    assert cli_main(["geometry", str(run), "--rank", "4", "--angle-rank", "4"]) == 0
-    # A mask that was built from the files is one of the loaded policy.
-    words = ["--builder", "random", "density=0.2", "--out", str(tmp_path / "mask.safetensors")]
-    assert cli_main(["mask", "build", str(base), *words]) == 0
-    built = Mask.load(tmp_path / "mask.safetensors").provenance["base_weights"]
-    assert built == json.loads((run / "provenance.json").read_text())["base_weights"]
-
-
-def test_a_tied_head_with_other_values_is_refused_before_training(base, write_recipe, capsys):
-    """transformers unties the two with a warning, and other engines keep them tied."""
-    write(base, {**WEIGHTS, "lm_head.weight": WEIGHTS["model.embed_tokens.weight"] * 1.5})
-    assert train_main([str(write_recipe(model={"path": str(base)}))]) == 2
-    error = capsys.readouterr().err
-    assert "lm_head.weight" in error and "tie_word_embeddings" in error and error.count("\n") == 1

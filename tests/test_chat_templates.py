@@ -108,6 +108,8 @@ def test_every_reader_of_a_recipe_renders_the_same_prompt(write_recipe, tmp_path
     data = {"name": "pocket", "split": "test", "size": 4}
     path = write_recipe(
         model=model,
+        # Lengths differ whatever is drawn; without a thought no answer is right.
+        rewards=[{"name": "overlong", "max_length": 12, "buffer": 11}],
         trainer={"chat_template_kwargs": {"enable_thinking": False}, "max_steps": 1},
         eval={"data": data, "verifier": {"name": "math"}, "samples": 1, "max_new_tokens": 8},
     )

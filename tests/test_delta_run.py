@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import POLICY
+from conftest import POLICY, SHORT, SHORT_REWARDS
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -109,8 +109,8 @@ def test_a_run_whose_checkpoints_are_deltas_is_the_run_whose_are_whole(train, tm
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_resuming_from_a_delta_is_never_having_stopped(train, write_recipe, tmp_path, dtype):
-    sections = {"mask": RANDOM, "model": {"dtype": dtype}}
-    trainer = {"max_steps": 4, "save_steps": 2}
+    sections = {"mask": RANDOM, "model": {"dtype": dtype}, "rewards": SHORT_REWARDS}
+    trainer = {**SHORT, "max_steps": 4, "save_steps": 2}
     whole = train("whole", trainer=trainer, **sections)
     halved = train("halved", trainer={**trainer, "max_steps": 2}, run=DELTA, **sections)
     path = write_recipe("halved", trainer=trainer, run=DELTA, **sections)

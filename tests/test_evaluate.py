@@ -184,5 +184,6 @@ def test_a_file_cut_short_is_refused(policy, tokenizer, tmp_path: Path):
 
 def test_evaluate_draws_what_sample_draws(policy, tokenizer):
     prompts = [render(row["problem"]) for row in ROWS]
-    expected = sample(policy, tokenizer, prompts, **dataclasses.asdict(SETTINGS))
+    names = [row["id"] for row in ROWS]
+    expected = sample(policy, tokenizer, prompts, names=names, **dataclasses.asdict(SETTINGS))
     assert run(policy, tokenizer).completions == expected

@@ -25,7 +25,12 @@ RUNS = {
     "dense, autocast": (AUTOCAST, "bfloat16", torch.bfloat16),
     "masters, bf16 weights": ({**BF16, "mask": RANDOM}, "bfloat16", torch.bfloat16),
     "PiSSA, autocast": ({**AUTOCAST, "adapter": PISSA}, "float32", torch.bfloat16),
-    "LoRA, bf16 weights": ({**BF16, "adapter": LORA}, "float32", torch.bfloat16),
+    # At a rate that moves it well beyond the rounding of bf16 in three steps.
+    "LoRA, bf16 weights": (
+        {**BF16, "adapter": LORA, "trainer": {"bf16": False, "learning_rate": 1e-2}},
+        "float32",
+        torch.bfloat16,
+    ),
 }
 
 

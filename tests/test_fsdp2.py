@@ -1,14 +1,16 @@
 """Masked AdamW on the real ``fully_shard``: two gloo ranks against one process."""
 
 import os
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from ranks import run_ranks
 from rounding import assert_within, unit
-from torch import distributed, multiprocessing
+from torch import distributed
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -143,7 +145,7 @@ def spawn(folder: Path, job: str, world: int = 2, work: Callable = run_rank) -> 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         (folder / "port").write_text(str(probe.getsockname()[1]))
-    multiprocessing.spawn(work, (world, folder, job), nprocs=world)
+    run_ranks(work, world, folder, job, world=world)
 
 
 def reference() -> tuple[dict, dict, Mask]:
@@ -155,12 +157,24 @@ def reference() -> tuple[dict, dict, Mask]:
     return base, dict(model.named_parameters()), mask
 
 
-@pytest.mark.parametrize("job", ["whole", "rebind"])
-def test_two_shards_solve_the_problem_of_one_process_and_leak_nothing(tmp_path, job):
-    spawn(tmp_path, job)
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory) -> Path:
+    """Return what two ranks wrote after all steps; a test that changes it copies it first."""
+    folder = tmp_path_factory.mktemp("whole")
+    spawn(folder, "whole")
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def half_run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("half")
+    spawn(folder, "first half")
+    return folder / "half"
+
+
+def require_same_problem(out: Path) -> None:
     base, expected, mask = reference()
-    found = torch.load(tmp_path / "out" / "model.pt")
-    for name, weight in found.items():
+    for name, weight in torch.load(out / "model.pt").items():
         changed = weight != base[name]
         allowed = mask[name] if name in mask else torch.zeros_like(changed)
         assert not (changed & ~allowed).any(), name
@@ -168,37 +182,43 @@ def test_two_shards_solve_the_problem_of_one_process_and_leak_nothing(tmp_path, 
         assert_within(weight, expected[name].detach(), DIFFERENCE)
 
 
+def test_two_shards_solve_the_problem_of_one_process_and_leak_nothing(whole_run):
+    require_same_problem(whole_run)
+
+
+def test_an_optimizer_made_before_sharding_solves_the_same_problem(tmp_path):
+    spawn(tmp_path, "rebind")
+    require_same_problem(tmp_path / "out")
+
+
 @pytest.mark.parametrize("world", [2, 1])
-def test_a_state_goes_on_with_as_many_ranks_or_others(tmp_path, world):
-    spawn(tmp_path, "whole")
-    whole_run = torch.load(tmp_path / "out" / "model.pt")
-    spawn(tmp_path, "first half")
+def test_a_state_goes_on_with_as_many_ranks_or_others(tmp_path, whole_run, half_run, world):
+    shutil.copytree(half_run, tmp_path / "half")
     spawn(tmp_path, "second half", world)
     resumed = torch.load(tmp_path / "out" / "model.pt")
-    for name, weight in whole_run.items():
+    for name, weight in torch.load(whole_run / "model.pt").items():
         if world == 2:
             assert torch.equal(weight, resumed[name]), name
         else:
             assert_within(weight, resumed[name], DIFFERENCE)
 
 
-def test_resharding_there_and_back_keeps_every_bit_of_the_state(tmp_path):
-    spawn(tmp_path, "whole")
+def test_resharding_there_and_back_keeps_every_bit_of_the_state(tmp_path, whole_run):
     model = make_model()
     optimizer = MaskedAdamW(trained(model), make_mask(model), **OPTIONS)
-    optimizer.load_shards(tmp_path / "out")
+    optimizer.load_shards(whole_run)
     one = tmp_path / "one"
     optimizer.save_shards(one)
     for number, (name, _) in enumerate(trained(model)):
         count = optimizer.mask.count(name)
-        two_ranks = read_state(tmp_path / "out", {number: slice(0, count)})["state"][number]
+        two_ranks = read_state(whole_run, {number: slice(0, count)})["state"][number]
         rejoined = read_state(one, {number: slice(0, count)})["state"][number]
         assert all(torch.equal(two_ranks[key], rejoined[key]) for key in two_ranks)
         assert two_ranks["exp_avg"].numel() == count
 
 
-def test_a_missing_rank_is_named(tmp_path):
-    spawn(tmp_path, "whole")
+def test_a_missing_rank_is_named(tmp_path, whole_run):
+    shutil.copytree(whole_run, tmp_path / "out")
     next((tmp_path / "out").glob("optimizer-00001*")).unlink()
     model = make_model()
     optimizer = MaskedAdamW(trained(model), make_mask(model), **OPTIONS)
@@ -209,8 +229,8 @@ def test_a_missing_rank_is_named(tmp_path):
 def test_swapped_in_shards_are_the_base_policy_bit_for_bit(tmp_path):
     spawn(tmp_path, "swap", work=swap_rank)
     for rank in (0, 1):
-        found = torch.load(tmp_path / f"{rank}.pt")
-        assert torch.equal(found["swapped"], found["start"])
-        assert torch.equal(found["again"], found["end"])
-        assert not torch.equal(found["start"], found["end"])
-        assert found["moved"] == found["count"] == found["total"]
+        seen = torch.load(tmp_path / f"{rank}.pt")
+        assert torch.equal(seen["swapped"], seen["start"])
+        assert torch.equal(seen["again"], seen["end"])
+        assert not torch.equal(seen["start"], seen["end"])
+        assert seen["moved"] == seen["count"] == seen["total"]

@@ -90,8 +90,11 @@ def restored(stored: dict[str, Tensor], end: str, block: int) -> dict[str, Tenso
 def test_fp8_weights_are_measured_with_their_scales(end, block, tmp_path):
     base, tuned = (quantise(w, end, block) for w in (matrices(), moved(matrices(), 3e-3)))
     rows = rows_of(folder(tmp_path / "base", base), folder(tmp_path / "t", tuned), tmp_path / "a")
-    plain = [folder(tmp_path / n, restored(w, end, block)) for n, w in (("b", base), ("u", tuned))]
-    expected = rows_of(*plain, tmp_path / "out")
+    plain = [
+        folder(tmp_path / name, restored(stored, end, block))
+        for name, stored in (("b", base), ("u", tuned))
+    ]
+    expected = rows_of(plain[0], plain[1], tmp_path / "out")
     assert [row["name"] for row in rows] == [row["name"] for row in expected]
     for row, other in zip(rows, expected, strict=True):
         for key in ("sparsity_bf16", "update_norm", "overlap_low"):

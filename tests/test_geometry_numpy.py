@@ -1,6 +1,5 @@
 """``matrices.csv`` against the formulas written once more in plain float64 NumPy."""
 
-import csv
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +9,10 @@ import pytest
 import torch
 from rounding import unit
 from safetensors.torch import load_file
+from tables import Table, matrices
 from torch import Tensor
 
-from rlvr.cli import main
+from rlvr.geometry.settings import Settings
 
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
 RANK, ANGLE_RANK, DENSITY, LOW_DENSITY = 8, 16, 0.3, 0.4
@@ -100,12 +100,8 @@ def reference(base: np.ndarray, tuned: np.ndarray) -> dict[str, float]:
     return found
 
 
-def measured(base: Path, tuned: Path, out: Path, *flags: str) -> list[dict[str, str]]:
-    words = ["geometry", str(base), str(tuned), "--out", str(out), "--rank", str(RANK)]
-    words += ["--angle-rank", str(ANGLE_RANK), "--density", str(DENSITY)]
-    assert main([*words, "--low-density", str(LOW_DENSITY), *flags]) == 0
-    with open(out / "matrices.csv", newline="") as file:
-        return list(csv.DictReader(file))
+def measured(base: Path, tuned: Path, out: Path, exact: bool = True) -> Table:
+    return matrices(base, tuned, out, Settings(RANK, DENSITY, LOW_DENSITY, ANGLE_RANK, exact))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +118,7 @@ def test_every_column_is_its_formula_in_float64(
     weights = {name: w.to(dtype or w.dtype) for name, w in WEIGHTS.items()}
     tuned = {name: w.to(tuned_dtype or w.dtype) for name, w in tuned.items()}
     base_folder = save_checkpoint("base", weights)
-    rows = measured(base_folder, save_checkpoint("tuned", tuned, 3), tmp_path / "out", "--exact")
+    rows = measured(base_folder, save_checkpoint("tuned", tuned, 3), tmp_path / "out")
     assert [row["name"] for row in rows] == sorted(
         name for name, w in weights.items() if w.ndim == 2 and "layers" in name
     )
@@ -138,8 +134,8 @@ def test_the_fast_way_is_within_its_stated_error(
     save_checkpoint: Callable[..., Path], tmp_path: Path
 ):
     folder = save_checkpoint("tuned", perturbed(WEIGHTS))
-    exact = measured(POLICY, folder, tmp_path / "exact", "--exact")
-    fast = measured(POLICY, folder, tmp_path / "fast", "--fast")
+    exact = measured(POLICY, folder, tmp_path / "exact")
+    fast = measured(POLICY, folder, tmp_path / "fast", exact=False)
     for one, other in zip(exact, fast, strict=True):
         for key, error in {
             "nss": "nss_error",

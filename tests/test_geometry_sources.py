@@ -1,6 +1,5 @@
 """Checkpoints of every make are read as the same weights, and broken ones are refused by name."""
 
-import csv
 import json
 import warnings
 from collections.abc import Callable
@@ -11,13 +10,16 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file, save_file
+from tables import Table, matrices, read_table
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from rlvr.cli import main
+from rlvr.geometry.settings import Settings
 
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
 FLAGS = ("--rank", "4", "--angle-rank", "8")
+SETTINGS = Settings(rank=4, angle_rank=8)
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +37,9 @@ def moved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def geometry(base: Path, tuned: Path, out: Path, *flags: str) -> list[dict[str, str]]:
+def geometry(base: Path, tuned: Path, out: Path, *flags: str) -> Table:
     assert main(["geometry", str(base), str(tuned), "--out", str(out), *FLAGS, *flags]) == 0
-    with open(out / "matrices.csv", newline="") as file:
-        return list(csv.DictReader(file))
+    return read_table(out / "matrices.csv")
 
 
 def refused(base: Path, tuned: Path, capsys: pytest.CaptureFixture, *flags: str) -> str:
@@ -94,8 +95,8 @@ def test_every_format_gives_the_same_rows(
     other = tmp_path / "other"
     other.mkdir()
     write(other, tuned)
-    plain = geometry(base, save_checkpoint("plain", tuned), tmp_path / "a")
-    assert geometry(base, other, tmp_path / "b") == plain
+    plain = matrices(base, save_checkpoint("plain", tuned), tmp_path / "a", SETTINGS)
+    assert matrices(base, other, tmp_path / "b", SETTINGS) == plain
     assert len(plain) == 14
 
 
@@ -117,8 +118,8 @@ def test_an_adapter_is_its_merged_policy(
                 parameter.normal_(0, 0.02)
     wrapped.save_pretrained(tmp_path / "adapter")
     wrapped.merge_and_unload().save_pretrained(tmp_path / "merged")
-    rows = geometry(base, tmp_path / "adapter", tmp_path / "a")
-    expected = geometry(base, tmp_path / "merged", tmp_path / "b")
+    rows = matrices(base, tmp_path / "adapter", tmp_path / "a", SETTINGS)
+    expected = matrices(base, tmp_path / "merged", tmp_path / "b", SETTINGS)
     assert {row["kind"] for row in rows if float(row["sparsity_exact"]) < 1} == {
         "q_proj",
         "up_proj",

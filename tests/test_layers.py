@@ -23,7 +23,7 @@ LAYERS = [
         "rotation",
         "studies",
     },
-    {"engines"},
+    {"engines", "decoding"},
     {"masks", "run_dir"},
     {"delta", "provenance", "logs"},
     {"algorithms", "config", "registry", "runtime", "targets", "linalg", "lapack", "intervals"}
@@ -46,7 +46,7 @@ FENCES = {
     "scipy": {"studies", "geometry"},
     "math_verify": {"rewards"},
     "deepspeed": {"engines"},
-    "vllm": {"eval"},
+    "vllm": set(),
     "jsonschema": {"rewards"},
     "reasoning_gym": {"rewards", "data"},
     "pyarrow": {"data"},

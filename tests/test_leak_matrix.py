@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import distributed, multiprocessing, nn
+from ranks import run_ranks
+from torch import distributed, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -17,7 +18,7 @@ from rlvr.masks import Mask, build_mask, parse_spec
 from rlvr.optim import MaskedAdamW
 from rlvr.targets import linear_weights
 
-STEPS = 20
+STEPS = 8
 PRECISIONS = {
     "fp32": (torch.float32, "master"),
     "bf16 master": (torch.bfloat16, "master"),
@@ -98,7 +99,7 @@ def test_no_cell_leaks(tmp_path, engine):
     if engine == "one process":
         results = [train(cell, engine, 0, 1) for cell in CELLS]
     else:
-        multiprocessing.spawn(run_rank, (2, engine, str(tmp_path)), nprocs=2)  # pyright: ignore
+        run_ranks(run_rank, 2, engine, str(tmp_path))
         results = json.loads((tmp_path / "results.json").read_text())
     for cell, counts in zip(CELLS, results, strict=True):
         assert counts["leak"] == 0, cell

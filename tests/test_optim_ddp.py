@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from ranks import run_ranks
 from rounding import assert_within, unit
-from torch import Tensor, distributed, multiprocessing, nn
+from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from rlvr.masks import Mask
@@ -75,7 +76,7 @@ def work(rank: int, folder: str, as_view: bool) -> None:
 
 @pytest.mark.parametrize("as_view", [False, True], ids=["copies", "bucket views"])
 def test_two_processes_solve_the_problem_of_one(tmp_path, as_view):
-    multiprocessing.spawn(work, (str(tmp_path), as_view), nprocs=2)  # pyright: ignore
+    run_ranks(work, str(tmp_path), as_view)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert first["world"] == second["world"] == 2
 
@@ -146,7 +147,7 @@ def work_hard(rank: int, folder: str) -> None:
 
 
 def test_nothing_leaks_on_two_processes_in_any_precision(tmp_path):
-    multiprocessing.spawn(work_hard, (str(tmp_path),), nprocs=2)  # pyright: ignore
+    run_ranks(work_hard, str(tmp_path))
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     for case, mine, its in zip(HARD, first, second, strict=True):
         assert mine["leaked"] == its["leaked"] == 0 and mine["moved"] > 0.95, case

@@ -1,6 +1,5 @@
 """One reader: deltas, revisions, runs and mask files are what they stand for, read once."""
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 import torch
 from hub_models import cache_files
 from safetensors.torch import load_file, save_file
+from tables import matrices, read_table, steps
 from torch import Tensor
 
 from rlvr.checkpoints.folders import base_of_run, model_folder
@@ -16,11 +16,13 @@ from rlvr.checkpoints.reader import counterpart, open_checkpoint, read_weights
 from rlvr.checkpoints.runs import MANIFEST, checkpoints, publish_checkpoint, step_folder
 from rlvr.cli import main as cli_main
 from rlvr.delta import store_delta
+from rlvr.geometry.settings import Settings
 from rlvr.masks import Mask, build_mask, mask, parse_spec
 from rlvr.schema import RecipeError
 
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
 FLAGS = ("--rank", "4", "--angle-rank", "4")
+SETTINGS = Settings(rank=4, angle_rank=4)
 
 
 def moved(seed: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -60,11 +62,6 @@ def as_deltas(run: Path, out: Path, base: Path, model: dict[str, str | None]) ->
     return out
 
 
-def table(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_delta_is_the_checkpoint_it_stands_for_bit_for_bit(tmp_path, dtype):
     model = {"path": str(POLICY), "revision": None}
@@ -86,12 +83,13 @@ def test_geometry_of_a_run_of_deltas_is_that_of_whole_checkpoints(tmp_path):
     run = make_run(tmp_path / "run", model)
     sparse = as_deltas(run, tmp_path / "sparse", POLICY, model)
     before = sorted(path for path in sparse.rglob("*") if path.is_file())
-    for folder in (run, sparse):
-        assert cli_main(["geometry", str(folder), "--out", str(folder / "out"), *FLAGS]) == 0
-    for name in ("matrices.csv", "steps.csv"):
-        assert table(run / "out" / name) == table(sparse / "out" / name)
-    after = sorted(path for path in sparse.rglob("*") if path.is_file() and "out" not in path.parts)
-    assert after == before  # nothing was made whole on disk
+    whole, packed = (
+        (steps(folder), matrices(POLICY, folder, tmp_path / "out", SETTINGS))
+        for folder in (run, sparse)
+    )
+    assert whole == packed
+    # Nothing was made whole on disk.
+    assert before == sorted(path for path in sparse.rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize("change", ["moved away", "another", "cut"])
@@ -122,10 +120,7 @@ def test_geometry_compares_with_the_revision_that_the_run_took(tmp_path):
     for revision in ("main", "v2", None):
         run = make_run(tmp_path / str(revision), {"path": "org/policy", "revision": revision})
         assert base_of_run(run) == model_folder("org/policy", revision)
-        assert cli_main(["geometry", str(run), *FLAGS]) == 0
-        shares[revision] = [
-            float(row["sparsity_exact"]) for row in table(run / "geometry/steps.csv")
-        ]
+        shares[revision] = [row["sparsity_exact"] for row in steps(run)]
     # The checkpoint of step 2 holds the weights of revision v2.
     assert shares["v2"][0] == 1 and shares["main"][0] < 1
     assert shares[None] == shares["main"]
@@ -146,7 +141,7 @@ def test_a_damaged_checkpoint_is_left_out_of_the_steps_by_name(tmp_path, capsys)
     file.write_bytes(content)
     assert cli_main(["geometry", str(run), *FLAGS]) == 0
     assert "step-000002: left out of steps.csv (model.safetensors" in capsys.readouterr().out
-    assert [row["step"] for row in table(run / "geometry" / "steps.csv")] == ["4"]
+    assert [row["step"] for row in read_table(run / "geometry" / "steps.csv")] == ["4"]
 
 
 def test_a_head_and_its_embedding_stand_for_each_other_where_one_is_stored():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import SHORT, SHORT_REWARDS, VARIED
 from safetensors.torch import load_file
 
 from rlvr.checkpoints.runs import checkpoints
@@ -15,7 +16,7 @@ from rlvr.train import main as train_main
 POLICY = Path(__file__).parent.parent / "recipes" / "pocket" / "policy"
 SAFE = {"builder": "safe", "rank": 8, "principal_density": 0.5, "low_density": 0.5}
 BF16 = {"dtype": "bfloat16"}
-TRAINER = {"max_steps": 4, "save_steps": 2, "weight_decay": 0.1, "max_grad_norm": 0.1}
+TRAINER = {**SHORT, "max_steps": 4, "save_steps": 2, "weight_decay": 0.1, "max_grad_norm": 0.1}
 
 
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:
@@ -32,6 +33,7 @@ def test_a_bf16_run_keeps_its_mask_and_resumes_exactly(train, write_recipe, bf16
     sections = {
         "mask": SAFE,
         "model": BF16,
+        "rewards": SHORT_REWARDS,
         "optimizer": {"bf16_update": bf16_update, "free_gradients": bf16_update == "stochastic"},
     }
     whole = train("whole", trainer=TRAINER, **sections)
@@ -51,7 +53,7 @@ def test_a_bf16_run_keeps_its_mask_and_resumes_exactly(train, write_recipe, bf16
 
 
 def test_a_checkpoint_holds_bf16_weights_and_their_masters(train):
-    run_dir = train(mask=SAFE, model=BF16)
+    run_dir = train(mask=SAFE, model=BF16, rewards=SHORT_REWARDS, trainer={**SHORT, "max_steps": 2})
     masks, tuned = load_mask(run_dir / "mask.safetensors"), weights(run_dir)
     states = optimizer_states(run_dir)
     masters = {name: state["master"] for name, state in zip(masks, states.values(), strict=True)}
@@ -65,6 +67,7 @@ def test_freed_gradients_change_no_bit_of_a_run(train):
     trainer = {
         "weight_decay": 0.1,
         "gradient_accumulation_steps": 2,
+        "max_steps": 2,
         "per_device_train_batch_size": 8,
     }
     for name, change in {
@@ -86,6 +89,7 @@ def test_a_small_rate_moves_the_masters_first(write_recipe, capsys):
     path = write_recipe(
         mask={"builder": "principal", "rank": 64, "density": 0.01},
         model=BF16,
+        rewards=VARIED,
         trainer={"learning_rate": 1e-8},
     )
     assert train_main([str(path)]) == 1
@@ -94,6 +98,6 @@ def test_a_small_rate_moves_the_masters_first(write_recipe, capsys):
 
 
 def test_a_rate_that_moves_no_master_is_an_error_at_once(write_recipe, capsys):
-    path = write_recipe(mask=SAFE, model=BF16, trainer={"learning_rate": 1e-25})
+    path = write_recipe(mask=SAFE, model=BF16, rewards=VARIED, trainer={"learning_rate": 1e-25})
     assert train_main([str(path)]) == 1
     assert "nothing moved by step 1" in capsys.readouterr().err

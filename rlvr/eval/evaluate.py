@@ -197,7 +197,8 @@ def evaluate(
     if not rows:
         raise ValueError("rows is empty; there is nothing to evaluate")
     prompts = [render(row["problem"]) for row in rows]
-    completions = sample(policy, tokenizer, prompts, **dataclasses.asdict(settings))
+    names = [str(row["id"]) for row in rows]
+    completions = sample(policy, tokenizer, prompts, names=names, **dataclasses.asdict(settings))
     rewards = _judge(rows, completions, verifier)
     problems = []
     for index, (row, group) in enumerate(zip(rows, completions, strict=True)):

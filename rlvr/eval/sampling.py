@@ -1,4 +1,4 @@
-"""Completions of a policy by transformers' ``generate``, on whatever device the policy is on.
+"""Completions of a policy for its evaluation, on whatever device the policy is on.
 
 What comes out depends only on the arguments: the checkpoint's own generation settings (top-k,
 repetition penalty) are put aside, and the random state of the caller is neither read nor moved.
@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from rlvr.decoding import Drawing, decode, stream_seed, supports, unwrapped
 
 Message = dict[str, str]
 
@@ -65,8 +67,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 def _generation_settings(policy: nn.Module, settings: GenerationConfig) -> Iterator[None]:
     # generate() fills what a passed GenerationConfig leaves open from the model's own, so a
     # checkpoint's top_k or repetition_penalty would come back in; its own must be replaced.
-    unwrap = getattr(policy, "get_base_model", None)  # a PEFT wrapper
-    owner: Any = policy if unwrap is None else unwrap()
+    owner = unwrapped(policy)
     before = owner.generation_config
     owner.generation_config = settings
     try:
@@ -111,18 +112,6 @@ def pad_rows(
     return ids.to(device), mask.to(device)
 
 
-def _settings(
-    temperature: float, top_p: float, max_new_tokens: int, ends: list[int], pad_id: int
-) -> GenerationConfig:
-    options: dict[str, Any] = {"do_sample": False}
-    if temperature > 0:
-        # An open top_k means 50 in transformers.
-        options = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
-    return GenerationConfig(
-        max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=pad_id, **options
-    )
-
-
 def _check(samples: int, temperature: float, top_p: float, limits: tuple[int, int]) -> None:
     if samples < 1 or min(limits) < 1:
         raise ValueError("samples, max_new_tokens and batch_size must be at least 1")
@@ -144,11 +133,14 @@ def sample(
     max_new_tokens: int,
     batch_size: int,
     seed: int,
+    names: Sequence[str] | None = None,
 ) -> list[list[Completion]]:
     """Draw ``samples`` completions of each prompt.
 
-    Equal arguments give equal completions, whatever ran before; another ``batch_size`` pairs the
-    random numbers with other prompts.
+    Each completion has a random stream of its own, of (seed, name of the prompt, sample): neither
+    order nor batch size changes it, but for the rounding of a batch of another shape. A model
+    whose layers keep more than keys and values is sampled by ``generate``, a batch at a time, and
+    there another ``batch_size`` pairs the random numbers with other prompts.
 
     Args:
         policy: a causal LM, wrapped by PEFT or not; its mode and its settings are restored.
@@ -160,49 +152,72 @@ def sample(
         max_new_tokens: of a completion; one without an end token by then is truncated.
         batch_size: completions that are generated at a time.
         seed: of the random numbers.
+        names: of the prompts, such as the ids of the problems; by default their places.
 
     Returns:
         For each prompt, in the given order, its completions.
     """
     _check(samples, temperature, top_p, (max_new_tokens, batch_size))
-    device = next(policy.parameters()).device
     ends = end_token_ids(policy, tokenizer)
-    chosen: Any = tokenizer.pad_token_id
-    pad_id = ends[0] if chosen is None else int(chosen)
-    settings = _settings(temperature, top_p, max_new_tokens, ends, pad_id)
     rows = prompt_token_ids(tokenizer, prompts)
-    # Prompts of one length share a batch, so that little is padded.
+    names = [str(place) for place in range(len(rows))] if names is None else names
+    # Prompts of one length follow each other, so that little is padded.
     by_length = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-    # The samples of one prompt follow each other, so a batch may split them.
     order = [index for index in by_length for _ in range(samples)]
+    with evaluation_mode(policy):
+        if supports(policy):
+            drawn = decode(
+                policy,
+                [rows[index] for index in order],
+                drawing=Drawing(temperature, top_p),
+                max_new_tokens=max_new_tokens,
+                ends=ends,
+                seeds=[
+                    stream_seed(seed, names[index], number)
+                    for index in by_length
+                    for number in range(samples)
+                ],
+                slots=batch_size,
+            )
+            completions = [(one.token_ids, one.ended) for one in drawn]
+        else:
+            pad_id: Any = ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+            settings = _settings(temperature, top_p, max_new_tokens, ends, pad_id)
+            completions = _generate(policy, [rows[i] for i in order], settings, batch_size, seed)
+    texts = tokenizer.batch_decode([ids for ids, _ in completions], skip_special_tokens=True)
     results: list[list[Completion]] = [[] for _ in rows]
-    with (
-        evaluation_mode(policy),
-        _generation_settings(policy, settings),
-        seeded(seed, device),
-    ):
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            ids, mask = pad_rows([rows[index] for index in batch], pad_id, device)
-            output = policy.generate(input_ids=ids, attention_mask=mask)
-            # generate() returns the prompt too, padded to one width.
-            completions = cut_completions(output[:, ids.shape[1] :].tolist(), ends, tokenizer)
-            for index, completion in zip(batch, completions, strict=True):
-                results[index].append(completion)
+    for index, text, (ids, ended) in zip(order, texts, completions, strict=True):
+        results[index].append(Completion(text, tuple(ids), not ended))
     return results
 
 
-def cut_completions(
-    rows: list[list[int]], ends: list[int], tokenizer: PreTrainedTokenizerBase
-) -> list[Completion]:
-    """Cut generated token ids after their first end token and decode them."""
-    kept, closed = [], []
-    for row in rows:
-        stop = next((index for index, token in enumerate(row) if token in ends), None)
-        kept.append(row if stop is None else row[: stop + 1])
-        closed.append(stop is not None)
-    texts = tokenizer.batch_decode(kept, skip_special_tokens=True)
-    return [
-        Completion(text, tuple(row), not end)
-        for text, row, end in zip(texts, kept, closed, strict=True)
-    ]
+def _settings(
+    temperature: float, top_p: float, max_new_tokens: int, ends: list[int], pad_id: int
+) -> GenerationConfig:
+    options: dict[str, Any] = {"do_sample": False}
+    if temperature > 0:
+        # An open top_k means 50 in transformers.
+        options = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=pad_id, **options
+    )
+
+
+def _generate(
+    policy: Any, rows: list[list[int]], settings: GenerationConfig, batch_size: int, seed: int
+) -> list[tuple[list[int], bool]]:
+    """Return the tokens of each completion by ``generate``, and whether it ended."""
+    device = next(policy.parameters()).device
+    ends: Any = settings.eos_token_id
+    completions = []
+    with _generation_settings(policy, settings), seeded(seed, device):
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            ids, mask = pad_rows(batch, settings.pad_token_id, device)
+            output = policy.generate(input_ids=ids, attention_mask=mask)
+            # generate() returns the prompt too, padded to one width.
+            for tokens in output[:, ids.shape[1] :].tolist():
+                stop = next((place for place, token in enumerate(tokens) if token in ends), None)
+                cut = tokens if stop is None else tokens[: stop + 1]
+                completions.append((cut, stop is not None))
+    return completions

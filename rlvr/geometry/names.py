@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,9 +142,8 @@ def left_out_of(base: Checkpoint, pairs: Sequence[Pair]) -> dict[str, int]:
     return dict(counts.most_common())
 
 
-def left_out_words(base: Checkpoint, pairs: Sequence[Pair]) -> str:
+def left_out_words(kinds: Mapping[str, int]) -> str:
     """Return one line that counts and names what is not measured."""
-    kinds = left_out_of(base, pairs)
     if not kinds:
         return "every tensor of BASE was measured"
     shown = [f"{count} {kind}" for kind, count in list(kinds.items())[:_SHOWN]]

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from torch.utils.data import Sampler
-from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
 from rlvr.training.resume import ExactResume
+from rlvr.training.rollouts import Rollouts
 
 
 class EpochOrder(Sampler[int]):
@@ -37,7 +37,7 @@ class EpochOrder(Sampler[int]):
         return len(self.sampler)
 
 
-class ResumesGenerations(ExactResume, GRPOTrainer):
+class ResumesGenerations(ExactResume, Rollouts):
     """GRPOTrainer that stores the generation under way in its checkpoints."""
 
     state_name = "generation"

@@ -1,9 +1,7 @@
 """Everything about a run that can be known, and refused, before a weight is loaded."""
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 
-import torch
 from transformers import PreTrainedTokenizerBase
 from trl import GRPOConfig
 
@@ -143,25 +141,6 @@ def _check_prompts(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
         prefill = data.shared["prefill"]
         extended = prompt_tokenizer(tokenizer, prefill, recipe.template_kwargs, where)
         generation_prompt(extended, data.render("0"))
-
-
-def require_machine(recipe: Recipe) -> None:
-    """Refuse what this machine cannot run and another could, which a check therefore lets pass.
-
-    Raises:
-        RecipeError: vLLM is missing, or one process sees several GPUs.
-    """
-    if recipe.trainer.get("use_vllm") and find_spec("vllm") is None:
-        raise RecipeError(
-            "trainer.use_vllm: vLLM is not installed; run `pip install vllm`, or set it to false"
-        )
-    gpus = torch.cuda.device_count()
-    if gpus > 1 and runtime.world_size() == 1:
-        raise RecipeError(
-            f"one process sees {gpus} GPUs and would use the first; start one process for each "
-            "with `accelerate launch --config_file launch/ddp.yaml -m rlvr.train RECIPE`, or make "
-            "one visible with CUDA_VISIBLE_DEVICES=0"
-        )
 
 
 def _check_optimizer(recipe: Recipe) -> None:

@@ -27,6 +27,7 @@ lie on two of them.
 import json
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from rlvr.schema import RunError
 from rlvr.training.batches import Batch, Rollout, Selected, select, smallest_part
 from rlvr.training.empty_steps import EmptySteps
 from rlvr.training.prompts import PromptStream
+from rlvr.training.rollouts import SAMPLED
 from rlvr.training.rounds import (
     groups_to_try,
     join_lengths,
@@ -58,6 +60,7 @@ class DynamicSampling(EmptySteps):
 
     num_generations: int
     train_dataset: Any
+    vllm_generation: Any
     _tokenizer: Any
     max_rounds = 0  # no dynamic sampling
     _selected: Selected | None = None
@@ -76,7 +79,8 @@ class DynamicSampling(EmptySteps):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         if not self.max_rounds or not self.model.training:
             return super()._generate_and_score_completions(inputs)
-        batch = self._sample()
+        with self.vllm_generation.rounds() if self.use_vllm else nullcontext():
+            batch = self._sample()
         self._count_empty(batch)
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         selected = self._selected = select(batch, self._smallest_batch(), rank, world)
@@ -235,6 +239,10 @@ class DynamicSampling(EmptySteps):
             for key, rows, value in (("ids", ids, self._tokenizer.pad_token_id), ("mask", ones, 0)):
                 padded = pad(rows, padding_value=value, padding_side=side)
                 drawn[f"{name}_{key}"] = padded.to(self.accelerator.device)
+        if self._first[0].logprobs is not None:
+            logps = [torch.tensor(rollout.logprobs) for rollout in self._first]
+            padded = pad(logps, padding_value=0, padding_side="right")
+            drawn[SAMPLED] = padded.to(self.accelerator.device)
         return drawn
 
     def _save_rng_state(self, output_dir: str) -> None:

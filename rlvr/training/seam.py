@@ -103,8 +103,18 @@ class Seam(FiniteSteps, ExactResume):
         """Tell whether the KL to the base is measured at this step."""
         if self.adapter is not None and self.adapter.is_control:
             return False  # its base weights are no longer the base policy's
+        return self.swaps and self.is_due()
+
+    def close(self) -> None:
+        """End what the trainer has started beside itself: a sampler in this process."""
+        sampler = getattr(self, "vllm_generation", None)
+        if sampler is not None:
+            sampler.close()
+
+    def is_due(self) -> bool:
+        """Tell whether ``run.kl_every`` asks for measurements at this step."""
         every = self.run.kl_every
-        return self.swaps and every > 0 and self.state.global_step % every == 0
+        return every > 0 and self.state.global_step % every == 0
 
     def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
         """Create it as ever; FSDP2 has just sharded the model, and no checkpoint is loaded yet."""

@@ -59,6 +59,7 @@ def train(plan: Plan, args: TrainingArguments, run_dir: Path, checkpoint: Path |
                     callback.close()
     if trainer.adapter is not None:
         require_same_base(trainer.adapter, run_dir)
+    trainer.close()
     runtime.leave_group()  # only the main process goes on
     forget_engine(trainer.args)
     return not interrupt.requested

@@ -9,18 +9,17 @@ What ``RLVRTrainer`` changes in TRL 1.16's GRPOTrainer, further to ``seam.py``:
 3. A checkpoint inside a generation holds its completions (``generations.py``).
 4. Under FSDP2 generation keeps all ranks in step.
 5. Groups of equal rewards are replaced, where the algorithm says so (``sampling.py``).
-6. The sampler gets an adapter's dense weights from a copy; TRL merges in place and unmerges.
+6. vLLM samples the policy: its precision, revision, dense weights and random stream (``vllm.py``).
 7. The KL of a step is measured where the KL to the base is (``step_kl.py``).
-8. Rollouts are drawn, and every log-prob without a gradient is computed, without dropout: TRL draws
-   another dropout for each. Only the forward pass of the loss has the dropout of the model or its
-   adapter.
+8. Rollouts are drawn (``rollouts.py``), and every log-prob without a gradient is computed, without
+   dropout: TRL draws another dropout for each. Only the forward pass of the loss has the dropout of
+   the model or its adapter.
 9. A completion ends in any end token of the base, and in no padding token: one that the policy
    wrote is a token like the others.
 """
 
 import json
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -29,12 +28,11 @@ from transformers import PreTrainedTokenizerBase
 from trl import GRPOConfig
 
 from rlvr import runtime
-from rlvr.adapters import policy_weights
 from rlvr.algorithms import AlgorithmSection
 from rlvr.data import Row
 from rlvr.engines import FSDP2
 from rlvr.eval.gap import ROUNDING, ScoredTokens
-from rlvr.eval.sampling import end_token_ids, evaluation_mode, undisturbed
+from rlvr.eval.sampling import end_token_ids, undisturbed
 from rlvr.failures import explained_writes
 from rlvr.precision import dtype_name, precision_of
 from rlvr.rewards import RewardCall, UnverifiedLimit
@@ -44,6 +42,7 @@ from rlvr.training.inputs import reward_function, to_dataset
 from rlvr.training.sampling import DynamicSampling
 from rlvr.training.seam import Seam, Setup
 from rlvr.training.step_kl import StepKL
+from rlvr.training.vllm import Source, sampling_from
 
 SCORED_ROWS = 16  # completions of the last step: the export must give their log-probs again
 # torch.multinomial's message, on CPUs; a GPU stops with an assertion instead.
@@ -76,24 +75,25 @@ class RLVRTrainer(Seam, DynamicSampling):
         args.beta = 0.0 if setup.has_base(args) else beta
         args.reward_weights = [call.weight for call in rewards]
         self._latest: dict[str, Tensor] | None = None
+        self.computed = precision_of(args, getattr(torch, setup.source.dtype)).computed
         limit = UnverifiedLimit(setup.run.max_unverified, [call.name for call in rewards])
         self.unverified = limit
-        ends = set(end_token_ids(model, tokenizer))
-        super().__init__(
-            setup,
-            model=model,
-            args=args,
-            train_dataset=to_dataset(rows),
-            reward_funcs=[reward_function(call, limit, ends) for call in rewards],
-            processing_class=tokenizer,
-            callbacks=callbacks,
-        )
+        ends = end_token_ids(model, tokenizer)
+        dense = setup.adapter is not None and not setup.adapter.is_control
+        with sampling_from(Source(setup.source.revision, self.computed, ends, dense)):
+            super().__init__(
+                setup,
+                model=model,
+                args=args,
+                train_dataset=to_dataset(rows),
+                reward_funcs=[reward_function(call, limit, set(ends)) for call in rewards],
+                processing_class=tokenizer,
+                callbacks=callbacks,
+            )
         self.reference_beta = self.beta = args.beta = beta
         self.set_sampling(algorithm)
         self.step_kl = StepKL(self)
         self.add_callback(self.step_kl)
-        if self.adapter is not None and args.use_vllm and not self.adapter.is_control:
-            self._own_sampler(self.vllm_generation)
 
     def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
         if self.engine == FSDP2:
@@ -127,8 +127,9 @@ class RLVRTrainer(Seam, DynamicSampling):
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            with evaluation_mode(self.model):
-                return super()._generate_single_turn(*args, **kwargs)
+            return super()._generate_single_turn(*args, **kwargs)
+        except FloatingPointError as error:
+            raise self.non_finite(str(error)) from error
         except RuntimeError as error:
             if _NO_PROBABILITIES not in str(error):
                 raise
@@ -152,12 +153,14 @@ class RLVRTrainer(Seam, DynamicSampling):
         counts = torch.tensor(self.unverified.take(), device=self.accelerator.device)
         totals: Any = self.accelerator.reduce(counts, "sum")
         self.unverified.check(totals.tolist())
-        if not self.swaps:
-            return output
-        if self.beta != 0.0:
+        if self.swaps and self.beta != 0.0:
             output["ref_per_token_logps"] = self._completion_logps(output, reference=True)
-        if self.measures_kl():
-            self._measure_kl(self._first_drawn(output))
+        if self.is_due() or self.first_gap is None:
+            drawn = self._first_drawn(output)
+            logps = self._completion_logps(drawn, reference=False)
+            self.log_sampler_gap(drawn, logps)
+            if self.measures_kl():
+                self._measure_kl(drawn, logps)
         return output
 
     def _completion_logps(self, output: dict[str, Any], *, reference: bool) -> Tensor:
@@ -178,18 +181,10 @@ class RLVRTrainer(Seam, DynamicSampling):
         with self.base_policy():
             return logps()
 
-    def _own_sampler(self, sampler: Any) -> None:
-        """Let TRL's ``VLLMGeneration`` push the dense weights without touching the policy."""
-
-        def weights() -> Iterator[tuple[str, Tensor]]:
-            for name, weight in policy_weights(self.model):
-                yield sampler._fix_param_name_to_vllm(name), weight
-
-        # The generator that TRL iterates in sync_weights, for every way of serving vLLM.
-        sampler._iter_named_params = weights
-
-    def _measure_kl(self, output: dict[str, Any]) -> None:
+    def _measure_kl(self, output: dict[str, Any], logps: Tensor) -> None:
         """Log KL(policy || base) in nats per token, as the mean log ratio of the sampled tokens.
+
+        ``logps`` are the policy's.
 
         Unbiased. The estimator r - 1 - log r is too, but its variance explodes once a few tokens
         are far from the base.
@@ -197,7 +192,7 @@ class RLVRTrainer(Seam, DynamicSampling):
         reference = output.get("ref_per_token_logps")
         if reference is None:
             reference = self._completion_logps(output, reference=True)
-        gap = self._completion_logps(output, reference=False) - reference
+        gap = logps - reference
         kept = output["completion_mask"].bool()
         sums = [(gap * kept).sum(), gap[kept].abs().sum(), kept.sum()]
         totals: Any = self.accelerator.reduce(torch.stack(sums), "sum")
@@ -209,7 +204,7 @@ class RLVRTrainer(Seam, DynamicSampling):
 
     def _require_start(self, gap: float) -> None:
         """Raise where the policy is not the base policy before its first step, on all ranks."""
-        dtype = precision_of(self.args, getattr(torch, self.source.dtype)).computed
+        dtype = self.computed
         if not gap <= ROUNDING[dtype]:  # NaN is no such gap either
             raise RunError(
                 "before its first step the policy is not the base policy: their log-probs differ "

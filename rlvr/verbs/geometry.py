@@ -25,6 +25,7 @@ from rlvr.checkpoints.runs import checkpoints, damage, exported_step, step_of
 from rlvr.files import write_bytes, write_json
 from rlvr.geometry import consistency
 from rlvr.geometry.compare import measure_pairs, summarise
+from rlvr.geometry.matrix import Measured
 from rlvr.geometry.names import left_out_of, left_out_words, pair_up
 from rlvr.geometry.settings import Settings
 from rlvr.geometry.storage import parse_history, recorded_history
@@ -62,24 +63,19 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def compare(
-    base: Path,
-    tuned: Path,
-    out: Path,
-    settings: Settings,
-    targets: list[str],
-    steps: Sequence[dict[str, Any]] = (),
-) -> None:
-    """Measure every target matrix of two checkpoints and write everything to ``out``."""
-    first = matrices_of(base)
+def measure(
+    base: Path, tuned: Path, settings: Settings, targets: list[str]
+) -> tuple[list[Measured], dict[str, Any]]:
+    """Return the measurements of every target matrix, and their summary."""
     settings = dataclasses.replace(settings, history=settings.history or recorded_history(tuned))
+    first = matrices_of(base)
     # `first` is the base of an adapter in TUNED.
     second = matrices_of(tuned, first)
     pairs = pair_up(first, second, (base, tuned), targets)
     measured = measure_pairs(pairs, (base, tuned), settings, runtime.default_device())
     rows = [item.row for item in measured]
     described = dataclasses.asdict(settings) | {"targets": targets}
-    summary: dict[str, Any] = {
+    return measured, {
         "base": str(base),
         "tuned": str(tuned),
         "settings": described,
@@ -91,19 +87,33 @@ def compare(
         "rlvr": __version__,
         **summarise(rows),
     }
+
+
+def compare(
+    base: Path,
+    tuned: Path,
+    out: Path,
+    settings: Settings,
+    targets: list[str],
+    steps: Sequence[dict[str, Any]] = (),
+) -> None:
+    """Measure every target matrix of two checkpoints and write everything to ``out``."""
+    measured, summary = measure(base, tuned, settings, targets)
     if steps:
         summary["steps"] = list(steps)
     from rlvr.reports.geometry import build, figures, steps_part, verdict  # imports matplotlib
 
     images = figures(measured, summary)
     page = build(measured, summary, images, steps_part(steps))
+    rows = [item.row for item in measured]
     with _published(out) as folder:
         if steps:
             words = {"targets": targets}
             write_table(folder / "steps.csv", steps, consistency.STEP_COLUMNS, words)
-        write_table(folder / "matrices.csv", rows, COLUMNS, described)
+        write_table(folder / "matrices.csv", rows, COLUMNS, summary["settings"])
         _write(folder, images, page, summary)
-    runtime.say(f"{verdict(summary)}\n{left_out_words(first, pairs)}\n{out / 'report.html'}")
+    left_out = left_out_words(summary["left_out_kinds"])
+    runtime.say(f"{verdict(summary)}\n{left_out}\n{out / 'report.html'}")
 
 
 def matrices_of(path: Path, base: Checkpoint | None = None) -> Checkpoint:
