@@ -11,6 +11,7 @@ that has another shape.
 
 import hashlib
 import inspect
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,6 +59,20 @@ class Drawn:
 def stream_seed(*parts: object) -> int:
     """Return 128 bits that name a random stream, such as of (seed, problem, sample)."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:16])
+
+
+def pad_rows(
+    rows: Sequence[Sequence[int]], pad_id: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return ``(input_ids, attention_mask)``, padded on the left to the longest row."""
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad_id)
+    mask = torch.zeros_like(ids)
+    for index, row in enumerate(rows):
+        # On the left, so that all rows go on from one column.
+        ids[index, width - len(row) :] = torch.tensor(row)
+        mask[index, width - len(row) :] = 1
+    return ids.to(device), mask.to(device)
 
 
 def unwrapped(model: nn.Module) -> Any:
@@ -110,18 +125,17 @@ def decode(
     Raises:
         FloatingPointError: the probabilities of a row are NaN.
     """
-    batch = _Batch(model, drawing, max_new_tokens, frozenset(ends), slots)
-    waiting = [
-        _Row(index, list(prompt), seed, max_new_tokens, drawing.temperature)
-        for index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
-    ]
-    waiting.reverse()
-    drawn = [row.drawn for row in reversed(waiting)]
+    batch = _Batch(model, drawing, max_new_tokens, frozenset(ends))
+    waiting = deque(
+        _Row(list(prompt), seed, max_new_tokens, drawing.temperature)
+        for prompt, seed in zip(prompts, seeds, strict=True)
+    )
+    drawn = [row.drawn for row in waiting]
     # One forward pass each time, so that the processes stay in step.
     while any_busy(bool(waiting or batch.rows)):
         room = slots - len(batch.rows)
         if waiting and (not batch.rows or room >= max(1, slots // 4)):
-            batch.admit([waiting.pop() for _ in range(min(room, len(waiting)))])
+            batch.admit([waiting.popleft() for _ in range(min(room, len(waiting)))])
         elif batch.rows:
             batch.step()
         else:
@@ -132,10 +146,8 @@ def decode(
 class _Row:
     """A prompt on its way: its random numbers and what it has drawn."""
 
-    def __init__(
-        self, index: int, prompt: list[int], seed: int, tokens: int, temperature: float
-    ) -> None:
-        self.index, self.prompt, self.drawn = index, prompt, Drawn()
+    def __init__(self, prompt: list[int], seed: int, tokens: int, temperature: float) -> None:
+        self.prompt, self.drawn = prompt, Drawn()
         # All of them now: one call for a row, not one for each token.
         stream = np.random.Generator(np.random.Philox(key=seed))
         self.uniforms = stream.random(tokens) if temperature > 0 else None
@@ -152,7 +164,7 @@ class _Batch:
     """
 
     def __init__(
-        self, model: nn.Module, drawing: Drawing, tokens: int, ends: frozenset[int], slots: int
+        self, model: nn.Module, drawing: Drawing, tokens: int, ends: frozenset[int]
     ) -> None:
         self.model, self.drawing, self.tokens, self.ends = model, drawing, tokens, ends
         self.device = next(model.parameters()).device
@@ -168,14 +180,9 @@ class _Batch:
 
     def admit(self, rows: list[_Row]) -> None:
         """Read the prompts of ``rows``, draw their first tokens and let them join."""
-        width = max(len(row.prompt) for row in rows)
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for place, row in enumerate(rows):
-            ids[place, width - len(row.prompt) :] = torch.tensor(row.prompt)
-            mask[place, width - len(row.prompt) :] = 1
+        ids, mask = pad_rows([row.prompt for row in rows], 0, self.device)
         # Without its configuration the cache of a sliding layer keeps all columns; the mask slides.
-        ids, mask, cache = ids.to(self.device), mask.to(self.device), DynamicCache()
+        cache = DynamicCache()
         logits = self._forward(ids, mask, (mask.cumsum(1) - 1).clamp(min=0), cache)
         self._join(rows, mask, cache)
         self._draw(rows, logits)

@@ -37,6 +37,11 @@ PACKAGES = (
 )
 
 
+def local_world_size() -> int:
+    """Return how many processes of this run share the machine."""
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 def prepare_environment(run_dir: Path | None = None) -> None:
     """Set what the libraries read at import or start, before they are imported.
 

@@ -16,8 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rlvr.rewards.math import verify, verify_batch
-from rlvr.rewards.math.verify import forget
+from rlvr.rewards.math import forget, verify, verify_batch
 
 CHUNK = 100
 Pair = tuple[str, str]

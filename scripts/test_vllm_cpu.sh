@@ -39,4 +39,5 @@ export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_O
 export VLLM_TARGET_DEVICE=cpu VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind
 export VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_HOST_IP=127.0.0.1 VLLM_LOGGING_LEVEL=WARNING
 export VLLM_NO_USAGE_STATS=1 VLLM_DO_NOT_TRACK=1
-exec "$venv/bin/python" -m pytest -p no:cacheprovider tests/through_vllm "$@"
+# vLLM warns of itself when it is imported: no error here.
+exec "$venv/bin/python" -m pytest -p no:cacheprovider -W default tests/through_vllm "$@"

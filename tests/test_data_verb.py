@@ -144,9 +144,9 @@ def test_a_recipe_is_shown_through_its_chat_template_and_validated(write_recipe,
 
 def test_every_form_of_a_gold_is_what_its_reward_reads(tmp_path):
     pytest.importorskip("jsonschema", reason="the extra 'rewards' is not installed")
+    from rlvr.isolation.sandbox import missing_protections
     from rlvr.rewards import RewardCall
     from rlvr.rewards.gold import gold_verdicts
-    from rlvr.rewards.sandbox import missing_protections
 
     mode = "best_effort" if missing_protections() else "required"
     rows = {

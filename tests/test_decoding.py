@@ -22,8 +22,7 @@ from transformers import (
 )
 
 from rlvr.config import load_recipe
-from rlvr.decoding import Drawing, decode, draw, stream_seed, supports
-from rlvr.eval.sampling import pad_rows
+from rlvr.decoding import Drawing, decode, draw, pad_rows, stream_seed, supports
 from rlvr.schema import RunError
 from rlvr.training.plan import check_recipe
 from rlvr.training.session import build_trainer
@@ -233,3 +232,33 @@ def test_a_sampler_of_another_policy_stops_the_run_at_its_first_generation(write
     trainer._decode = other
     with pytest.raises(RunError, match=r"step 1: the sampler is not the policy.*revision"):
         trainer.train()
+
+
+def test_the_first_gap_is_kept_and_a_sampler_without_log_probs_costs_no_forward(
+    write_recipe, tmp_path, monkeypatch
+):
+    trainer = trainer_of(
+        write_recipe, tmp_path, rewards=VARIED, trainer={"max_steps": 2}, run={"kl_every": 0}
+    )
+    trainer.first_gap = 0.0  # exact, as on some processors
+    trainer._require_policy(5e-5)
+    assert trainer.first_gap == 0.0
+
+    trainer.first_gap, scored = None, []
+    decode_right, score = trainer._decode, trainer._completion_logps
+    monkeypatch.setattr(trainer, "_decode", lambda *words: (decode_right(*words)[0], None))
+    monkeypatch.setattr(
+        trainer, "_completion_logps", lambda *a, **k: scored.append(a) or score(*a, **k)
+    )
+    steps = []
+    measure = trainer._generate_and_score_completions
+
+    def generate(inputs: list) -> dict:
+        before = len(scored)
+        output = measure(inputs)
+        steps.append(len(scored) - before)
+        return output
+
+    monkeypatch.setattr(trainer, "_generate_and_score_completions", generate)
+    trainer.train()
+    assert steps == [0, 0]

@@ -174,7 +174,7 @@ def test_other_systems_need_no_file_locks_and_no_affinity(tmp_path):
         "from rlvr import runtime\n"
         "from rlvr.locks import is_locked, locked\n"
         "from rlvr.rewards.math import verify\n"
-        "from rlvr.rewards.pool import WorkerPool\n"
+        "from rlvr.isolation.pool import WorkerPool\n"
         "assert runtime.cores() == os.cpu_count() == WorkerPool('math:x').size\n"
         "with locked(Path(sys.argv[1])): assert not is_locked(Path(sys.argv[1]))\n"
         "assert verify('1/2', r'so \\boxed{0.5}')\n"

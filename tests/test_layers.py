@@ -24,8 +24,8 @@ LAYERS = [
         "studies",
     },
     {"engines", "decoding"},
-    {"masks", "run_dir"},
-    {"delta", "provenance", "logs"},
+    {"masks", "run_dir", "verifier"},
+    {"delta", "provenance", "logs", "isolation"},
     {"algorithms", "config", "registry", "runtime", "targets", "linalg", "lapack", "intervals"}
     | {
         "recipe_file",
@@ -37,6 +37,7 @@ LAYERS = [
         "locks",
         "precision",
         "schema",
+        "verdict",
     },
 ]
 FENCES = {
@@ -44,7 +45,7 @@ FENCES = {
     "peft": {"adapters"},
     "matplotlib": {"plots"},
     "scipy": {"studies", "geometry"},
-    "math_verify": {"rewards"},
+    "math_verify": {"verifier"},
     "deepspeed": {"engines"},
     "vllm": set(),
     "jsonschema": {"rewards"},

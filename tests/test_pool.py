@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rlvr.rewards.pool import Outcome, WorkerPool
+from rlvr.isolation.pool import Outcome, WorkerPool
 from rlvr.schema import RunError
 
 DEADLINE_S = 1.0
@@ -133,7 +133,7 @@ def test_a_closed_pool_leaves_no_worker(pool):
 _OWNER = """
 import sys, threading, time
 sys.path.insert(0, {tests!r})
-from rlvr.rewards.pool import WorkerPool
+from rlvr.isolation.pool import WorkerPool
 pool = WorkerPool("jobs:run", size=2, deadline_s=30)
 pool.call("echo", 1)
 threading.Thread(target=pool.call, args=("big_power",), daemon=True).start()
@@ -174,7 +174,7 @@ def test_a_worker_of_a_large_process_stays():
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "ballast = bytearray(600 << 20)\n"
-        "from rlvr.rewards.pool import WorkerPool\n"
+        "from rlvr.isolation.pool import WorkerPool\n"
         "pool = WorkerPool('jobs:run', size=1, memory_mb=512)\n"
         "print(len({pool.call('sleep', 0).value for _ in range(6)}))"
     )

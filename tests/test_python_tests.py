@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from rlvr.isolation.sandbox import missing_protections
 from rlvr.rewards import Verdict, python_tests
-from rlvr.rewards.sandbox import missing_protections
 
 MODE = "best_effort" if missing_protections() else "required"
 DEADLINE, SLACK = 0.7, 4.0  # seconds; the slack is the start and end of a sandbox on a busy machine
@@ -128,6 +128,15 @@ FORMS = [
     ),
     ({"inputs": [[1, 2]], "outputs": [3], "fn_name": "add"}, "def add(a, b): return a + b"),
     ('[{"stdin": "1", "stdout": "a \\nb\\n\\n"}]', "print('a')\nprint('b')"),
+    (
+        {"inputs": [[[1, 2]], [[3]]], "outputs": [3, [3]], "fn_name": "add"},
+        "class Solution:\n    def add(self, xs: List[int]) -> int: return sum(xs)",
+    ),
+    (
+        {"inputs": [[1]], "outputs": [[1, [2]]], "fn_name": "pair"},
+        "def pair(x: int) -> Tuple[int, Any]: return (x, (2,))",
+    ),
+    ({"inputs": [["1", "2"]], "outputs": [["a", "b"]]}, "print('a')\nprint('b')"),
     ("assert add(1, 2) == 3", "def add(a, b): return a + b"),
     ([{"stdin": None, "stdout": "x", "extra": 1}, "assert y == 2"], "y = 2\nprint('x')"),
 ]
@@ -142,7 +151,9 @@ def test_every_form_of_tests_is_read(tests, program):
 @pytest.mark.parametrize(
     "tests",
     [[], None, "", "{}", "[1]", [{"stdin": "x"}], ["assert ("], {"inputs": [1], "outputs": []},
-     {"inputs": [[1]], "outputs": [1], "fn_name": "a;b"}, [{"stdin": 1, "stdout": "x"}]],
+     {"inputs": [[1]], "outputs": [1], "fn_name": "a;b"},
+     {"inputs": [[1, 2]], "outputs": [2], "fn_name": "max"},
+     {"inputs": [], "outputs": [], "fn_name": "f"}, [{"stdin": 1, "stdout": "x"}]],
 )  # fmt: skip
 def test_rows_without_usable_tests_are_said_so(tests):
     assert judge("print(3)", tests).status == "gold_unparsable"
@@ -159,6 +170,9 @@ def test_rows_without_usable_tests_are_said_so(tests):
         ("```python\nprint(3)\n```\n```python\nprint(4)\n```", "wrong"),
         ("```python\nprint(3)\n```\n```python\nprint(3)", "unparsable"),
         ("print(3)", "unparsable"),
+        ("```python\nprint(3)\n```\nIt prints:\n```\n3\n```", "correct"),
+        ("```\nprint(3)\n```\nIt prints:\n```\n3\n```", "correct"),
+        ("```\nx = 4\nprint(x)\n```\n```\n3\n```", "wrong"),
         ("```python\n\n```", "unparsable"),
         ("<think>```python\nprint(3)\n```", "truncated"),
         ("<think>```python\nprint(3)\n```</think>", "unparsable"),
@@ -173,3 +187,40 @@ def test_programs_run_side_by_side_in_order():
     programs = [f"```python\nprint({number % 3})\n```" for number in range(9)]
     verdicts = python_tests(programs, [[{"stdin": "", "stdout": "1"}]] * 9, sandbox=MODE)
     assert [v.status == "correct" for v in verdicts] == [number % 3 == 1 for number in range(9)]
+
+
+@pytest.mark.parametrize(
+    ("program", "tolerance", "status"),
+    [
+        ("print(2 / 3)", 1e-6, "correct"),
+        ("print('0.66667 a')", 1e-4, "wrong"),
+        ("print(0.66667)", 1e-4, "correct"),
+        ("print(0.66667)", 0.0, "wrong"),
+        ("print(0.67)", 1e-4, "wrong"),
+        ("print('nan')", 0.5, "wrong"),
+    ],
+)
+def test_an_output_may_differ_by_the_tolerance(program, tolerance, status):
+    pair = [{"stdin": "", "stdout": "0.6666666667"}]
+    (verdict,) = python_tests(
+        [f"```python\n{program}\n```"], [pair], tolerance=tolerance, sandbox=MODE
+    )
+    assert verdict.status == status
+
+
+@pytest.mark.parametrize(
+    ("body", "outputs", "status"),
+    [
+        ("2 / 3", [0.6666667], "correct"),
+        ("[2 / 3, (1,)]", [[0.6666667, [1]]], "correct"),
+        ("0.7", [0.6666667], "wrong"),
+        ("2", [1], "wrong"),
+        ("'0.6666667'", [0.6666667], "wrong"),
+        ("[[3]]", [3], "wrong"),
+        ("True", [0.0], "wrong"),
+    ],
+)
+def test_the_value_of_a_function_may_differ_by_the_tolerance(body, outputs, status):
+    tests = {"inputs": [[]], "outputs": outputs, "fn_name": "f"}
+    program = f"```python\ndef f(): return {body}\n```"
+    assert python_tests([program], [tests], tolerance=1e-3, sandbox=MODE)[0].status == status

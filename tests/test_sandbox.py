@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from rlvr.isolation.sandbox import Limits, missing_protections, require, run_script
 from rlvr.rewards import Verdict, python_tests
-from rlvr.rewards.sandbox import Limits, missing_protections, require, run_script
 from rlvr.schema import RecipeError
 
 MODE = "best_effort" if missing_protections() else "required"
@@ -184,7 +184,7 @@ echo 0 > /proc/sys/user/max_user_namespaces
 exec setpriv --bounding-set -all --inh-caps -all "$@"
 """
 ASK = """
-from rlvr.rewards.sandbox import Limits, missing_protections, require, run_script
+from rlvr.isolation.sandbox import Limits, missing_protections, require, run_script
 from rlvr.schema import RecipeError
 print("namespaces" in missing_protections()[0])
 try:

@@ -5,11 +5,10 @@ import time
 
 import pytest
 
+from rlvr.isolation.pool import WorkerPool, scorers
+from rlvr.isolation.sandbox import missing_protections
 from rlvr.registry import reward
 from rlvr.rewards import json_schema, reasoning_gym, restarts
-from rlvr.rewards.pool import WorkerPool
-from rlvr.rewards.sandbox import missing_protections
-from rlvr.rewards.scoring import Crash, Overrun, pool
 from rlvr.schema import RecipeError
 
 pytest.importorskip("jsonschema", reason="the extra 'rewards' is not installed")
@@ -30,7 +29,15 @@ GOOD = '{"name": "Ada", "age": 36}'
         (f"```json\n{GOOD}\n```\n```json\n[]\n```", "wrong"),
         (f"```json\n{GOOD}\n```\n```python\nx\n```", "correct"),
         (GOOD, "correct"),
-        (f"{GOOD} and more", "unparsable"),
+        (f"{GOOD} and more", "correct"),
+        (f"Here it is: {GOOD}.", "correct"),
+        (f"\ufeff{GOOD}", "correct"),
+        (f"```json\n\ufeff{GOOD}\n```", "correct"),
+        (f"```JSON\n{GOOD}\n```\nThat is it.", "correct"),
+        (f"Here it is: {GOOD} or {GOOD}", "unparsable"),
+        (f"{GOOD} or []", "unparsable"),
+        ('Here: {"name": "Ada", "age": -1} done', "wrong"),
+        ('Here: {"name": "Ada", "age": 36', "unparsable"),
         (f"```json\n{GOOD}\n```\n```json\n{GOOD}", "unparsable"),
         ('{"name": "Ada", "age": "36"}', "wrong"),
         ('{"name": "Ada", "age": -1}', "wrong"),
@@ -110,29 +117,29 @@ def crash(request):
 
 def test_a_worker_that_dies_or_hangs_costs_its_own_row_alone(monkeypatch):
     monkeypatch.syspath_prepend(str(__file__).rsplit("/", 1)[0])
-    workers = pool("test_scored_rewards:crash")
+    workers = scorers("test_scored_rewards:crash")
     requests = ["a", "exit", "b", "sleep", "c", "print", "d"]
-    replies = workers.ask_all(requests, 0.5)
-    kinds = [type(reply) if isinstance(reply, Exception) else reply for reply in replies]
-    assert kinds == ["a", Crash, "b", Overrun, "c", "print", "d"]
-    living = [worker for worker in list(workers.places.queue) if worker is not None]
+    outcomes = workers.map([(request,) for request in requests], deadline_s=0.5)
+    said = [one.value if one.status == "done" else one.status for one in outcomes]
+    assert said == ["a", "crashed", "b", "timeout", "c", "print", "d"]
+    living = list(workers._workers)
     workers.close()
     assert living and all(worker.process.returncode is not None for worker in living)
 
 
 @pytest.mark.parametrize("kind", ["exit", "sleep", "other"])
-def test_restarts_count_the_workers_of_both_kinds_of_pool(monkeypatch, kind):
+def test_restarts_count_the_workers_of_every_pool(monkeypatch, kind):
     monkeypatch.syspath_prepend(str(__file__).rsplit("/", 1)[0])
     before = restarts()
     if kind == "other":
         judges = WorkerPool("jobs:run", size=1)
         assert judges.call("fail").status == "crashed" and judges.call("echo", 1).value == 1
     else:
-        workers = pool("test_scored_rewards:crash")
-        workers.ask_all([kind, "a"], 0.5)
-        assert workers.ask("b", 0.5) == "b"
+        judges = scorers("test_scored_rewards:crash")
+        judges.map([(kind,), ("a",)], deadline_s=0.5)
+        assert judges.call("b").value == "b"
     assert restarts() == before + 1
-    (judges if kind == "other" else workers).close()
+    judges.close()
 
 
 def escape(path):
@@ -159,8 +166,8 @@ def escape(path):
 
 def test_a_worker_reads_and_does_nothing_else(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(__file__).rsplit("/", 1)[0])
-    workers = pool("test_scored_rewards:escape")
-    done = workers.ask(str(tmp_path / "x"), 5.0)
+    workers = scorers("test_scored_rewards:escape")
+    done = workers.call(str(tmp_path / "x"), deadline_s=5.0).value
     workers.close()
     assert set(done) - ({"writes"} if missing_protections() else set()) == {"reads"}
 

@@ -5,8 +5,7 @@ import signal
 
 from rlvr.registry import reward
 from rlvr.rewards import Verdict
-from rlvr.rewards.math import verify_batch
-from rlvr.rewards.math.verify import forget, pool
+from rlvr.rewards.math import forget, pool, verify_batch
 
 calls = [0]
 

@@ -20,11 +20,7 @@ from rlvr.files import replacing
 from rlvr.schema import RunError
 
 ROWS = torch.contiguous_format
-
-
 INITIAL = "initial_adapter.safetensors"
-
-
 Make = Callable[[], tuple[dict[str, Tensor], dict[str, dict[str, Any]]]]
 
 

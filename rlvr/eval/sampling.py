@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from rlvr.decoding import Drawing, decode, stream_seed, supports, unwrapped
+from rlvr.decoding import Drawing, decode, pad_rows, stream_seed, supports, unwrapped
 
 Message = dict[str, str]
 
@@ -41,24 +41,29 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def kept_random_state(device: torch.device) -> Iterator[None]:
+    """Put torch's random states of the CPU and of ``device`` back after the body."""
+    # Only this device: a look at the others' states would take memory on each of them.
+    accelerators = [] if device.type in ("cpu", "meta") else [device]
+    kind = device.type if accelerators else "cuda"
+    with torch.random.fork_rng(devices=accelerators, device_type=kind):
+        yield
+
+
+@contextlib.contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Measure in the body without a trace: no dropout, and the random state is as before after it.
 
     The random states of the CPU and of the model's device are kept.
     """
-    device = next(model.parameters()).device
-    accelerators = [] if device.type in ("cpu", "meta") else [device]
-    kind = device.type if accelerators else "cuda"
-    with evaluation_mode(model), torch.random.fork_rng(devices=accelerators, device_type=kind):
+    with evaluation_mode(model), kept_random_state(next(model.parameters()).device):
         yield
 
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch in the body; the caller's random state is as before afterwards."""
-    accelerators = [] if device.type == "cpu" else [device]
-    kind = "cuda" if device.type == "cpu" else device.type
-    with torch.random.fork_rng(devices=accelerators, device_type=kind):
+    with kept_random_state(device):
         torch.manual_seed(seed)
         yield
 
@@ -96,20 +101,6 @@ def end_token_ids(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     if not ends:
         raise ValueError("the tokenizer has no eos token, so no completion can end; set eos_token")
     return sorted(ends)
-
-
-def pad_rows(
-    rows: Sequence[Sequence[int]], pad_id: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Return ``(input_ids, attention_mask)``, padded on the left to the longest row."""
-    width = max(map(len, rows))
-    ids = torch.full((len(rows), width), pad_id)
-    mask = torch.zeros_like(ids)
-    for index, row in enumerate(rows):
-        # On the left, since generate() appends at the right end.
-        ids[index, width - len(row) :] = torch.tensor(row)
-        mask[index, width - len(row) :] = 1
-    return ids.to(device), mask.to(device)
 
 
 def _check(samples: int, temperature: float, top_p: float, limits: tuple[int, int]) -> None:

@@ -1,5 +1,7 @@
 """Verifiable rewards. Importing this package registers them."""
 
+import rlvr.rewards.math  # noqa: F401  (registers it; its name stays the module's)
+from rlvr.isolation.pool import restarts
 from rlvr.rewards.calls import (
     Judgement,
     RewardCall,
@@ -12,12 +14,10 @@ from rlvr.rewards.countdown import countdown
 from rlvr.rewards.json_schema import json_schema
 from rlvr.rewards.lengths import length, overlong, repetition
 from rlvr.rewards.limit import UnverifiedLimit
-from rlvr.rewards.math import math
 from rlvr.rewards.python_tests import python_tests
 from rlvr.rewards.reasoning_gym import reasoning_gym
-from rlvr.rewards.scoring import restarts
 from rlvr.rewards.structure import format
-from rlvr.rewards.verdict import Status, Verdict
+from rlvr.verdict import Status, Verdict
 
 __all__ = [
     "Judgement",
@@ -31,7 +31,6 @@ __all__ = [
     "format",
     "json_schema",
     "length",
-    "math",
     "overlong",
     "parse_reward",
     "parse_rewards",

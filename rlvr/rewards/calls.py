@@ -10,8 +10,8 @@ from typing import Any, Literal
 from rlvr.config import pop_name
 from rlvr.registry import place, reward, shortened
 from rlvr.rewards.returned import EXPECTED, Result, as_list, as_result
-from rlvr.rewards.verdict import Verdict
 from rlvr.schema import RecipeError, check_value
+from rlvr.verdict import Verdict
 
 Columns = Mapping[str, Sequence[Any]]
 OnError = Literal["stop", "count"]

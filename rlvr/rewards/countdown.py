@@ -7,14 +7,19 @@ from fractions import Fraction
 from typing import Any
 
 from rlvr.registry import reward
-from rlvr.rewards.text import boxes, conclusion, last_tagged
-from rlvr.rewards.verdict import Verdict
+from rlvr.rewards.text import boxes, conclusion, fenced_blocks, last_tagged
+from rlvr.verdict import Verdict
 
 MAX_EXPRESSION = 1000  # characters; a countdown of fifty numbers is shorter
 MAX_DEPTH = 50  # open parentheses and signs
 _SPELLINGS = {"×": "*", "·": "*", "÷": "/", "−": "-", r"\times": "*", r"\cdot": "*", r"\div": "/"}
-_SPELLINGS |= {r"\left": "", r"\right": "", "$": "", r"\(": "", r"\)": ""}
-_SPELLED = re.compile("|".join(re.escape(word) for word in _SPELLINGS))
+_SPELLINGS |= dict.fromkeys("⋅∙•∗✕✖＊", "*") | dict.fromkeys("–—﹣－", "-")
+_SPELLINGS |= {"∕": "/", "⁄": "/", "／": "/", "＋": "+", "（": "(", "）": ")"}
+_SPELLINGS |= {"[": "(", "]": ")", "\\,": " ", "\\;": " ", "\\ ": " ", "\\!": "", "\u00a0": " "}
+_SPELLINGS |= {r"\left": "", r"\right": "", "$": "", r"\(": "", r"\)": "", r"\[": "", r"\]": ""}
+_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_TIMES = re.compile(r"(?<=[0-9)\]])\s*[xX]\s*(?=[0-9(\[])")
+_SPELLED = re.compile("|".join(re.escape(w) for w in sorted(_SPELLINGS, key=len, reverse=True)))
 _TOKEN = re.compile(r"\s*(?:([0-9]{1,18})(?![0-9])|([-+*/()]))")
 
 
@@ -35,7 +40,8 @@ def countdown(
     """Judge whether the expression uses each of ``numbers`` exactly once and equals ``target``.
 
     The expression is the last ``<answer>`` or ``\\boxed{}`` after the thoughts, or else the last
-    line. Its value is exact (rational); it is parsed here and never evaluated as code.
+    line; ``= 25`` may follow it where that is true. Its value is exact (rational); it is parsed
+    here and never evaluated as code.
     """
     return [_judge(*case, require_think) for case in zip(completions, numbers, target, strict=True)]
 
@@ -52,6 +58,7 @@ def _judge(completion: str, numbers: object, target: object, require_think: bool
     expression = find_expression(rest)
     if expression is None:
         return Verdict("unparsable", detail="no expression, or one that never ends")
+    expression, stated = split_result(expression)
     try:
         value, used = evaluate(expression)
     except Unparsable as error:
@@ -60,8 +67,11 @@ def _judge(completion: str, numbers: object, target: object, require_think: bool
         return Verdict("wrong", answer=expression, detail="division by zero")
     if Counter(used) != Counter(given):
         return Verdict("wrong", answer=expression, detail=f"uses {used}, may use {given}")
-    status = "correct" if value == goal else "wrong"
-    return Verdict(status, answer=expression, detail=f"its value is {value}")
+    # "3 * 8 = 25": the expression counts, and what it is said to be must be true.
+    right = value == goal and stated in (None, goal)
+    said = "" if stated is None else f", said to be {stated}"
+    status = "correct" if right else "wrong"
+    return Verdict(status, answer=expression, detail=f"its value is {value}{said}")
 
 
 def _content(value: object) -> Any:
@@ -75,14 +85,31 @@ def _whole(value: Any) -> int:
 
 
 def find_expression(text: str) -> str | None:
-    """Return the text of the last answer of a conclusion, unchecked."""
-    tagged, found = last_tagged(text), boxes(text)
-    if tagged is not None:
-        return tagged.strip()
+    """Return the text of the last answer of a conclusion, unchecked.
+
+    An ``<answer>`` may hold a box or a fenced block, which then is the answer.
+    """
+    tagged = last_tagged(text)
+    inside = text if tagged is None else tagged
+    found = boxes(inside)
     if found:
         return found[-1][1]
+    blocks = fenced_blocks(inside)
+    if blocks:
+        return blocks[-1].text.strip() or None
+    if tagged is not None:
+        return tagged.strip().strip("`").strip()
     lines = text.strip().rsplit("\n", 1)
     return lines[-1].strip() or None
+
+
+def split_result(expression: str) -> tuple[str, Fraction | None]:
+    """Return the expression and the number after its equals sign, as in ``3 * 8 + 1 = 25``."""
+    left, equals, right = expression.rpartition("=")
+    number = right.strip().strip("$").strip()
+    if equals and re.fullmatch(r"-?[0-9]{1,18}", number) and "=" not in left:
+        return left.strip(), Fraction(number)
+    return expression, None
 
 
 def evaluate(expression: str) -> tuple[Fraction, list[int]]:
@@ -94,7 +121,8 @@ def evaluate(expression: str) -> tuple[Fraction, list[int]]:
     """
     if len(expression) > MAX_EXPRESSION:
         raise Unparsable(f"longer than {MAX_EXPRESSION} characters")
-    text = _SPELLED.sub(lambda match: _SPELLINGS[match[0]], expression).strip()
+    text = _TIMES.sub("*", _FRACTION.sub(r"((\1)/(\2))", expression))
+    text = _SPELLED.sub(lambda match: _SPELLINGS[match[0]], text).strip()
     tokens, position = [], 0
     while position < len(text):
         match = _TOKEN.match(text, position)

@@ -6,7 +6,7 @@ from typing import Any
 
 from rlvr.registry import reward
 from rlvr.rewards.calls import RewardCall
-from rlvr.rewards.verdict import Verdict
+from rlvr.verdict import Verdict
 
 # How a completion states an answer to each reward; a plugin may add its own.
 FORMS = {

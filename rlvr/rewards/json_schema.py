@@ -3,11 +3,11 @@
 import json
 from typing import Any
 
+from rlvr.isolation.pool import Outcome, scorers
 from rlvr.registry import reward
-from rlvr.rewards.scoring import Crash, Overrun, pool
 from rlvr.rewards.text import conclusion, fenced_blocks
-from rlvr.rewards.verdict import Verdict
 from rlvr.schema import RecipeError
+from rlvr.verdict import Verdict
 
 _SCORER = "rlvr.rewards.json_schema:validate"
 
@@ -25,10 +25,11 @@ def json_schema(
 ) -> list[Verdict]:
     """Judge whether the last JSON block after the thoughts validates against the row's schema.
 
-    The block is the last one fenced as ``json`` (or as nothing), or else the whole conclusion, and
-    strict JSON: no NaN, no key twice. ``all_rows`` is one schema for all rows, in place of the
-    column ``schema``. A ``$ref`` is followed inside the schema and to the JSON Schema drafts, never
-    to the network; a pattern that needs longer than ``seconds`` is a timeout.
+    The block is the last one fenced as ``json`` (or as nothing), or else the whole conclusion, or
+    the one object or array in it, and strict JSON: no NaN, no key twice. ``all_rows`` is one schema
+    for all rows, in place of the column ``schema``. A ``$ref`` is followed inside the schema and to
+    the JSON Schema drafts, never to the network; a pattern that needs longer than ``seconds`` is a
+    timeout.
     """
     schemas = [all_rows] * len(completions) if schema is None or all_rows is not None else schema
     verdicts: list[Verdict | None] = []
@@ -42,7 +43,8 @@ def json_schema(
         if not isinstance(text, Verdict):
             requests.append({"text": text, "schema": row_schema})
     # Replies come in the order of the requests: one for each None in `verdicts`.
-    replies = iter(pool(_SCORER).ask_all(requests, seconds) if requests else [])
+    jobs = [(request,) for request in requests]
+    replies = iter(scorers(_SCORER).map(jobs, deadline_s=seconds) if jobs else [])
     return [_verdict(next(replies)) if verdict is None else verdict for verdict in verdicts]
 
 
@@ -61,12 +63,12 @@ def _check(options: dict[str, Any], where: str) -> None:
             raise RecipeError(f"{where}.all_rows: {problem['detail']}")
 
 
-def _verdict(reply: dict[str, Any]) -> Verdict:
-    if isinstance(reply, Overrun):
+def _verdict(outcome: Outcome) -> Verdict:
+    if outcome.status == "timeout":
         return Verdict("timeout", detail="validation passed the deadline")
-    if isinstance(reply, Crash):
-        return Verdict("crashed", detail=f"validation: {reply}")
-    return Verdict(**reply)
+    if outcome.status == "crashed":
+        return Verdict("crashed", detail=f"validation: {outcome.value}")
+    return Verdict(**outcome.value)
 
 
 def find_json(text: str) -> str | None:
@@ -76,7 +78,25 @@ def find_json(text: str) -> str | None:
         return None
     # A block of another language is an example, not the answer.
     fitting = [block.text for block in blocks if block.language in ("json", "")]
-    return (fitting[-1] if fitting else text).strip()
+    bare = (fitting[-1] if fitting else text).strip().lstrip("\ufeff").strip()
+    return bare if fitting else surrounded(bare)
+
+
+def surrounded(text: str) -> str:
+    """Return the one object or array that stands in ``text`` among words; ``text`` without one.
+
+    Two of them are no answer: nobody says which one counts.
+    """
+    starts = [place for place in map(text.find, "{[") if place >= 0]
+    # A text in quotes may hold a bracket.
+    if not starts or text.startswith('"'):
+        return text
+    try:
+        _, end = json.JSONDecoder().raw_decode(text, min(starts))
+    except (ValueError, RecursionError):
+        return text
+    alone = not any(sign in text[end:] for sign in "{[")
+    return text[min(starts) : end] if alone else text
 
 
 class Invalid(ValueError):

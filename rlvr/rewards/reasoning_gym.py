@@ -3,11 +3,11 @@
 from importlib.util import find_spec
 from typing import Any
 
+from rlvr.isolation.pool import Outcome, scorers
 from rlvr.registry import reward
-from rlvr.rewards.scoring import Crash, Overrun, pool
 from rlvr.rewards.text import boxes, conclusion, last_tagged
-from rlvr.rewards.verdict import Verdict
 from rlvr.schema import RecipeError
+from rlvr.verdict import Verdict
 
 _SCORER = "rlvr.rewards.gym_scorer:score"
 
@@ -42,7 +42,8 @@ def reasoning_gym(
             # The fields of an entry as the package makes it: its scorers read more than the answer.
             entry = {"question": question, "answer": gold, "metadata": about}
             requests.append({"answer": reading, "entry": entry})
-    replies = iter(pool(_SCORER).ask_all(requests, seconds) if requests else [])
+    jobs = [(request,) for request in requests]
+    replies = iter(scorers(_SCORER).map(jobs, deadline_s=seconds) if jobs else [])
     return [
         one if isinstance(one, Verdict) else _verdict(one, next(replies), threshold)
         for one in verdicts
@@ -59,12 +60,13 @@ def _check(options: dict[str, Any], where: str) -> None:
         raise RecipeError(f"{where}.threshold: must be in (0, 1], got {options['threshold']}")
 
 
-def _verdict(answer: str, reply: dict[str, Any], threshold: float) -> Verdict:
+def _verdict(answer: str, outcome: Outcome, threshold: float) -> Verdict:
     shown = answer[:1000]
-    if isinstance(reply, Overrun):
+    if outcome.status == "timeout":
         return Verdict("timeout", answer=shown, detail="the scorer passed the deadline")
-    if isinstance(reply, Crash):
-        return Verdict("crashed", answer=shown, detail=f"the scorer: {reply}")
+    if outcome.status == "crashed":
+        return Verdict("crashed", answer=shown, detail=f"the scorer: {outcome.value}")
+    reply: dict[str, Any] = outcome.value
     if "gold" in reply:
         return Verdict("gold_unparsable", detail=reply["gold"])
     if "raised" in reply:

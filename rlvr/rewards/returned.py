@@ -8,8 +8,8 @@ from typing import get_args
 import numpy as np
 
 from rlvr.registry import shown
-from rlvr.rewards.verdict import Status, Verdict
 from rlvr.schema import RecipeError
+from rlvr.verdict import Status, Verdict
 
 Result = float | Verdict | None
 EXPECTED = "a finite number, a Verdict, or None where it cannot be judged"

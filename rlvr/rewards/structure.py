@@ -1,5 +1,6 @@
 """``format``: thoughts between one pair of tags, then an answer."""
 
+import re
 from typing import Literal
 
 from rlvr.registry import reward
@@ -25,7 +26,12 @@ def format(
     return [kept if _is_kept(text, opening, answer) else broken for text in completions]
 
 
+# The end token of a chat template, where the tokenizer did not take it for special.
+_END = re.compile(r"(?:\s*(?:<\|(?:im_end|endoftext|eot_id|end_of_text|end)\|>|</s>|<eos>))+\s*$")
+
+
 def _is_kept(completion: str, opening: str, answer: str) -> bool:
+    completion = completion[:-200] + _END.sub("", completion[-200:])
     opened = completion.count(OPEN)
     allowed = {"either": (0, 1), "completion": (1,), "prompt": (0,)}[opening]
     if opened not in allowed or completion.count(CLOSE) != 1:

@@ -6,7 +6,7 @@ import re
 import textwrap
 from dataclasses import dataclass
 
-from rlvr.rewards.verdict import Verdict
+from rlvr.verdict import Verdict
 
 OPEN, CLOSE = "<think>", "</think>"
 # Possessive quantifiers (*+): no backtracking, so a line of a million spaces costs linear time.

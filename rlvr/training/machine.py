@@ -2,13 +2,13 @@
 
 import importlib.metadata
 import time
-import urllib.error
 import urllib.request
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from packaging.version import Version
+from trl import GRPOConfig
 
 from rlvr import runtime
 from rlvr.config import Recipe
@@ -48,10 +48,11 @@ def _require_vllm(trainer: dict[str, Any]) -> None:
             f"trainer.use_vllm: vLLM {version} is installed, and the runs need {VLLM[0]} to "
             f"{VLLM[1]}; run `pip install vllm=={VLLM[1]}`"
         )
-    if trainer.get("vllm_mode", "colocate") == "server":
+    if trainer.get("vllm_mode", GRPOConfig.vllm_mode) == "server":
         _require_server(trainer)
         return
-    ranks, processes = trainer.get("vllm_tensor_parallel_size", 1), runtime.world_size()
+    ranks = trainer.get("vllm_tensor_parallel_size", GRPOConfig.vllm_tensor_parallel_size)
+    processes = runtime.world_size()
     if processes % ranks:
         raise RecipeError(
             f"trainer.vllm_tensor_parallel_size: {ranks} ranks share an engine, and this launch "
@@ -71,24 +72,12 @@ def vllm_version() -> Version | None:
 
 
 def _require_server(trainer: dict[str, Any]) -> None:
-    host, port = trainer.get("vllm_server_host", "0.0.0.0"), trainer.get("vllm_server_port", 8000)
+    host = trainer.get("vllm_server_host", GRPOConfig.vllm_server_host)
+    port = trainer.get("vllm_server_port", GRPOConfig.vllm_server_port)
     url = trainer.get("vllm_server_base_url") or f"http://{host}:{port}"
     seconds = float(trainer.get("vllm_server_timeout", SERVER_SECONDS))
 
-    def reason() -> str | None:
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                with urllib.request.urlopen(f"{url}/health", timeout=min(seconds, 5.0)):
-                    return None
-            except (urllib.error.URLError, OSError, ValueError) as error:
-                why = str(getattr(error, "reason", error))
-            if time.monotonic() > deadline:
-                return why
-            time.sleep(1.0)
-
-    # Only the main process talks to the server.
-    why = runtime.from_main(reason)
+    why = _silence(f"{url}/health", seconds)
     if why is not None:
         raise RecipeError(
             f"trainer.vllm_mode: no vLLM server answers at {url} within {seconds:.0f} s ({why}); "
@@ -96,3 +85,17 @@ def _require_server(trainer: dict[str, Any]) -> None:
             '\'{"backend": "nccl"}\' --logprobs-mode processed_logprobs`, or set '
             "trainer.vllm_server_timeout to wait longer"
         )
+
+
+def _silence(url: str, seconds: float) -> str | None:
+    """Return why ``url`` gave no answer for so long; ``None`` once it does."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=min(seconds, 5.0)):
+                return None
+        except (OSError, ValueError) as error:  # URLError is an OSError
+            why = str(getattr(error, "reason", error))
+        if time.monotonic() > deadline:
+            return why
+        time.sleep(1.0)

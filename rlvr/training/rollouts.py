@@ -6,6 +6,7 @@ policy's own at the first generation and every ``run.kl_every`` steps (``sampler
 that still holds older weights, or computes another precision, would train unseen otherwise.
 """
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -37,6 +38,7 @@ class Rollouts(GRPOTrainer):
     engine: str
     computed: torch.dtype  # in which the policy computes
     first_gap: float | None = None  # between sampler and policy, of this process
+    is_due: Callable[[], bool]  # of the seam
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], images: Any, *args: Any, **kwargs: Any
@@ -77,9 +79,14 @@ class Rollouts(GRPOTrainer):
         return [one.token_ids for one in drawn], [one.logps for one in drawn]
 
     def _any_busy(self, busy: bool) -> bool:
+        # Runs at every token, so a tensor and not the pickled objects of `runtime.any_rank`.
         flag = torch.tensor(int(busy), device=self.accelerator.device)
         distributed.all_reduce(flag, distributed.ReduceOp.MAX)
         return bool(flag)
+
+    def measures_gap(self, output: dict[str, Any]) -> bool:
+        """Tell whether the sampler is compared now; one that gives no log-probs never is."""
+        return output.get(SAMPLED) is not None and (self.first_gap is None or self.is_due())
 
     def log_sampler_gap(self, output: dict[str, Any], logps: Tensor) -> None:
         """Log how far the sampler's log-probs are from ``logps``, the policy's own, in nats.
@@ -89,8 +96,6 @@ class Rollouts(GRPOTrainer):
                 is a gap which rounding does not explain, later one that is also ``STALE`` times
                 the first.
         """
-        if output.get(SAMPLED) is None:
-            return
         kept = output["completion_mask"].bool()
         # The sampler drew the tokens, so its log-probs come first.
         gap = logprob_gap(output[SAMPLED][kept], logps[kept])
@@ -106,7 +111,8 @@ class Rollouts(GRPOTrainer):
 
     def _require_policy(self, gap: float) -> None:
         rounding = ROUNDING[self.computed]
-        first, self.first_gap = self.first_gap, self.first_gap or gap
+        first = self.first_gap
+        self.first_gap = gap if first is None else first
         # Written so that NaN is refused.
         if gap <= rounding or (first is not None and gap <= STALE * first):
             return

@@ -155,11 +155,13 @@ class RLVRTrainer(Seam, DynamicSampling):
         self.unverified.check(totals.tolist())
         if self.swaps and self.beta != 0.0:
             output["ref_per_token_logps"] = self._completion_logps(output, reference=True)
-        if self.is_due() or self.first_gap is None:
+        gap, kl = self.measures_gap(output), self.measures_kl()
+        if gap or kl:
             drawn = self._first_drawn(output)
             logps = self._completion_logps(drawn, reference=False)
-            self.log_sampler_gap(drawn, logps)
-            if self.measures_kl():
+            if gap:
+                self.log_sampler_gap(drawn, logps)
+            if kl:
                 self._measure_kl(drawn, logps)
         return output
 
@@ -204,13 +206,14 @@ class RLVRTrainer(Seam, DynamicSampling):
 
     def _require_start(self, gap: float) -> None:
         """Raise where the policy is not the base policy before its first step, on all ranks."""
-        dtype = self.computed
-        if not gap <= ROUNDING[dtype]:  # NaN is no such gap either
+        rounding = ROUNDING[self.computed]
+        if not gap <= rounding:  # NaN is no such gap either
             raise RunError(
                 "before its first step the policy is not the base policy: their log-probs differ "
-                f"by {gap:.2g} nats per token on average, and rounding in {dtype_name(dtype)} "
-                f"explains {ROUNDING[dtype]:g}. Look at what writes to the weights after they are "
-                "loaded (a plugin), or run without adapter to see whether it starts elsewhere"
+                f"by {gap:.2g} nats per token on average, and rounding in "
+                f"{dtype_name(self.computed)} explains {rounding:g}. Look at what writes to the "
+                "weights after they are loaded (a plugin), or run without adapter to see whether "
+                "it starts elsewhere"
             )
 
     def _write_rollouts(self) -> None:

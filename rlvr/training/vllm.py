@@ -29,7 +29,7 @@ from trl.trainer import grpo_trainer
 from rlvr.adapters import policy_weights
 from rlvr.decoding import stream_seed
 from rlvr.engines import reshard
-from rlvr.eval.sampling import seeded
+from rlvr.eval.sampling import kept_random_state, seeded
 from rlvr.precision import dtype_name
 
 REQUESTS = 64  # prompts that a server is asked for at a time, as many as TRL's client keeps open
@@ -63,26 +63,22 @@ class PolicySampler(VLLMGeneration):
 
         def load(**options: Any) -> object:
             assert engine is not None  # TRL has raised where vLLM is missing
-            return engine(**{**options, **self._options()})
+            options |= {"revision": self.source.revision, "dtype": dtype_name(self.source.dtype)}
+            # Else the base's generation settings come in: penalties and end tokens of its own.
+            return engine(**options, generation_config="vllm")
 
-        with kept_random_state(), replaced(vllm_generation, "LLM", load):
+        device = self.accelerator.device
+        with (
+            kept_host_random_state(),
+            kept_random_state(device),
+            replaced(vllm_generation, "LLM", load),
+        ):
             super()._init_vllm()
-        if self.mode == "colocate":
-            self.generation_kwargs = {
-                **self.generation_kwargs,
-                "stop_token_ids": list(self.source.ends),
-            }
-        elif self.accelerator.is_main_process:
+        ends = {"stop_token_ids": list(self.source.ends)}
+        self.generation_kwargs = {**self.generation_kwargs, **ends}
+        if self.mode == "server" and self.accelerator.is_main_process:
             self._ask = self.vllm_client.generate
             self.vllm_client.generate = self._ask_apart
-
-    def _options(self) -> dict[str, Any]:
-        return {
-            "revision": self.source.revision,
-            "dtype": dtype_name(self.source.dtype),
-            # Else the base's generation settings come in: penalties and end tokens of its own.
-            "generation_config": "vllm",
-        }
 
     def _iter_named_params(self) -> Iterator[tuple[str, Tensor]]:
         reshard(self.model)
@@ -119,11 +115,10 @@ class PolicySampler(VLLMGeneration):
         """Ask the server for each prompt by itself, with a seed of its own."""
         if features is not None:
             return self._ask(prompts=prompts, n=n, features=features, **options)
-        given = options.pop("generation_kwargs", None) or {}
+        given = options.pop("generation_kwargs")
 
         def ask(place: int) -> dict[str, Any]:
-            seed = stream_seed(self._seed, place) % 2**62
-            own = {**given, "seed": seed, "stop_token_ids": list(self.source.ends)}
+            own = {**given, "seed": stream_seed(self._seed, place) % 2**62}
             return self._ask(prompts=[prompts[place]], n=n, generation_kwargs=own, **options)
 
         with ThreadPoolExecutor(min(REQUESTS, len(prompts))) as threads:
@@ -164,11 +159,10 @@ def replaced(owner: object, name: str, value: object) -> Iterator[None]:
 
 
 @contextmanager
-def kept_random_state() -> Iterator[None]:
-    """Put the random states of Python, NumPy and torch back after the body."""
+def kept_host_random_state() -> Iterator[None]:
+    """Put the random states of Python and NumPy back after the body."""
     python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        yield
+    yield
     random.setstate(python)
     np.random.set_state(numpy)
 

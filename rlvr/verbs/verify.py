@@ -98,6 +98,7 @@ def _scored(row: Row, verdict: Verdict) -> Row:
         "status": verdict.status,
         "extracted": verdict.answer,
         "detail": verdict.detail,
+        "by": verdict.by,
     }
 
 
@@ -106,7 +107,7 @@ def summary(judged: list[Row]) -> str:
     counts = Counter(row["status"] for row in judged)
     lines = [f"{len(judged)} rows"]
     lines += [f"  {status:<16} {counts[status]}" for status in get_args(Status) if counts[status]]
-    labelled = [row for row in judged if isinstance(row.get("label"), bool)]
+    labelled = [row for row in judged if row.get("label") in (True, False)]
     if labelled:
         head = f"{'tag':<16} {'rows':>6} {'agree':>8} {'false positives':>16}"
         lines += ["", f"{head} {'false negatives':>16}"]

@@ -35,7 +35,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "mask": {"mask": SAFE},
     # The embedding is the head too: vLLM computes logits from a copy of it where it packs weights.
     "embedding": {"mask": SAFE, "model": {"also_train": ["model.embed_tokens.weight"]}},
-    "lora": {"adapter": {"builder": "lora", "rank": 4}},
+    # B starts at 0: at the rate of the others two steps move the policy less than can be told.
+    "lora": {"adapter": {"builder": "lora", "rank": 4}, "trainer": {"learning_rate": 1e-2}},
     "pissa": {"adapter": {"builder": "pissa", "rank": 4}},
 }
 
