@@ -88,10 +88,14 @@ def bf16_bits(values: torch.Tensor) -> np.ndarray:
     return values.bfloat16().view(torch.int16).numpy().view(np.uint16).ravel()
 
 
-@pytest.mark.parametrize("size", [1e-5, 1e-4, 3e-4])
+@pytest.mark.parametrize("size", [1e-5, 1e-4, 1e-3])
 @pytest.mark.parametrize("kind", ["normal", "even", "masked", "zeros"])
 def test_updates_of_trained_weights_are_within_a_tenth_of_their_bound(kind, size):
-    """Measured: 1.00 to 1.08 on the MLPs of Gemma 3 270M; files of version 1 took 1.4 to 2.7."""
+    """Measured: 1.01 to 1.094; files of version 1 took 1.2 to 3.9.
+
+    Larger updates take more (1.12 at 3e-3): to go both ways from one file costs something wherever
+    an exponent changes, and this bound knows one way only.
+    """
     generator = torch.Generator().manual_seed(0)
     scale = torch.exp(0.3 * torch.randn(1024, 1, generator=generator))
     weights = (0.03 * scale * torch.randn(1024, 1024, generator=generator)).bfloat16()
@@ -104,8 +108,7 @@ def test_updates_of_trained_weights_are_within_a_tenth_of_their_bound(kind, size
         weights[weights.abs() < 0.005] = 0
     base, tuned = bf16_bits(weights), bf16_bits(weights.float() + size * update)
     bound = conditional_bound(base, tuned)
-    # 200 bytes: the counts of some 20 groups.
-    assert len(turned_both_ways(base, tuned).values) <= 1.1 * bound + 200
+    assert len(turned_both_ways(base, tuned).values) <= 1.1 * bound
 
 
 def test_files_of_version_1_are_still_read(save_checkpoint, tmp_path):

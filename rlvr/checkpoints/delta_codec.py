@@ -3,27 +3,25 @@ r"""One chunk of an update as bytes, coded given the exponents of the weights.
 How far an entry moves, in steps of its number format, depends on its exponent: small weights move
 by many steps, large ones by one or none. Each exponent E, from the largest down, is therefore a
 group with statistics of its own: the entries of which the larger of both sides' exponents is E. A
-reader holds either the base or the tuned weights, so that the group is told in two parts.
+reader holds either the base or the tuned weights, so that the group is told in two parts:
 
-1. *Crossings*: one flag for each entry not yet told, whether just one of its sides has the exponent
-   E. Then their changes of sign, how far the other exponent lies below, and the rest of the bits.
-2. *The others* with the exponent E, on both sides: changes of sign, the steps
-   :math:`d = \mathrm{bits}_+ - \mathrm{bits}_0`, and their directions.
+1. The *crossings*: one flag for each entry not yet told, whether just one of its sides has the
+   exponent E. The side with E moves down; this direction needs no bit.
+2. *The others* with the exponent E, on both sides, and the directions in which they moved.
 
-Numbers are coded by tests (at least 1, of those at least 2, then 3, 4, 6, 8, 12, ...) and the place
-between two tests as plain bits; every test is a stream of ``rlvr.checkpoints.bit_streams``.
+Each part holds how many steps the magnitudes moved; where the sign changed or the exponents are far
+apart, the XOR of the magnitudes.
 
 Files of version 1 hold positions and XORs instead; they are still read.
 """
 
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 
 import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from rlvr.checkpoints.bit_streams import Reader, Writer, unrice
+from rlvr.checkpoints.bit_streams import Flags, Reader, Writer, unrice
 
 Bits = NDArray[np.unsignedinteger]
 Steps = NDArray[np.signedinteger]
@@ -34,9 +32,9 @@ _PLAIN = "plain"
 _BITMAP = "bitmap"  # of version 1
 _RICE = "rice"  # of version 1, followed by the number of low bits
 _FRACTION = {1: 3, 2: 7, 4: 23, 8: 55}  # bits below the exponent's top eight, by bytes
-_NEAR = 2  # exponents apart: up to here a crossing is a number of steps, beyond it new bits
-# Powers of two apart, so that the place between two tests is a whole number of bits.
-_TESTS = (1, 2, 3, *(k << n for n in range(1, 60) for k in (2, 3)))
+_NEAR = 2  # exponents apart: up to here a move is a number of steps, beyond it an XOR
+_PASS = 64  # the largest exponents are one group if at most this part of the entries has them
+_FEW = 256  # the smallest exponents are one group if so few entries have them
 
 
 @dataclass(frozen=True)
@@ -54,11 +52,11 @@ class Coded:
 
 @dataclass(frozen=True)
 class Parts:
-    """The fields of numbers: exponent, sign, and the magnitude as one integer."""
+    """The fields of numbers: sign, the magnitude as one integer, and its exponent."""
 
-    exponent: NDArray[np.uint8]
-    sign: NDArray[np.bool_]
+    sign: Flags
     magnitude: Steps
+    exponent: NDArray[np.uint8]
 
     @classmethod
     def of(cls, bits: Bits) -> "Parts":
@@ -67,10 +65,33 @@ class Parts:
         wide = np.int64 if bits.itemsize == 8 else np.int32
         magnitude = (bits & bits.dtype.type((1 << sign_bit) - 1)).astype(wide)
         exponent = (magnitude >> _FRACTION[bits.itemsize]).astype(np.uint8)
-        return cls(exponent, bits >> sign_bit != 0, magnitude)
+        return cls(bits >> sign_bit != 0, magnitude, exponent)
 
-    def at(self, places: Steps) -> "Parts":
-        return Parts(self.exponent[places], self.sign[places], self.magnitude[places])
+    def within(self, floor: int, ceiling: int) -> "Parts":
+        """Return the same numbers, with smaller and larger exponents set to these."""
+        return replace(self, exponent=np.clip(self.exponent, floor, ceiling))
+
+
+@dataclass(frozen=True)
+class Moves:
+    """Where each sign changed, and how far each magnitude moved.
+
+    A move is a number of steps; where ``is_far`` it is the XOR of both magnitudes.
+    """
+
+    flips: Flags
+    is_far: Flags
+    sizes: Steps
+
+    @classmethod
+    def between(cls, first: Parts, second: Parts, zeros: int) -> "Moves":
+        flips = first.sign != second.sign
+        larger = np.maximum(first.exponent, second.exponent)
+        is_far = flips | (larger - np.minimum(first.exponent, second.exponent) > _NEAR)
+        sizes = second.magnitude - first.magnitude
+        far = np.flatnonzero(is_far)
+        sizes[far] = first.magnitude[far] ^ second.magnitude[far]
+        return cls(flips, is_far, sizes >> zeros)
 
 
 def encode(base: Bits, tuned: Bits) -> Coded | None:
@@ -81,23 +102,55 @@ def encode(base: Bits, tuned: Bits) -> Coded | None:
         return None
     # bf16 numbers in a float32 file have 16 low bits that never change.
     either = int(np.bitwise_or.reduce(update))
-    fraction = _FRACTION[base.itemsize]
-    zeros = min(fraction, (either & -either).bit_length() - 1)
-    writer = Writer()
-    writer.number(zeros)
+    zeros = min(_FRACTION[base.itemsize], (either & -either).bit_length() - 1)
     first, second = Parts.of(base), Parts.of(tuned)
-    larger = np.maximum(first.exponent, second.exponent)
-    rest = np.arange(base.size, dtype=np.int32)
-    for exponent in np.unique(larger)[::-1]:
-        writer.number(int(exponent))
-        here, there = (side.exponent[rest] == exponent for side in (first, second))
-        is_crossing = here != there
-        writer.flags(is_crossing)
-        crossing, both = rest[is_crossing], rest[here & there]
-        _write_crossings(writer, first.at(crossing), second.at(crossing), zeros, fraction)
-        _write_steps(writer, first.at(both), second.at(both), zeros, fraction)
-        rest = rest[~(here | there)]
+    writer, ends = Writer(), _ends(np.maximum(first.exponent, second.exponent))
+    for number in (zeros, *ends):
+        writer.number(number)
+    _write_groups(
+        writer,
+        Moves.between(first, second, zeros),
+        *(side.within(*ends).exponent for side in (first, second)),
+    )
     return _shorter(Coded(_GROUPS, changed, b"", _compress(writer.getvalue())), update)
+
+
+def _ends(exponents: NDArray[np.uint8]) -> tuple[int, int]:
+    """Return the smallest and the largest exponent that are worth a group, given all."""
+    counts = np.bincount(exponents)
+    floor = min(np.searchsorted(np.cumsum(counts), _FEW), len(counts) - 1)
+    above = exponents.size - np.cumsum(counts)
+    ceiling = np.searchsorted(-above, -exponents.size // _PASS)
+    return int(floor), max(int(floor), int(ceiling))
+
+
+def _write_groups(
+    writer: Writer, moves: Moves, one: NDArray[np.uint8], other: NDArray[np.uint8]
+) -> None:
+    """Append all moves; ``one`` and ``other`` are the exponents of both sides."""
+    rest = np.arange(one.size, dtype=np.int32)
+    while rest.size:
+        top = max(int(one.max()), int(other.max()))
+        writer.number(top)
+        here, there = one == top, other == top
+        is_crossing, is_later = here ^ there, ~(here | there)
+        writer.flags(is_crossing)
+        # compress, because indexing with random flags is eight times slower.
+        _write_moves(writer, moves, rest.compress(is_crossing))
+        steps = _write_moves(writer, moves, rest.compress(here & there))
+        writer.flags(steps.compress(steps != 0) < 0)
+        rest, one, other = (array.compress(is_later) for array in (rest, one, other))
+
+
+def _write_moves(writer: Writer, moves: Moves, places: Steps) -> Steps:
+    """Append the moves of one part of a group; return those that are steps."""
+    is_far, sizes = moves.is_far.take(places), moves.sizes.take(places)
+    writer.flags(is_far)
+    writer.flags(moves.flips[places[is_far]])
+    writer.numbers(sizes[is_far])
+    steps = sizes.compress(~is_far)
+    writer.numbers(np.abs(steps))
+    return steps
 
 
 def _shorter(grouped: Coded, update: Bits) -> Coded:
@@ -110,48 +163,13 @@ def _shorter(grouped: Coded, update: Bits) -> Coded:
         return grouped
     writer = Writer()
     writer.flags(update != 0)
-    changes = update[update != 0]
+    changes = update.compress(update != 0)
     # Byte planes: a small update leaves the high bytes nearly constant.
     planes = changes.view(np.uint8).reshape(changes.size, changes.itemsize).T
     plain = (_compress(writer.getvalue()), _compress(np.ascontiguousarray(planes).tobytes()))
     if sum(map(len, plain)) >= len(grouped.values):
         return grouped
     return Coded(_PLAIN, grouped.changed, *plain)
-
-
-def _write_crossings(
-    writer: Writer, first: Parts, second: Parts, zeros: int, fraction: int
-) -> None:
-    flips = first.sign != second.sign
-    writer.flags(flips)
-    apart = np.abs(first.exponent.astype(np.int64) - second.exponent)
-    _write_numbers(writer, apart - 1)
-    is_near = ~flips & (apart <= _NEAR)
-    steps = np.abs(second.magnitude - first.magnitude) >> zeros
-    _write_numbers(writer, steps[is_near])
-    bits = (first.magnitude ^ second.magnitude)[~is_near] >> zeros
-    writer.raw(bits, fraction - zeros)
-
-
-def _write_steps(writer: Writer, first: Parts, second: Parts, zeros: int, fraction: int) -> None:
-    flips = first.sign != second.sign
-    writer.flags(flips)
-    writer.raw((first.magnitude ^ second.magnitude)[flips] >> zeros, fraction - zeros)
-    steps = (second.magnitude - first.magnitude)[~flips]
-    _write_numbers(writer, np.abs(steps) >> zeros)
-    writer.flags(steps[steps != 0] < 0)
-
-
-def _write_numbers(writer: Writer, numbers: Steps) -> None:
-    rest = numbers
-    for low, high in pairwise((0, *_TESTS)):
-        is_larger = rest >= high
-        writer.flags(is_larger)
-        if low:
-            writer.raw(rest[~is_larger] - low, (high - low).bit_length() - 1)
-        rest = rest[is_larger]
-        if not rest.size:
-            break
 
 
 def turn(bits: Bits, coded: Coded, *, to_tuned: bool) -> Bits:
@@ -165,71 +183,50 @@ def turn(bits: Bits, coded: Coded, *, to_tuned: bool) -> Bits:
         # Positions are distinct, so fancy indexing XORs each entry once.
         bits[positions] ^= values
         return bits
-    reader = Reader(_decompress(coded.values))
-    zeros, own = reader.number(), Parts.of(bits)
-    fraction, sign_bit = _FRACTION[bits.itemsize], 8 * bits.itemsize - 1
+    reader, own = Reader(_decompress(coded.values)), Parts.of(bits)
+    zeros, ends = reader.number(), (reader.number(), reader.number())
     magnitude, sign = own.magnitude.copy(), own.sign.copy()
-    rest = np.arange(bits.size, dtype=np.int32)
+    own = own.within(*ends)
+    rest, exponent = np.arange(bits.size, dtype=np.int32), own.exponent
     while rest.size:
-        exponent = reader.number()
-        here = own.exponent[rest] == exponent
+        top = reader.number()
+        is_top = exponent == top
         is_crossing = reader.flags(rest.size)
-        crossing, both = rest[is_crossing], rest[here & ~is_crossing]
-        for places, read in ((crossing, _read_crossings), (both, _read_steps)):
-            flips, other = read(reader, own.at(places), exponent, zeros, fraction, to_tuned)
-            sign[places] ^= flips
-            magnitude[places] = other
-        rest = rest[~(here | is_crossing)]
-    turned = magnitude.astype(np.uint64) | sign.astype(np.uint64) << np.uint64(sign_bit)
+        crossing, both = rest.compress(is_crossing), rest.compress(is_top & ~is_crossing)
+        flips, steps, is_near = _read_moves(reader, crossing.size, zeros)
+        # The side with the larger exponent moves down, whichever it is.
+        down = own.exponent[crossing] == top
+        sign[crossing] ^= flips
+        magnitude[crossing] = _moved(own.magnitude[crossing], steps, is_near, down)
+        flips, steps, is_near = _read_moves(reader, both.size, zeros)
+        down = np.zeros(both.size, np.bool_)
+        moved = np.flatnonzero(is_near & (steps != 0))
+        down[moved] = reader.flags(moved.size) == to_tuned
+        sign[both] ^= flips
+        magnitude[both] = _moved(own.magnitude[both], steps, is_near, down)
+        is_later = ~(is_top | is_crossing)
+        rest, exponent = rest.compress(is_later), exponent.compress(is_later)
+    turned = magnitude.astype(np.uint64) | sign.astype(np.uint64) << np.uint64(
+        8 * bits.itemsize - 1
+    )
     return turned.astype(bits.dtype)
 
 
-def _read_crossings(
-    reader: Reader, own: Parts, exponent: int, zeros: int, fraction: int, to_tuned: bool
-) -> tuple[NDArray[np.bool_], Steps]:
-    """Return the changes of sign and the other side's magnitudes."""
-    count = own.sign.size
-    flips = reader.flags(count)
-    apart = _read_numbers(reader, count) + 1
-    is_near = ~flips & (apart <= _NEAR)
-    is_upper = own.exponent == exponent
-    other = own.magnitude.copy()
-    steps = _read_numbers(reader, int(is_near.sum())) << zeros
-    other[is_near] += np.where(is_upper[is_near], -steps, steps)
-    far = ~is_near
-    low = reader.raw(int(far.sum()), fraction - zeros) << zeros
-    exponents = np.where(is_upper, exponent - apart, exponent)[far]
-    fractions = own.magnitude[far] & ((1 << fraction) - 1)
-    other[far] = exponents << fraction | fractions ^ low
-    return flips, other
+def _read_moves(reader: Reader, count: int, zeros: int) -> tuple[Flags, Steps, Flags]:
+    """Return the changes of sign, the steps or XORs, and which of them are steps."""
+    is_far = reader.flags(count)
+    flips = np.zeros(count, np.bool_)
+    far = np.flatnonzero(is_far)
+    flips[far] = reader.flags(far.size)
+    steps = np.zeros(count, np.int64)
+    steps[far] = reader.numbers(far.size) << zeros
+    near = np.flatnonzero(~is_far)
+    steps[near] = reader.numbers(near.size) << zeros
+    return flips, steps, ~is_far
 
 
-def _read_steps(
-    reader: Reader, own: Parts, exponent: int, zeros: int, fraction: int, to_tuned: bool
-) -> tuple[NDArray[np.bool_], Steps]:
-    """Return the changes of sign and the other side's magnitudes."""
-    flips = reader.flags(own.sign.size)
-    other = own.magnitude.copy()
-    other[flips] ^= reader.raw(int(flips.sum()), fraction - zeros) << zeros
-    steps = _read_numbers(reader, int((~flips).sum())) << zeros
-    moved = np.flatnonzero(steps)
-    steps[moved[reader.flags(moved.size)]] *= -1
-    other[~flips] += steps if to_tuned else -steps
-    return flips, other
-
-
-def _read_numbers(reader: Reader, count: int) -> Steps:
-    numbers = np.zeros(count, np.int64)
-    rest = np.arange(count)
-    for low, high in pairwise((0, *_TESTS)):
-        is_larger = reader.flags(rest.size)
-        if low:
-            here = rest[~is_larger]
-            numbers[here] = low + reader.raw(here.size, (high - low).bit_length() - 1)
-        rest = rest[is_larger]
-        if not rest.size:
-            break
-    return numbers
+def _moved(magnitude: Steps, steps: Steps, is_near: Flags, down: Flags) -> Steps:
+    return np.where(is_near, magnitude + np.where(down, -steps, steps), magnitude ^ steps)
 
 
 def _decode_version_1(coded: Coded, entries: int, width: int) -> tuple[NDArray[np.int64], Bits]:
