@@ -141,6 +141,8 @@ def geometry(parser: ArgumentParser) -> None:
     defaults = Settings()
     parser.add_argument("paths", nargs="*", metavar="BASE TUNED | RUN", help="what to compare")
     parser.add_argument("--runs", nargs="+", default=[], help="two or more: consistency of runs")
+    words = "results of this verb: one page that compares them, gallery.html"
+    parser.add_argument("--gallery", nargs="+", default=[], metavar="RESULT", help=words)
     parser.add_argument(
         "--out", type=Path, help="folder to write (default geometry, RUN/geometry of a run)"
     )

@@ -8,6 +8,22 @@ from typing import Any
 from rlvr.schema import RecipeError
 
 _VERL = "model_world_size_*_rank_*.pt"
+# By the end of a name; the first that fits names the maker.
+_CODES = {
+    "GPTQ or AWQ": (".qweight", ".qzeros", ".g_idx"),
+    "EXL2": (".q_weight", ".q_scale", ".q_perm"),
+    "bitsandbytes": (".absmax", ".quant_map", ".SCB", ".weight_format"),
+    "MXFP4": ("_blocks",),
+    "compressed-tensors": (".weight_packed", ".weight_shape"),
+    "MLX": (".scales",),
+}
+# Files without a PyTorch checkpoint beside them, and what writes one.
+_OTHERS = {
+    "*.h5": ("TensorFlow", "from_pretrained(FOLDER, from_tf=True) of transformers 4"),
+    "*.msgpack": ("Flax", "from_pretrained(FOLDER, from_flax=True) of transformers 4"),
+    "*.onnx": ("ONNX", "the checkpoint that it was exported from"),
+    "*.nemo": ("NeMo", "NeMo's export to Hugging Face (llm.export_ckpt)"),
+}
 # fp8 is read (rlvr.checkpoints.quantised); compressed-tensors only as fp8.
 _READ = ("fp8", "fbgemm_fp8", "compressed-tensors")
 
@@ -29,12 +45,12 @@ def refuse_foreign(folder: Path) -> None:
     """
     if files := sorted(folder.glob("*.gguf")):
         raise gguf(files[0])
-    shards = sorted(folder.glob(_VERL)) or sorted((folder / "actor").glob(_VERL))
-    if shards:
-        where = shards[0].parent
+    places = (folder, folder / "actor", *sorted(folder.glob("global_step_*/actor")))
+    where = next((place for place in places if list(place.glob(_VERL))), None)
+    if where is not None:
         raise RecipeError(
-            f"{where}: holds verl's sharded actor ({len(shards)} pickles); merge it with\n  python "
-            f"-m verl.model_merger merge --backend fsdp --local_dir {where} --target_dir OUT"
+            f"{where}: holds verl's sharded actor, as pickles; merge it with `python -m "
+            f"verl.model_merger merge --backend fsdp --local_dir {where} --target_dir OUT`"
         )
     if (folder / "latest_checkpointed_iteration.txt").is_file() or list(folder.glob("iter_0*")):
         raise RecipeError(
@@ -51,22 +67,32 @@ def refuse_foreign(folder: Path) -> None:
 
 
 def refuse_codes(names: Mapping[str, Any], where: Path) -> None:
-    """Refuse tensors that are codes of a quantiser whose config is missing.
+    """Refuse tensors that are codes of a quantiser, whatever the config says.
 
     Raises:
-        RecipeError: the names are those of GPTQ, AWQ or bitsandbytes.
+        RecipeError: the names are those of one, such as GPTQ.
     """
     for name in names:
-        if name.endswith((".qweight", ".qzeros", ".g_idx")):
-            maker = "GPTQ or AWQ"
-        elif ".quant_state." in name or name.endswith((".absmax", ".quant_map", ".SCB")):
+        maker = next((maker for maker, ends in _CODES.items() if name.endswith(ends)), None)
+        if maker is None and ".quant_state." in name:
             maker = "bitsandbytes"
-        else:
-            continue
-        raise RecipeError(
-            f"{where}: {name!r} is a code of {maker}, no weight; name the checkpoint it was made "
-            "from, or dequantise it (transformers: model.dequantize(), then save_pretrained)"
-        )
+        if maker is not None:
+            raise RecipeError(
+                f"{where}: {name!r} is a code of {maker}, no weight; name the checkpoint it was "
+                "made from, or dequantise it (transformers: model.dequantize(), then "
+                "save_pretrained)"
+            )
+
+
+def refuse_other_frameworks(folder: Path) -> None:
+    """Refuse a folder without weights for PyTorch that holds those of another framework.
+
+    Raises:
+        RecipeError: it does, with the way to convert it.
+    """
+    for pattern, (maker, way) in _OTHERS.items():
+        if files := sorted(folder.glob(pattern)):
+            raise RecipeError(f"{files[0]}: is a {maker} file, which is not read here; take {way}")
 
 
 def quantisation(folder: Path) -> dict[str, Any]:

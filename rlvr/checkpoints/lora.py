@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlvr.checkpoints.folders import ADAPTER_CONFIG, weight_files
+from rlvr.checkpoints.folders import ADAPTER_CONFIG, cached_folder, weight_files
 from rlvr.checkpoints.names import canonical
 from rlvr.checkpoints.plain import Checkpoint, Stored, open_plain
 from rlvr.schema import RecipeError
@@ -95,8 +95,9 @@ def _require_its_base(
     folder: Path, config: Mapping[str, Any], base: Checkpoint, adapted: list[str]
 ) -> None:
     """Refuse a base of other weights than those the adapter says it was trained on, if here."""
-    stated = Path(str(config.get("base_model_name_or_path") or ""))
-    if not (stated / "config.json").is_file() or not weight_files(stated):
+    word = str(config.get("base_model_name_or_path") or "")
+    stated = cached_folder(word)
+    if stated is None or not weight_files(stated):
         return
     own = {canonical(name): stored for name, stored in base.items()}
     for name, stored in open_plain(stated).items():
@@ -107,8 +108,8 @@ def _require_its_base(
         wide = torch.float32
         if not own[key].load().to(wide).allclose(stored.load().to(wide), rtol=_CAST, atol=0):
             raise RecipeError(
-                f"{folder}: says it was trained on {stated}, and {name!r} has other values in "
-                "BASE; name that folder as BASE"
+                f"{folder}: says it was trained on {word}, and {name!r} has other values in "
+                "BASE; name that policy as BASE"
             )
         return
 

@@ -26,7 +26,7 @@ from rlvr.checkpoints.folders import (
     read_index,
     weight_files,
 )
-from rlvr.checkpoints.foreign import gguf, refuse_foreign
+from rlvr.checkpoints.foreign import gguf, refuse_foreign, refuse_other_frameworks
 from rlvr.checkpoints.layout import TORCH_WORDS
 from rlvr.schema import RecipeError
 
@@ -82,6 +82,7 @@ def open_plain(path: Path) -> Checkpoint:
     for folder in (path, *sorted(path.glob("pytorch_model_fsdp_*"))):
         if (folder / ".metadata").is_file():
             return _open_distributed(folder)
+    refuse_other_frameworks(path)
     raise unreadable(path)
 
 
@@ -98,8 +99,8 @@ def unreadable(path: Path) -> RecipeError:
         return RecipeError(f"{path}: {advice}")
     if (path / "zero_to_fp32.py").is_file() or list(path.glob("global_step*")):
         return RecipeError(
-            f"{path}: holds DeepSpeed's sharded state; consolidate it first with\n  python "
-            f"{path}/zero_to_fp32.py {path} OUT --safe_serialization"
+            f"{path}: holds DeepSpeed's sharded state; consolidate it first with `python "
+            f"{path}/zero_to_fp32.py {path} OUT --safe_serialization`"
         )
     return RecipeError(
         f"{path}: holds no weights (model.safetensors, pytorch_model.bin, shards of either with "
@@ -109,8 +110,15 @@ def unreadable(path: Path) -> RecipeError:
 
 def damaged(file: Path, error: Exception) -> RecipeError:
     """Return the error for a file that cannot be read, with what can be told from its bytes."""
-    size = file.stat().st_size if file.is_file() else 0
-    if size and _starts_with(file, _LFS_POINTER):
+    if not file.is_file():
+        what = (
+            "a folder, no file"
+            if file.is_dir()
+            else "a link to a file that is not here (or was removed)"
+        )
+        return RecipeError(f"{file}: is {what}; copy the checkpoint again")
+    size = file.stat().st_size
+    if _starts_with(file, _LFS_POINTER):
         return RecipeError(
             f"{file}: is a Git LFS pointer ({size} bytes) in place of the weights; run `git lfs "
             "pull` in that folder, or download the file"
@@ -220,7 +228,9 @@ def _open_torch(file: Path) -> Checkpoint:
 def _torch_loader(file: Path, name: str) -> Callable[[], Tensor]:
     def load() -> Tensor:
         try:
-            return _read_torch(file)[name].detach().clone()
+            tensor = _read_torch(file)[name].detach()
+            # In rows, as safetensors: results would differ in their last bits.
+            return tensor.clone(memory_format=torch.contiguous_format)
         except _TORCH_ERRORS as error:
             raise damaged(file, error) from error
 

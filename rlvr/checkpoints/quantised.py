@@ -23,6 +23,7 @@ def dequantised(checkpoint: Checkpoint, where: Path) -> Checkpoint:
         RecipeError: codes of another quantiser, or scales that do not fit.
     """
     refuse_codes(checkpoint, where)
+    _refuse_integers(checkpoint, where)
     scales = {}
     for name, stored in checkpoint.items():
         for end in _SCALES:
@@ -37,6 +38,16 @@ def dequantised(checkpoint: Checkpoint, where: Path) -> Checkpoint:
         elif id(stored) not in used and not name.endswith(_NOT_WEIGHTS):
             whole[name] = stored
     return whole
+
+
+def _refuse_integers(checkpoint: Checkpoint, where: Path) -> None:
+    """Refuse integers with a scale: codes of 8 bits that are no floats."""
+    for name, stored in checkpoint.items():
+        if f"{name}_scale" in checkpoint and "int" in stored.dtype:
+            raise RecipeError(
+                f"{where}: {name!r} holds {stored.dtype} codes with a scale, no weights; name the "
+                "checkpoint it was made from, or dequantise it"
+            )
 
 
 def _scaled(name: str, codes: Stored, scale: Stored, where: Path) -> Stored:

@@ -107,6 +107,10 @@ def pair_up(
     """
     for path, checkpoint in zip(paths, (base, tuned), strict=True):
         _refuse_unmerged(path, checkpoint)
+        if not any(map(is_matrix, checkpoint.values())):
+            raise RecipeError(
+                f"{path}: holds no matrix of numbers with a fraction ({len(checkpoint)} tensors)"
+            )
     names = by_canonical(tuned, paths[1])
     pairs = []
     for name in targets_of(base, patterns):
@@ -117,22 +121,34 @@ def pair_up(
             _require_tied(base, name, paths[0])
             _require_tied(tuned, name, paths[1])
         first, second = base[name], tuned[other]
+        _require_floats(other, second, paths[1])
         if first.shape != second.shape:
             raise RecipeError(
                 f"{name!r} has the shape {list(first.shape)} in {paths[0]} and "
                 f"{list(second.shape)} in {paths[1]}; they are not of one model"
             )
         pairs.append(Pair(name, first, second))
-    own = {canonical(name) for name in base}
-    also = {name for pattern in patterns for name in _selected(tuned, pattern)}
-    extra = [name for name in sorted(also, key=natural) if canonical(name) not in own]
-    extra = [name for name in extra if canonical(name) != _HEAD]
+    own = by_canonical(base, paths[0])
+    selected = {name for pattern in patterns for name in _selected(tuned, pattern)}
+    also = {canonical(name): name for name in selected}
+    for name in also.keys() & own.keys():
+        _require_floats(name, base[own[name]], paths[0])
+    extra = [also[key] for key in sorted(also, key=natural) if key not in own and key != _HEAD]
     if extra:
         raise RecipeError(
             f"{paths[0]}: lacks {extra[0]!r}, which {paths[1]} has ({len(extra)} such matrices); "
             "are they swapped, or of other architectures?"
         )
     return pairs
+
+
+def _require_floats(name: str, stored: Stored, path: Path) -> None:
+    """Refuse a matrix of integers or complex numbers, which has no geometry here."""
+    if not stored.dtype.startswith(_FLOATS):
+        raise RecipeError(
+            f"{path}: {name!r} is no matrix of numbers with a fraction ({stored.dtype}); leave it "
+            "out by --targets, or name the checkpoint that was trained"
+        )
 
 
 def left_out_of(base: Checkpoint, pairs: Sequence[Pair]) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """The figures of a geometry report: spectra, angles, overlaps, sparsities and stripes."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill, shorten
 from typing import Any
 
 import numpy as np
@@ -217,6 +218,23 @@ def _write_cells(axes: Axes, shares: np.ndarray) -> None:
             dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.55
             axes.text(column, line, f"{100 * share:.1f}", ha="center", va="center", fontsize=8.5,
                       color="#ffffff" if dark else "#1f2328")  # fmt: skip
+
+
+def card_figure(about: str, numbers: Sequence[tuple[str, str]]) -> tuple[Draw, tuple]:
+    """Return a picture of a few numbers, each with what it is, to be posted by itself."""
+
+    def draw(figure: Figure, theme: Theme) -> None:
+        axes = figure.subplots()
+        axes.set_axis_off()
+        axes.set_xlim(0, 2)
+        axes.set_ylim(0, 2.5)
+        axes.text(0.04, 2.3, shorten(about, 70), fontsize=13, color=theme.muted, va="center")
+        for place, (number, what) in enumerate(numbers):
+            x, y = 0.04 + place % 2, 1.75 - place // 2
+            axes.text(x, y, number, fontsize=30, color=color_of(0, theme), weight="bold")
+            axes.text(x, y - 0.12, fill(what, 40), fontsize=12, va="top", linespacing=1.4)
+
+    return draw, (8.4, 4.4)
 
 
 def agreement_figure(by_kind: Mapping[str, Row], total: Row) -> tuple[Draw, tuple]:

@@ -9,7 +9,8 @@ from rlvr.geometry.table import EMPTY
 from rlvr.plots import geometry as draw
 from rlvr.plots.theme import THEMES, ordered_kinds, png
 from rlvr.reports import pages
-from rlvr.reports.geometry import exemplars, percent, short_name
+from rlvr.reports.geometry import exemplars, short_name
+from rlvr.reports.geometry_words import percent
 
 _POINT = 0.01  # a difference of Jaccard indices that is worth a sentence
 READING = {

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlvr.geometry.evidence import EVERYTHING
 from rlvr.geometry.findings import MASK, null_range
 from rlvr.geometry.matrix import Measured
 from rlvr.geometry.settings import ANGLE_RANK
@@ -11,9 +10,18 @@ from rlvr.geometry.table import COLUMNS, EMPTY, W
 from rlvr.plots import geometry as draw
 from rlvr.plots.theme import THEMES, Draw, ordered_kinds, png
 from rlvr.reports import pages
+from rlvr.reports.geometry_words import (
+    PRINCIPAL,
+    Summary,
+    alternatives,
+    headline_numbers,
+    largest_angle,
+    opening,
+    percent,
+    short,
+    verdict,
+)
 
-Summary = Mapping[str, Any]
-_SAME = 0.0005  # shares that print alike
 EXEMPLARS = ("q_proj", "o_proj", "down_proj")
 
 READING: dict[str, dict[str, str]] = {
@@ -57,6 +65,13 @@ READING: dict[str, dict[str, str]] = {
         "Random": "Dots inside the grey band, without a trend.",
     },
 }
+# Beside the page, by what they are.
+FILES = {
+    "card.png": "the four numbers as a picture",
+    "matrices.csv": "all matrices as CSV",
+    "matrices.columns.json": "units and formulas",
+    "summary.json": "summary as JSON",
+}
 TITLES = {
     "overlap": "Which weights moved?",
     "sparsity": "Where in the network?",
@@ -64,14 +79,6 @@ TITLES = {
     "spectra": "Did the strengths change?",
     "stripes": "Is there a pattern inside a matrix?",
 }
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    return "-" if value is None or value != value else f"{100 * value:.{digits}f} %"
-
-
-def short(value: float | None, form: str, unit: str = "") -> str:
-    return "-" if value is None else f"{value:{form}}{unit}"
 
 
 def figures(measured: Sequence[Measured], summary: Summary) -> dict[str, dict[str, bytes]]:
@@ -89,10 +96,16 @@ def figures(measured: Sequence[Measured], summary: Summary) -> dict[str, dict[st
     plans["spectra"] = draw.spectra_figure(names, vectors)
     shape = (chosen[0].row["rows"], chosen[0].row["cols"])
     plans["stripes"] = draw.stripes_figure(names[0], shape, vectors[0])
+    about = f"{_end_of(summary['base'])} → {_end_of(summary['tuned'])}"
+    plans["card"] = draw.card_figure(about, headline_numbers(summary))
     return {
         name: {theme: png(how, size, colors) for theme, colors in THEMES.items()}
         for name, (how, size) in plans.items()
     }
+
+
+def _end_of(path: str) -> str:
+    return "/".join(path.rstrip("/").split("/")[-2:])
 
 
 def exemplars(measured: Sequence[Measured]) -> list[Measured]:
@@ -114,14 +127,30 @@ def short_name(row: Mapping[str, Any]) -> str:
 
 def build(measured: Sequence[Measured], summary: Summary, images: dict, extra: str = "") -> str:
     """Return the HTML of the report; ``extra`` comes after the first numbers."""
-    parts = [pages.paragraph(verdict(summary), "lead"), _headline(summary), extra]
+    alt = alternatives([item.row for item in measured], summary)
+    parts = [
+        pages.paragraph(opening(summary), "lead"),
+        pages.badges(summary["storage"]),
+        pages.paragraph(verdict(summary), "lead"),
+        pages.paragraph(PRINCIPAL),
+        _headline(summary),
+        pages.links(FILES),
+        _repeat(summary),
+        extra,
+    ]
     for name, reading in READING.items():
         parts.append(pages.heading(TITLES[name]))
-        parts.append(pages.figure(images[name], TITLES[name], reading))
+        parts.append(pages.figure(images[name], alt[name], reading))
     parts += [pages.heading("Numbers"), _by_kind(summary), _matrices(measured)]
     parts.append(_definitions(summary))
     subtitle = f"{summary['base']}  →  {summary['tuned']}"
     return pages.page("Where the update went", subtitle, parts)
+
+
+def _repeat(summary: Summary) -> str:
+    made = f"Measured on {summary['date']} with rlvr {summary['rlvr']}. The command repeats it."
+    lines = [verdict(summary), summary["command"], f"rlvr {summary['rlvr']}, {summary['date']}"]
+    return pages.repeat(summary["command"], made, "\n".join(lines))
 
 
 def steps_part(steps: Sequence[Mapping[str, Any]]) -> str:
@@ -143,76 +172,8 @@ def steps_part(steps: Sequence[Mapping[str, Any]]) -> str:
     return pages.heading("Over the run") + pages.paragraph(words) + pages.table(titles, rows)
 
 
-def verdict(summary: Summary) -> str:
-    """Return the finding in a few plain sentences."""
-    total = summary["all"]
-    if total["same_bits"]:
-        return (
-            "The target matrices of the two checkpoints are identical, bit for bit, so there is no "
-            "update to describe."
-        )
-    if total["sparsity_exact"] == 1:
-        return (
-            "The target matrices have equal values in other bits (another dtype, or zeros of the "
-            "other sign), so there is no update to describe."
-        )
-    words = [f"{percent(total['sparsity_bf16'])} of the weights did not change as bf16 numbers."]
-    if total[MASK] is None:
-        words.append("No change is large enough for bf16, so no weight visibly moved.")
-        return " ".join(words)
-    words.append(_place_words(total))
-    angle = largest_angle(total)
-    if angle is not None:
-        calm = "barely turned" if angle < 1 else "turned a little" if angle < 10 else "turned far"
-        words.append(f"The main directions {calm}: at most {angle:.2g}° in any matrix.")
-    return " ".join(words)
-
-
-def _place_words(total: Mapping[str, Any]) -> str:
-    """Return what can be said of the weights that are principal and not small."""
-    place = "the weights that are principal and not small"
-    low, high = null_range(total, MASK)
-    nulls = percent(low) if high - low < _SAME else f"{percent(low)} to {percent(high)}"
-    numbers = (
-        f"{percent(total[MASK])} of the moved entries{_within(total, MASK)} lie there; random "
-        f"places: {percent(total[f'{MASK}_random'])}; an update that does not know the weights, as "
-        f"such files are stored: {nulls}"
-    )
-    if total["verdict"]:
-        points = 100 * total[f"{MASK}_excess"]
-        than = "less" if points < 0 else "more"
-        return (
-            f"It {total['verdict']} {place}: {numbers}. It hits them {abs(points):.1f} points "
-            f"{than} often than other weights of the same size."
-        )
-    if total["moved"] > EVERYTHING:
-        return f"Nearly every weight moved, so it can prefer no place ({numbers})."
-    if total["relative"]:
-        return (
-            "Large weights move as often as small ones: the update scales with the weights, no "
-            f"null of rounding fits it, and there is no verdict ({numbers})."
-        )
-    return f"Nothing shows that it prefers or avoids {place} ({numbers})."
-
-
-def _within(row: Mapping[str, Any], key: str) -> str:
-    """Return the interval of a share in brackets; empty where there is none."""
-    low, high = row[f"{key}_from"], row[f"{key}_to"]
-    if low is None or low != low:
-        return ""
-    return f" [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def largest_angle(total: Mapping[str, Any]) -> float | None:
-    """Return the largest angle of any matrix, of either side."""
-    angles = [total[f"max_max_angle_{side}_deg"] for side in ("left", "right")]
-    known = [angle for angle in angles if angle is not None]
-    return max(known, default=None)
-
-
 def _headline(summary: Summary) -> str:
     total = summary["all"]
-    angle = largest_angle(total)
     low, high = null_range(total, MASK)
     dtypes = ", ".join(summary["dtypes"])
     whole = summary["settings"]["targets"] == ["linear"]
@@ -220,34 +181,24 @@ def _headline(summary: Summary) -> str:
     at = f"k = {ranks[0]}" if len(ranks) == 1 else f"k = {ranks[0]} to {ranks[-1]} by its size"
     # A published number is a comparison only under the settings that it was measured with.
     same_angles = whole and summary["settings"]["exact"] and ranks == [ANGLE_RANK]
+    details = [
+        f" (files store {dtypes}); {percent(total['sparsity_exact'])} as stored",
+        "",
+        f" ({at})",
+        "",
+    ]
+    against = [
+        "Published, whole models: RL 36 to 92 %, supervised fine-tuning 1 to 19 %" * whole,
+        f"Random places {percent(total[f'{MASK}_random'])}; knowing no weights {percent(low)} to "
+        f"{percent(high)}, by how the files were stored",
+        "Published at this k: RL below 0.5°, supervised fine-tuning above 10°" * same_angles,
+        "Published: RL about 1e-5, supervised fine-tuning 1e-3 to 1e-1" * whole,
+    ]
+    numbers = headline_numbers(summary)
     return pages.cards(
         [
-            (
-                percent(total["sparsity_bf16"]),
-                f"of the entries unchanged in bf16 (files store {dtypes}); "
-                f"{percent(total['sparsity_exact'])} as stored",
-                "Published, whole models: RL 36 to 92 %, supervised fine-tuning 1 to 19 %"
-                if whole
-                else "",
-            ),
-            (
-                f"{percent(total[MASK])}",
-                f"of the moved entries are principal and not small{_within(total, MASK)}",
-                f"Random places {percent(total[f'{MASK}_random'])}; knowing no weights "
-                f"{percent(low)} to {percent(high)}, by how the files were stored",
-            ),
-            (
-                short(angle, ".2g", "°"),
-                f"largest turn of the main directions of any matrix ({at})",
-                "Published at this k: RL below 0.5°, supervised fine-tuning above 10°"
-                if same_angles
-                else "",
-            ),
-            (
-                short(total["mean_nss"], ".1e"),
-                "mean change of the singular values, relative to their norm",
-                "Published: RL about 1e-5, supervised fine-tuning 1e-3 to 1e-1" if whole else "",
-            ),
+            (number, what + detail, other)
+            for (number, what), detail, other in zip(numbers, details, against, strict=True)
         ]
     )
 
@@ -307,7 +258,7 @@ def _matrices(measured: Sequence[Measured]) -> str:
                 cells.append((f"{value:.3g}", value))
         rows.append(cells)
     inside = pages.table(["matrix", *_MATRIX_COLUMNS.values()], rows)
-    return pages.details(f"All {len(rows)} matrices (click a title to sort)", inside)
+    return pages.details(f"All {len(rows)} matrices (press a title to sort)", inside)
 
 
 def _definitions(summary: Summary) -> str:

@@ -1,11 +1,14 @@
 """``rlvr geometry``: checkpoints compared, tables and reports written."""
 
 import dataclasses
+import json
 import os
+import shlex
 import tempfile
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from rlvr.checkpoints.folders import (
     EXPORT,
     LORA,
     base_of_run,
+    is_local,
     is_run,
     model_folder,
 )
@@ -48,10 +52,15 @@ def run(options: Namespace) -> int:
     )
     words, targets, out = options.paths, options.targets, options.out
     try:
-        if options.runs and len(words) <= 1:
+        if options.gallery:
+            if words or options.runs:
+                raise RecipeError("--gallery: takes results only, no BASE, TUNED or --runs")
+            write_gallery(options.gallery, out or OUT)
+        elif options.runs and len(words) <= 1:
             compare_runs(words, options.runs, out or OUT, targets)
         elif len(words) == 2 and not options.runs:
-            compare(model_folder(words[0]), model_folder(words[1]), out or OUT, settings, targets)
+            paths = model_folder(words[0]), model_folder(words[1])
+            compare(paths, words, out or OUT, settings, targets)
         elif len(words) == 1:
             look_at_run(Path(words[0]), out, settings, targets)
         else:
@@ -89,27 +98,54 @@ def measure(
     }
 
 
+def _named(word: str, folder: Path) -> str:
+    """Return the user's word for a checkpoint; a hub id with the commit that was read."""
+    return word if is_local(word) else f"{word} at {folder.name[:12]}"
+
+
+def _command(words: Sequence[str], settings: Settings, targets: list[str]) -> str:
+    """Return the command that repeats a comparison, with every flag that is not the default."""
+    parts = ["rlvr", "geometry", *words]
+    for key, default in dataclasses.asdict(Settings()).items():
+        value = getattr(settings, key)
+        if value != default:
+            parts += ["--fast"] if key == "exact" else [f"--{key.replace('_', '-')}", str(value)]
+    if targets != ["linear"]:
+        parts += ["--targets", *targets]
+    return shlex.join(parts)
+
+
 def compare(
-    base: Path,
-    tuned: Path,
+    paths: tuple[Path, Path],
+    words: Sequence[str],
     out: Path,
     settings: Settings,
     targets: list[str],
     steps: Sequence[dict[str, Any]] = (),
 ) -> None:
-    """Measure every target matrix of two checkpoints and write everything to ``out``."""
-    measured, summary = measure(base, tuned, settings, targets)
+    """Measure every target matrix of two checkpoints and write everything to ``out``.
+
+    ``words`` are what the user named: BASE and TUNED, or one run directory.
+    """
+    measured, summary = measure(*paths, settings, targets)
+    summary |= {
+        "base": _named(words[0], paths[0]) if len(words) == 2 else str(paths[0]),
+        "tuned": _named(words[-1], paths[1]),
+        "command": _command(words, settings, targets),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
     if steps:
         summary["steps"] = list(steps)
-    from rlvr.reports.geometry import build, figures, steps_part, verdict  # imports matplotlib
+    from rlvr.reports.geometry import build, figures, steps_part  # imports matplotlib
+    from rlvr.reports.geometry_words import verdict
 
     images = figures(measured, summary)
     page = build(measured, summary, images, steps_part(steps))
     rows = [item.row for item in measured]
     with _published(out) as folder:
         if steps:
-            words = {"targets": targets}
-            write_table(folder / "steps.csv", steps, consistency.STEP_COLUMNS, words)
+            about = {"targets": targets}
+            write_table(folder / "steps.csv", steps, consistency.STEP_COLUMNS, about)
         write_table(folder / "matrices.csv", rows, COLUMNS, summary["settings"])
         _write(folder, images, page, summary)
     left_out = left_out_words(summary["left_out_kinds"])
@@ -143,7 +179,7 @@ def look_at_run(run_dir: Path, out: Path | None, settings: Settings, targets: li
     """Compare the newest checkpoint of a run with its base, and all of them with one another."""
     base, out = base_of_run(run_dir), out or run_dir / OUT
     steps = measure_steps(base, run_dir, targets)
-    compare(base, run_dir, out, settings, targets, steps)
+    compare((base, run_dir), [str(run_dir)], out, settings, targets, steps)
 
 
 def measure_steps(base: Path, run_dir: Path, targets: list[str]) -> list[dict[str, Any]]:
@@ -232,6 +268,29 @@ def compare_runs(words: list[str], runs: list[str], out: Path, targets: list[str
         write_table(folder / "consistency.csv", rows, consistency.COLUMNS, summary["settings"])
         _write(folder, images, page, summary)
     runtime.say(f"{verdict(summary['all'])}\n{out / 'report.html'}")
+
+
+def write_gallery(results: Sequence[str], out: Path) -> None:
+    """Write one page of several results: the four numbers of each, with a link to its report.
+
+    Raises:
+        RecipeError: a folder holds no result of this verb.
+    """
+    summaries = {}
+    for result in map(Path, results):
+        try:
+            content = json.loads((result / SUMMARY).read_text(encoding="utf-8"))
+            summaries[os.path.relpath(result, out)] = content
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RecipeError(
+                f"--gallery: {result / SUMMARY} is no result of rlvr geometry ({error}); name the "
+                "folders that it wrote"
+            ) from error
+    from rlvr.reports.gallery import build
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_bytes(out / "gallery.html", build(summaries).encode())
+    runtime.say(f"{out / 'gallery.html'}")
 
 
 def _tuned_of(folder: Path) -> Path:
