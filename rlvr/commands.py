@@ -22,10 +22,18 @@ up to the smallest dimension of all matrices, then the ranks between which the t
 
 
 def train(parser: ArgumentParser) -> None:
-    """Train the policy of one recipe; ``--check`` explains the run and writes nothing."""
+    """Train the policy of one recipe; ``--check`` explains the run and writes nothing.
+
+    With ``--gpus`` the check also prints what the run takes of each GPU under each engine, the
+    split of a step, the largest run that fits, and the cheapest change where it does not.
+    """
     parser.add_argument("recipe", help="YAML recipe")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     parser.add_argument("--check", action="store_true", help="check and explain, then exit")
+    parser.add_argument("--gpus", type=int, metavar="N", help="with --check: the plan for N GPUs")
+    parser.add_argument(
+        "--gpu-memory", type=float, default=80.0, metavar="GB", help="of each (default 80)"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
 
 

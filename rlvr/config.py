@@ -67,7 +67,7 @@ class EvalSettings:
 class EvalSection(EvalSettings):
     """The evaluation before and after training; ``verifier`` is a reward, correct when > 0.
 
-    ``checkpoints``: evaluate the last one alone, or every one that the run keeps on the way.
+    ``checkpoints``: evaluate only the last one, or every one that the run keeps on the way.
     """
 
     data: dict[str, Any]
@@ -90,8 +90,9 @@ class RunSection:
     """Where a run lives and what it records beside TRL's metrics.
 
     ``kl_every``: steps between two measurements of the KL to the base policy (0: never), on the
-    completions of the step: ``kl_to_base``, and under sft, whose completions the policy did not
-    draw, ``kl_to_base_on_data``; and of the KL of the step beside the bound of ratio clipping.
+    completions of the step: ``kl_to_base``. Under sft the completions come from the data, and it
+    is ``kl_to_base_on_data``. The KL of the step is measured with it, against the bound of ratio
+    clipping.
     ``rollouts``: rollouts of each step that are written to ``rollouts.jsonl``.
     ``deterministic``: the same recipe on the same machine ends in the same bits.
     ``checkpoint``: a checkpoint holds the weights, or the entries that differ from the base policy.

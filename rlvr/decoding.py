@@ -23,7 +23,7 @@ from torch.nn.functional import pad
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-# Kinds of layers whose cache is all keys and values, of which rows and columns can be taken.
+# Kinds of layers with a cache of keys and values only: its rows and columns can be taken.
 _PLAIN_LAYERS = {"full_attention", "sliding_attention"}
 # Finished rows leave once they are this share of the batch: each leaving copies the cache.
 _LEAVING = 1 / 8
@@ -172,7 +172,7 @@ class _Batch:
         self.cache: DynamicCache | None = None
         self.mask = torch.zeros(0, 0, dtype=torch.long, device=self.device)
         self.latest = torch.zeros(0, dtype=torch.long, device=self.device)
-        # Of the class: accelerate replaces the method of the instance by one that takes anything.
+        # The class is asked: accelerate replaces the instance's method by one that takes anything.
         takes = inspect.signature(type(unwrapped(model)).forward).parameters
         self.takes_positions = "position_ids" in takes
         # Else a prefill would make logits of every position of the prompts.

@@ -59,7 +59,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def named(value: object) -> Any:
-    """Return ``{name: word}`` for a word, as whose shorthand a recipe may write it."""
+    """Expand a word to ``{name: word}``: a recipe may write only the name."""
     return {"name": value} if isinstance(value, str) else value
 
 

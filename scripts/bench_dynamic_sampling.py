@@ -52,12 +52,12 @@ def measure(folder: Path, words: list[str], total: int) -> list[list[tuple[float
         thread.start()
     for thread in threads:
         thread.join()
-    found = []
+    timed = []
     for clock, name in zip(clocks, ("false", "true"), strict=True):
         rows = read_jsonl(folder / name / "metrics.jsonl")
         groups = [_useful(row) for row in rows]
-        found.append(list(zip(clock.seconds, groups, strict=True))[WARM_UP:total])
-    return found
+        timed.append(list(zip(clock.seconds, groups, strict=True))[WARM_UP:total])
+    return timed
 
 
 def _useful(row: dict[str, float]) -> float:

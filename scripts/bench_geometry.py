@@ -88,15 +88,15 @@ def main() -> None:
             command = [sys.executable, "-m", "rlvr.cli", "geometry", str(pair / "base")]
             command += [str(pair / "tuned"), "--out", str(Path(temporary) / "out"), flag]
             both.append(measured(command, log))
-        constant, found = both
+        constant, measures = both
     scale = blocks / layers
-    wall = constant[0] + scale * (found[0] - constant[0])
-    cpu = constant[1] + scale * (found[1] - constant[1])
+    wall = constant[0] + scale * (measures[0] - constant[0])
+    cpu = constant[1] + scale * (measures[1] - constant[1])
     how = "fast" if options.fast else "exact"
     print(
-        f"{options.shape} {how}: {layers} of {blocks} blocks took {found[0]:.0f} s wall, "
-        f"{found[1]:.0f} s CPU; all: {wall / 60:.1f} min wall, {cpu / 60:.1f} min CPU on "
-        f"{len(os.sched_getaffinity(0))} cores; memory {found[2] - idle[2]:.2f} GiB above "
+        f"{options.shape} {how}: {layers} of {blocks} blocks took {measures[0]:.0f} s wall, "
+        f"{measures[1]:.0f} s CPU; all: {wall / 60:.1f} min wall, {cpu / 60:.1f} min CPU on "
+        f"{len(os.sched_getaffinity(0))} cores; memory {measures[2] - idle[2]:.2f} GiB above "
         f"{idle[2]:.2f} GiB of the interpreter with its libraries"
     )
 

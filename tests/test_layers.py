@@ -23,7 +23,7 @@ LAYERS = [
         "rotation",
         "studies",
     },
-    {"engines", "decoding"},
+    {"engines", "decoding", "costs"},
     {"masks", "run_dir", "verifier"},
     {"delta", "provenance", "logs", "isolation"},
     {"algorithms", "config", "registry", "runtime", "targets", "linalg", "lapack", "intervals"}
@@ -35,6 +35,7 @@ LAYERS = [
         "generation",
         "launcher",
         "locks",
+        "peers",
         "precision",
         "schema",
         "verdict",

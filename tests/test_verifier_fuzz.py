@@ -1,9 +1,9 @@
-"""The verifier on pairs that are right, or wrong, by construction: see ``fuzz_pairs``."""
+"""The verifier on pairs that are right, or wrong, by construction: see ``fuzz``."""
 
 from collections import Counter
 
 import pytest
-from fuzz_pairs import RIGHT, WRONG, Generator, pairs
+from fuzz import RIGHT, WRONG, Generator, pairs
 
 from rlvr.rewards.math import verify_batch
 

@@ -30,8 +30,9 @@ _EMBEDDING = ("embed_tokens.weight", "wte.weight")
 def open_checkpoint(path: Path, base: Checkpoint | None = None) -> Checkpoint:
     """Return the tensors of ``path``: a folder or file of weights, a delta, an adapter, or a run.
 
-    Of a run the masters of the newest checkpoint are taken, or its exported policy where those are
-    an adapter: the export keeps the whole update, and a merge rounds it to the dtype of the base.
+    A run is read from the masters of its newest checkpoint. Where those are an adapter, it is read
+    from its exported policy: the export keeps the whole update, a merge rounds it to the base's
+    dtype.
     An adapter is merged into ``base``, or into the base of its run, as tensors are read.
 
     Raises:

@@ -128,22 +128,22 @@ def _find(record: Mapping[str, Any], path: str, reading: Reading, place: str) ->
 def _to_row(record: Mapping[str, Any], reading: Reading, source: str, where: str, name: str) -> Row:
     columns = {"problem": "problem", "answer": "answer", **reading.columns}
     at = f"{where}, {name}"
-    found = {ours: _find(record, theirs, reading, at) for ours, theirs in columns.items()}
-    problem = problem_text(found["problem"])
-    answer = answer_text(found["answer"], reading.extract, joins=reading.joins)
+    values = {ours: _find(record, theirs, reading, at) for ours, theirs in columns.items()}
+    problem = problem_text(values["problem"])
+    answer = answer_text(values["answer"], reading.extract, joins=reading.joins)
     used = set(columns.values())
     rest = {key: value for key, value in record.items() if key not in used and key not in SCHEMA}
-    identity = found.pop("id", record.get("id"))
+    identity = values.pop("id", record.get("id"))
     if identity is None or identity == "":
         identity = hashlib.sha256(problem.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    origin = found.pop("source", record.get("source"))
+    origin = values.pop("source", record.get("source"))
     schema = Row(
         id=str(identity),
         problem=problem,
         answer=answer,
         source=origin if isinstance(origin, str) and origin else source,
     )
-    return Row(**{**schema, **rest, **found, **schema})
+    return Row(**{**schema, **rest, **values, **schema})
 
 
 def problem_text(value: object) -> str:
@@ -211,7 +211,7 @@ def _last_box(text: str) -> str:
 
 
 def plain_columns(rows: list[Row], names: Iterable[str]) -> list[Row]:
-    """Return the rows with the schema's columns and ``names`` alone, in a form that Arrow keeps.
+    """Return the rows with only the schema's columns and ``names``, in a form that Arrow keeps.
 
     Arrow would give all objects of a column the keys of all others, and refuses lists of mixed
     types: a column that holds either becomes JSON text, which the rewards read as well.

@@ -101,7 +101,7 @@ def delta_file(path: Path) -> Path:
 def checkpoint_folder(path: Path) -> Path:
     """Return ``path``, or where it is a run directory its newest masters as a folder of weights.
 
-    Of a run with an adapter the exported policy is taken.
+    A run with an adapter is read from its exported policy.
     """
     if not is_run(path):
         return path

@@ -129,9 +129,9 @@ def sample(
     """Draw ``samples`` completions of each prompt.
 
     Each completion has a random stream of its own, of (seed, name of the prompt, sample): neither
-    order nor batch size changes it, but for the rounding of a batch of another shape. A model
-    whose layers keep more than keys and values is sampled by ``generate``, a batch at a time, and
-    there another ``batch_size`` pairs the random numbers with other prompts.
+    order nor batch size changes it, but for the rounding of a batch of another shape. Where
+    the layers keep more than keys and values, ``generate`` samples a batch at a time, and another
+    ``batch_size`` pairs the random numbers with other prompts.
 
     Args:
         policy: a causal LM, wrapped by PEFT or not; its mode and its settings are restored.

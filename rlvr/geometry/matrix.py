@@ -69,7 +69,7 @@ def measure(
     # Differences of bf16 numbers fit float32 to all but their last bits, at half the time.
     dtype = torch.float64 if settings.exact else torch.float32
     update = tuned.to(dtype) - base.to(dtype)
-    # Of the difference of the stored values, so that bf16 files are measured as they are.
+    # The stored values are subtracted, so that bf16 files are measured as they are.
     row |= _update_size(update, base.to(dtype), settings.exact)
     left, right = before.left[:, :rank].to(dtype), before.right[:, :rank].to(dtype)
     row["energy_off_principal"] = spectra.energy_off_principal(update, left, right)

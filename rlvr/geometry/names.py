@@ -100,7 +100,7 @@ def pair_up(
 ) -> list[Pair]:
     """Return the target matrices of both checkpoints, in natural order of the base's names.
 
-    A tied output head, which stands in one of the two files alone, is its embedding.
+    A tied output head that only one of the two files stores is compared as the embedding.
 
     Raises:
         RecipeError: a matrix is missing in one, or has another shape: they are not of one model.

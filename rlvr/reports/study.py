@@ -19,6 +19,7 @@ CURVES = {
     "entropy": "entropy (nats)",
     "completions/mean_length": "length (tokens)",
     "grad_norm": "gradient norm",
+    "sampler_gap": "sampler gap (nats)",
 }
 COSTS = ("kl", "sparsity", "nss", "off_principal")
 READING = {
@@ -44,7 +45,8 @@ READING = {
     "curves": {
         "What you see": "The runs on the way, the control in grey; bands are 95 % t-intervals of "
         "the mean over seeds, lines of 25 steps or more a moving average of five.",
-        "What to look for": "An arm that learns later, loses its entropy, or leaves the base.",
+        "What to look for": "An arm that learns later, loses its entropy, or leaves the base. A "
+        "sampler gap that grows: rollouts of another policy than the loss takes them for.",
         "By chance": "Overlapping bands.",
     },
     "geometry": {
@@ -163,7 +165,7 @@ def _curves(study: Study, shown: Sequence[Cell]) -> dict[str, dict[str, Curve]]:
         metrics = [read_metrics(folder) for folder in folders]
         for key, label in CURVES.items():
             curve = curve_of([logged(rows, key) for rows in metrics])
-            if curve is not None:
+            if curve is not None and len(curve.steps) > 1:
                 # Grouped by axis first: one panel holds the curves of all arms.
                 curves.setdefault(label, {})[cell.arm] = curve
     return curves

@@ -7,7 +7,12 @@ from rlvr.rewards.text import boxes, conclusion
 from rlvr.verdict import Verdict
 
 # An explicit answer: "The answer is (B).", "**Answer:** B", "<answer>B</answer>".
-_ANCHOR = re.compile(r"<answer>|\b(?:answer|choice|option)\b[ \t*_]*(?::|\bis\b)", re.IGNORECASE)
+_ANCHOR = re.compile(
+    r"<answer>|\b(?:answer|choice|option)\b[ \t*_]*(?::|\bis\b)|\bI\s+(?:choose|pick|select)\b",
+    re.IGNORECASE,
+)
+# Nothing but a letter, or "Option C".
+_ALONE = re.compile(r"\W{0,4}(?:(?:option|choice|answer)\W{1,4})?([A-Za-z])\W{0,4}", re.IGNORECASE)
 _OPENING = r"(?:[\s*_$:(\[{]|\\(?:text|textbf|mathrm|mathbf|boxed)\b)"
 _LETTER = re.compile(rf"{_OPENING}{{0,16}}([A-Z])(?![\w'’])([*_$)\]}}]{{0,8}})")
 _SMALL = re.compile(rf"{_OPENING}{{0,16}}([a-z])(?![\w'’])([*_$)\]}}]{{0,8}})")
@@ -61,8 +66,8 @@ def _judge(completion: str, gold: str, letters: str, require_think: bool) -> Ver
 def find_letter(text: str) -> str | None:
     """Return the letter of the last explicit answer; None where there is none or it is not one."""
     # Bounded on purpose: a completion may be megabytes long, and patterns must stay linear.
-    bare = re.fullmatch(r"\W{0,4}([A-Za-z])\W{0,4}", text.strip()[:16])
-    if bare and len(text.strip()) <= 16:
+    bare = _ALONE.fullmatch(text.strip()) if len(text) < _WINDOW else None
+    if bare:
         return bare[1].upper()
     answers: list[tuple[int, str | None]] = []
     for start, content in boxes(text):

@@ -91,9 +91,9 @@ def find_expression(text: str) -> str | None:
     """
     tagged = last_tagged(text)
     inside = text if tagged is None else tagged
-    found = boxes(inside)
-    if found:
-        return found[-1][1]
+    boxed = boxes(inside)
+    if boxed:
+        return boxed[-1][1]
     blocks = fenced_blocks(inside)
     if blocks:
         return blocks[-1].text.strip() or None

@@ -3,8 +3,8 @@
 What ``RLVRTrainer`` and ``SupervisedTrainer`` share, and how both deviate from TRL 1.16:
 
 1. ``create_optimizer`` returns a ``MaskedAdamW`` where the recipe has a mask.
-2. The base policy is had by swapping the base values in, or by switching off an adapter, which
-   never writes to them; there is no second model.
+2. A mask's base policy is the policy with the base values swapped in; an adapter's is the policy
+   with the adapter switched off. There is no second model.
 3. Gradients that the optimizer frees are clipped, and their norm logged, by the optimizer.
 4. A checkpoint is checked for leaks, written under a temporary name, and then renamed; its weights
    may be replaced by their delta against the base.

@@ -37,7 +37,7 @@ def run(options: Namespace) -> int:
     except NotImplementedError as error:
         raise RunError(
             f"{sources.base.path}: a layer of this architecture has no forward-mode derivative "
-            f"({str(error).splitlines()[0]}); measure the masks alone: BASE without TUNED, "
+            f"({str(error).splitlines()[0]}); measure only the masks: BASE without TUNED, "
             "--probes 0 --lanczos 0"
         ) from error
     finally:

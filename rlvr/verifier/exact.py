@@ -159,6 +159,7 @@ def _(node: Root, at: Sample | None = None) -> Fraction | None:
 
 def perfect_root(value: Fraction, degree: int) -> Fraction | None:
     """Return the real root of ``value`` where it is rational; None where it is not, or not real."""
+    # The real root: an odd one of a negative number is negative.
     if value < 0:
         if degree % 2 == 0:
             return None
@@ -171,6 +172,7 @@ def perfect_root(value: Fraction, degree: int) -> Fraction | None:
 def _whole_root(number: int, degree: int) -> int | None:
     if number < 2:
         return number
+    # Beyond these a root is left to sampling: Newton would take too long.
     if degree > 64 or number.bit_length() > 4000:
         return None
     if degree == 2:
@@ -249,6 +251,7 @@ def _determinant(rows: list[list[Fraction | None]]) -> Fraction | None:
         return None
     matrix = [[value for value in row if value is not None] for row in rows]
     result = Fraction(1)
+    # Gaussian elimination in fractions; a row swap turns the sign.
     for column in range(size):
         pivot = next((r for r in range(column, size) if matrix[r][column]), None)
         if pivot is None:
@@ -265,6 +268,7 @@ def _determinant(rows: list[list[Fraction | None]]) -> Fraction | None:
 
 def _counts(numbers: list[Fraction]) -> list[int] | None:
     """Return arguments that count something as integers; None where one cannot."""
+    # 4000! has 12,674 digits; larger ones stay unevaluated.
     if any(value.denominator != 1 or not 0 <= value <= 4000 for value in numbers):
         return None
     return [int(value) for value in numbers]
@@ -290,6 +294,7 @@ def _whole_function(function: Callable[..., int]) -> Callable[[list[Fraction]], 
 
 
 def _modulo(numbers: list[Fraction]) -> Fraction | None:
+    # Rationals too, as in Python: the sign is that of the modulus.
     if len(numbers) != 2 or not numbers[1]:
         raise Undefined("modulo 0")
     return numbers[0] % numbers[1]

@@ -16,6 +16,7 @@ class Extracted(NamedTuple):
     loose: bool = False
 
 
+# "The answer is", in the languages of the public benchmarks; never "isn't".
 _ANNOUNCED = re.compile(
     r"(?:final\s+answer\s+is(?!n)|answer\s+is(?!n)|(?:option|choice)\s+is(?!n)|answer\s*(?:\**\s*)?:|answer\s*=|result\s+is|solution\s+is"
     r"|value\s+is|^A\s*:|r[ée]ponse\s+(?:finale\s+)?est|r[ée]ponse\s*:|respuesta\s+es|respuesta\s*:"
@@ -25,6 +26,7 @@ _ANNOUNCED = re.compile(
     r"|i\s+think\s+it'?s)",
     re.IGNORECASE | re.MULTILINE,
 )
+# A last sentence that concludes: "So", "Therefore" and their translations.
 _CLOSING = re.compile(
     r"^\s*(?:so|thus|therefore|hence|finally|consequently|in\s+total|we\s+(?:get|find|have|obtain)"
     r"|donc|ainsi|also|daher|somit|folglich|por\s+lo\s+tanto|as[ií]\s+que|entonces|portanto"
@@ -32,15 +34,19 @@ _CLOSING = re.compile(
     r"|したがって|よって|따라서|그러므로|لذا|لذلك|إذن|إذا|অতএব|সুতরাং|इसलिए|अतः|ดังนั้น|vậy|do\s+đó|jadi|kwa\s+hiyo|కాబట్టి)",
     re.IGNORECASE,
 )
+# A number with its sign, currency, thousands, percent or denominator.
 _NUMBER = re.compile(r"[-−+]?\s?[$€£]?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:\s?%|/[0-9]+)?")
 _MATHS = re.compile(r"\$\$?([^$]{1,400})\$\$?|\\\((.{1,400}?)\\\)|\\\[(.{1,400}?)\\\]", re.DOTALL)
 _BOLD = re.compile(r"\*\*([^*\n]{1,100})\*\*")
 _SENTENCE = re.compile(r"(?<=[.!?。！？।])(?:\s+|(?<=[。！？।]))|\n+")
+# What stands right before the number that a sentence states.
 _EQUALS = re.compile(
     r"(?:=|:|：|\bis|\bit'?s|\best|\bist|\bes|\bsont|是|为|為|هو|هي|=\s*\$)\s*(?=[-−]?[$€£]?[0-9.])"
 )
+# Where an announced answer ends: a line, or a period that is no decimal point.
 _STOP = re.compile(r"\n|(?<=[^0-9])\.\s|(?<=[0-9])\.(?:\s|$)|[。！？]")
 _SAID = re.compile(r"\b(?:is|are|equals)\s+(?:equal\s+to\s+|approximately\s+|about\s+)?")
+# "A or B": a second option after the first.
 _SECOND = re.compile(r"\s*(?:,|/|&|or\b|and\b)\s*\(?[A-J](?![A-Za-z'’])")
 _DENIAL = re.compile(
     r"\b(?:not|cannot|never|wrong|false|incorrect|impossible|neither|nor)\b|n['’]t\b|\\neq?(?![a-z])"
@@ -165,10 +171,10 @@ def _concluded(sentence: str) -> str | None:
     What the sentence denies, or asks, is no answer.
     """
     for pattern in (_BOLD, _MATHS):
-        found = list(pattern.finditer(sentence))
-        if found:
-            denied = _is_denied(sentence, *found[-1].span())
-            return None if denied else next(group for group in found[-1].groups() if group)
+        marked = list(pattern.finditer(sentence))
+        if marked:
+            denied = _is_denied(sentence, *marked[-1].span())
+            return None if denied else next(group for group in marked[-1].groups() if group)
     equals = list(_EQUALS.finditer(sentence))
     number = _NUMBER.match(sentence, equals[-1].end()) if equals else None
     if number is None and _CLOSING.match(sentence):

@@ -46,6 +46,8 @@ _ALIASES = {
 }  # fmt: skip
 _TEXT = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|mbox|hbox|emph)\*?\s*\{")
 _FONT = re.compile(r"\\(?:math(?:rm|bf|it|sf|cal|scr|frak)|operatorname|boldsymbol|bm)\*?\s*\{")
+# A number of things in words: "3 red".
+_COUNTED = re.compile(r"([0-9]+(?:\.[0-9]+)?) ([^\W\d_]{2,})")
 _NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,12}(?![0-9.]))?"
 _GROUPED = r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?"
 _TOKEN = re.compile(
@@ -103,6 +105,8 @@ def _text_tokens(content: str, after_number: bool) -> list[Token]:
             tokens.append(Token("sep", "or" if bare == "or" else "and" if bare == "and" else bare))
         elif bare.casefold() in PERCENT:
             tokens.append(Token("op", "%"))
+        elif counted := _COUNTED.fullmatch(bare):
+            tokens += [Token("num", counted[1], True), Token("text", counted[2], True)]
         elif re.fullmatch(r"[-+]?[0-9.]+", bare) or (
             re.search(r"[\\^=]", bare.rstrip("=")) and not re.search("[a-z]{3}", bare)
         ):

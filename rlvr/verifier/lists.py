@@ -1,5 +1,7 @@
 """Answers of several items."""
 
+from collections import Counter
+
 from rlvr.verifier.names import (
     both_signs,
     has_sign,
@@ -8,7 +10,7 @@ from rlvr.verifier.names import (
 from rlvr.verifier.quantities import compound, is_quantity
 from rlvr.verifier.same import Same, all_same
 from rlvr.verifier.scalars import matched
-from rlvr.verifier.sets import looks_like_set, same_set
+from rlvr.verifier.sets import looks_like_set, same_set, subject
 from rlvr.verifier.tree import (
     Bracket,
     Indexed,
@@ -60,6 +62,9 @@ def _same_items(left: list[Node], right: list[Node], same: Same) -> bool:
         places = {str(key): item for key, item in zip(keys[1], right, strict=True)}
         if set(places) == {str(key) for key in keys[0]}:
             return all(same(g, places[str(k)]) for k, g in zip(keys[0], left, strict=True))
+    about = [[subject(item) for item in side] for side in (left, right)]
+    if None not in about[0] + about[1] and len(set(about[0])) > 1 < len(set(about[1])):
+        return _same_subjects(left, right, about, same)
     # Names that the answer leaves out keep their order, unless they only number one quantity. A
     # gold answer without names says nothing of an order.
     if None not in keys[0] and set(keys[1]) == {None}:
@@ -68,6 +73,18 @@ def _same_items(left: list[Node], right: list[Node], same: Same) -> bool:
     if same.how.ordered:
         return all_same(tuple(left), tuple(right), same)
     return matched(left, right, same)
+
+
+def _same_subjects(
+    left: list[Node], right: list[Node], about: list[list[Node | None]], same: Same
+) -> bool:
+    """Compare relations of several quantities: ``a < 0, b > 0`` is not ``b < 0, a > 0``."""
+    if set(about[0]).isdisjoint(about[1]):
+        # All of them renamed: their order is what is left.
+        return all_same(tuple(left), tuple(right), same)
+    if Counter(about[0]) != Counter(about[1]):
+        return False
+    return matched(left, right, lambda g, a: subject(g) == subject(a) and same(g, a))
 
 
 def _letter(name: Node | None) -> str:
@@ -89,6 +106,13 @@ def _same_coordinates(gold: Node, answer: Node, same: Same) -> bool:
     return all_same(sides[0], sides[1], same)
 
 
+def _is_chain(node: Relation) -> bool:
+    """Return whether one value is given to several names: ``x = y = 2``."""
+    if len(node.sides) < 3 or set(node.operators) != {"="}:
+        return False
+    return all(isinstance(side, Name | Indexed) for side in node.sides[:-1])
+
+
 def _is_domain(node: Node) -> bool:
     match node:
         case Relation(sides=(_, Numbers()), operators=("in",)):
@@ -104,6 +128,9 @@ def items_of(node: Node) -> list[Node]:
             # (x, y) = (1, 2) is x = 1 and y = 2.
             pairs = zip(name.items, held.items, strict=True)
             return [Relation(pair, ("=",)) for pair in pairs]
+    if isinstance(node, Relation) and _is_chain(node):
+        # x = y = 2 is x = 2 and y = 2.
+        return [Relation((side, node.sides[-1]), ("=",)) for side in node.sides[:-1]]
     if name is not None and isinstance(held, Set | Sequence):
         listed = held.items
     return both_signs(listed)

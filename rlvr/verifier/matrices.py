@@ -18,7 +18,7 @@ from rlvr.verifier.tree import (
 )
 
 Rows = tuple[Nodes, ...]
-MAX_SIZE = 12
+MAX_SIZE = 12  # the entries of a product grow as trees, and are compared as such
 
 
 def rows_of(node: Node) -> Rows | None:
@@ -31,6 +31,7 @@ def rows_of(node: Node) -> Rows | None:
         case Matrix(rows):
             return rows
         case Bracket(_, _, items):
+            # ((1, 2), (3, 4)) has rows; (1, 2) is one column.
             nested = [item.items for item in items if isinstance(item, Bracket)]
             return tuple(nested) if len(nested) == len(items) else tuple((i,) for i in items)
         case Neg(item):
@@ -41,6 +42,11 @@ def rows_of(node: Node) -> Rows | None:
             return _multiplied(items)
         case Quotient(top, bottom):
             return _scaled(Quotient(Num(Fraction(1)), bottom), rows_of(top))
+        case Power(Bracket(_, _, items) as point, Name("T")) if not any(
+            isinstance(item, Bracket) for item in items
+        ):
+            # (1, 2)^T: a row by its spelling, so that its transpose is the column.
+            return rows_of(point)
         case Power(base, exponent):
             return _power(rows_of(base), exponent)
     return None
@@ -76,6 +82,7 @@ def _scaled(scale: Node, rows: Rows | None) -> Rows | None:
 
 
 def _multiplied(items: Nodes) -> Rows | None:
+    # 2 A and A 2 are one matrix; the order of the matrices stays.
     scalars = tuple(item for item in items if not holds_matrix(item))
     total: Rows | None = None
     for item in items:

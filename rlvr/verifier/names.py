@@ -32,6 +32,7 @@ from rlvr.verifier.tree import (
     walk,
 )
 
+# Letters that may stand for each other where a pattern of the answer says what they are.
 _CONSTANTS = set("CcKk")  # of integration
 _PARAMETERS = set("kmnlj")  # integers that count solutions
 
@@ -88,7 +89,9 @@ def named(node: Node) -> tuple[Node | None, Node]:
         sides = sides[: operators.index("~") + 1]
         if len(sides) == 1:
             return None, sides[0]
-    if nameable(sides[0]):
+    # a = b = c gives no value to any of them.
+    valueless = len(operators) > 1 and all(map(nameable, sides))
+    if nameable(sides[0]) and not valueless:
         return sides[0], sides[-1]
     # 5 = x is x = 5.
     if len(sides) == 2 and nameable(sides[1]) and not names_of(sides[0]):

@@ -47,6 +47,13 @@ def spelled(text: str) -> Fraction | None:
     return None if whole is None else Fraction(sign * whole)
 
 
+def ordinal(text: str) -> int | None:
+    """Return the place in an order that ``text`` spells: 3 of ``third``; None for anything else."""
+    word = text.casefold().strip()
+    places = {"first": 1, "second": 2} | {w: n for w, n in _PARTS.items() if n in range(3, 13)}
+    return None if word in ("half", "halve", "quarter") else places.get(word)
+
+
 def _whole(words: list[str]) -> int | None:
     total, current, last = 0, 0, None
     for word in words:

@@ -97,12 +97,14 @@ def _(node: Neg, at: Point) -> Value:
 
 @value.register
 def _(node: Sum, at: Point) -> Value:
+    # Terms may cancel; what is left counts against the largest of them.
     terms = [value(item, at) for item in node.items]
     return at.settled(sum(terms, at.context.mpf(0)), max(abs(term) for term in terms))
 
 
 @value.register
 def _(node: Product, at: Point) -> Value:
+    # Noted after each factor: the largest value on the way bounds the rounding of the result.
     total = at.context.mpf(1)
     for item in node.items:
         total = at.note(total * value(item, at))
@@ -132,6 +134,7 @@ def _(node: Root, at: Point) -> Value:
     if at.negligible(degree):
         raise Undefined("a root of degree 0")
     ctx = at.context
+    # \sqrt[3]{-8} is -2, while the principal power (-8)^(1/3) is complex.
     odd = ctx.isint(degree) and int(degree) % 2 == 1
     if odd and ctx.im(item) == 0 and item < 0:
         return -power_of(-item, 1 / degree, at)
@@ -185,6 +188,7 @@ def label(node: Node, at: Point) -> str:
             return f"{label(function, at)} ({', '.join(label(item, at) for item in arguments)})"
         case Sequence(_, items) | Bracket(_, _, items) | Set(items):
             return ",".join(label(item, at) for item in items)
+    # x_{1+1} is x_2: an index by its value, to fewer digits than the precision.
     number = value(node, at)
     return str(at.context.nstr(at.context.mpmathify(number), 15))
 
@@ -207,6 +211,7 @@ def _(node: Big, at: Point) -> Value:
 
 @value.register
 def _(node: Cases, at: Point) -> Value:
+    # The first case that applies, as one reads it; "otherwise" is always true.
     for result, condition in node.rows:
         if holds(condition, at):
             return value(result, at)

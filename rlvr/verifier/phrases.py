@@ -8,7 +8,8 @@ from rlvr.verifier.tree import Node, Numbers, Set
 # What is said first names the phrase.
 _SPELLINGS = [
     ["yes"], ["no"], ["true"], ["false"],
-    ["dne", "does not exist", "do not exist", "doesn't exist", "limit does not exist"],
+    ["dne", "does not exist", "do not exist", "doesn't exist", "limit does not exist",
+     "undefined", "not defined"],
     ["no solution", "no solutions", "there is no solution", "there are no solutions",
      "no solution exists", "no solutions exist", "has no solution", "empty set", "null set"],
     ["all real numbers", "all reals", "every real number", "any real number", "real numbers"],

@@ -63,6 +63,7 @@ def _added(first: Coefficients, second: Coefficients, at: Point) -> Coefficients
 
 
 def _multiplied(first: Coefficients, second: Coefficients, at: Point) -> Coefficients:
+    # Degree 4 at most, so that |p|^2 of a quadratic p still fits.
     if len(first) + len(second) > 6:
         raise Undefined("a high degree")
     result = [at.context.mpf(0)] * (len(first) + len(second) - 1)
@@ -82,16 +83,18 @@ def signs(left: Node, right: Node, name: str, at: Point) -> tuple[list[Value], l
     """
     for one, other, direction in ((left, right, 1), (right, left, -1)):
         if _is_absolute(one) and name not in names_of(other):
+            # |p| < c is p^2 < c^2 for c >= 0, and the same signs follow.
             limit = value(other, at)
             if at.context.im(limit) != 0:
                 raise Undefined("not real")
+            # |p| is above every negative number.
             if limit < 0:
                 return [], [direction]
             assert isinstance(one, Apply)
             inner = coefficients(one.arguments[0], name, at)
             squared = _added(_multiplied(inner, inner, at), [-limit * limit], at)
-            roots, found = _quadratic(squared, at)
-            return roots, [sign * direction for sign in found]
+            roots, between = _quadratic(squared, at)
+            return roots, [sign * direction for sign in between]
     right_side = [-c for c in coefficients(right, name, at)]
     return _quadratic(_added(coefficients(left, name, at), right_side, at), at)
 
@@ -103,18 +106,21 @@ def _is_absolute(node: Node) -> bool:
 def _quadratic(held: Coefficients, at: Point) -> tuple[list[Value], list[int]]:
     if any(at.context.im(c) != 0 for c in held):
         raise Undefined("not real")
+    # x^2 + x - x^2 is of degree 1.
     while len(held) > 1 and at.negligible(held[-1]):
         held = held[:-1]
     if len(held) > 3:
         raise Undefined("a high degree")
     if len(held) == 1:
         return [], [0 if at.negligible(held[0]) else 1 if held[0] > 0 else -1]
+    # The sign far to the right is that of the leading coefficient.
     top = 1 if held[-1] > 0 else -1
     if len(held) == 2:
         return [-held[0] / held[1]], [-top, top]
     constant, linear, square = held
     inside = linear * linear - 4 * square * constant
     if at.negligible(inside):
+        # A double root: the sign is the same on both sides.
         return [-linear / (2 * square)], [top, top]
     if inside < 0:
         return [], [top]

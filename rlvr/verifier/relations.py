@@ -11,6 +11,7 @@ from rlvr.verifier.names import (
     renamed_argument,
 )
 from rlvr.verifier.same import Same, all_same
+from rlvr.verifier.scalars import matched
 from rlvr.verifier.sets import FLIPPED, INEQUALITIES, looks_like_set
 from rlvr.verifier.tree import (
     ONE,
@@ -150,6 +151,8 @@ def _fraction(node: Node) -> tuple[Node, Node]:
 
 
 def _same_chain(gold: Relation, answer: Relation, same: Same) -> bool:
+    if set(gold.operators) == set(answer.operators) == {"="}:
+        return matched(list(gold.sides), list(answer.sides), same)
     if gold.operators == answer.operators:
         return all(_alike(g, a, same) for g, a in zip(gold.sides, answer.sides, strict=True))
     # 1 < x < 2 read from the right is 2 > x > 1.

@@ -44,6 +44,7 @@ class Scripts(Functions):
                 base = self.subscript(base)
             elif self.at("!") and self.peek(1).value != "=":
                 self.take()
+                # n!! is the double factorial, and x != y a relation.
                 double = self.at("!") and bool(self.take())
                 base = Apply("factorial2" if double else "factorial", (base,))
             elif self.at("%"):
@@ -70,6 +71,7 @@ class Scripts(Functions):
             return False
         if name.name in USUAL_FUNCTIONS:
             return True
+        # Only what is as simple as an argument; x(a + b) multiplies.
         close = self.position + 1
         while close < len(self.tokens) and (
             self.tokens[close].kind in ("num", "name", "const", "sep")
@@ -82,6 +84,7 @@ class Scripts(Functions):
         return closed and (listed or (len(inside) == 1 and inside[0].kind != "op"))
 
     def raised(self, base: Node) -> Node:
+        # 90^\circ and 90^{\circ}; with C or F a temperature.
         if self.at("circ") or (
             self.at("{") and self.peek(1).value == "circ" and self.peek(2).value == "}"
         ):

@@ -155,7 +155,7 @@ def _judge(jobs: list[Job], deadline_s: float, last: bool) -> list[Judgement]:
         judged.append(Judgement(status, detail))
         if again and last and jobs[index][1]:
             unread.append(index)
-    # One job alone keeps within the deadline of its caller; many share the clock of none.
+    # A single job keeps within its caller's deadline; each of many has the whole deadline.
     left = deadline_s - (time.monotonic() - begin) if len(jobs) == 1 else deadline_s
     if unread and left > 0:
         pairs = [jobs[index][:2] for index in unread]

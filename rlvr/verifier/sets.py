@@ -127,6 +127,7 @@ def _(node: Bracket, at: Point) -> list[Piece]:
     if len(node.items) != 2:
         raise Undefined("a tuple is no interval")
     low, high = (_end(item, at) for item in node.items)
+    # Named ends may come out in either order at a sampled point; another point decides.
     if low > high:
         raise Undefined("an interval that runs backwards")
     return [Piece(low, node.opening == "[", high, node.closing == "]")]
@@ -164,6 +165,7 @@ def _(node: Numbers, at: Point) -> list[Piece]:
 @pieces.register
 def _(node: Builder, at: Point) -> list[Piece]:
     held = pieces(node.condition, at)
+    # {0 < x | x < 1}: both sides are conditions.
     if isinstance(node.element, Relation):
         return _combined("cap", held, pieces(node.element, at), at)
     if not isinstance(node.element, Name):
@@ -243,15 +245,16 @@ def _polynomial(left: Node, op: str, right: Node, name: str, at: Point) -> list[
     if op not in _ALLOWED:
         raise Undefined(f"the relation {op}")
     ctx, allowed = at.context, _ALLOWED[op]
+    # The line is cut at the roots; each cell belongs or not by its sign.
     ends, between = signs(left, right, name, at)
     points = [ctx.ninf, *ends, ctx.inf]
-    found = [
+    held = [
         Piece(a, False, b, False)
         for a, b, sign in zip(points, points[1:], between, strict=False)
         if sign in allowed
     ]
-    found += [Piece(end, True, end, True) for end in ends if 0 in allowed]
-    return merged(found, at)
+    held += [Piece(end, True, end, True) for end in ends if 0 in allowed]
+    return merged(held, at)
 
 
 def _same(first: Value, second: Value, at: Point) -> bool:
@@ -273,6 +276,7 @@ def merged(parts: list[Piece], at: Point) -> list[Piece]:
             result.append(part)
             continue
         last = result[-1]
+        # [1, 2) and [2, 3] meet, (1, 2) and (2, 3) leave out 2.
         touches = _same(part.low, last.high, at) and (part.has_low or last.has_high)
         if not touches and (part.low >= last.high or _same(part.low, last.high, at)):
             result.append(part)
@@ -285,6 +289,7 @@ def merged(parts: list[Piece], at: Point) -> list[Piece]:
 
 def _complement(parts: list[Piece], at: Point) -> list[Piece]:
     result: list[Piece] = []
+    # From the left: what lies before each piece, with the ends that the piece lacks.
     low, has_low = at.context.ninf, False
     for piece in merged(parts, at):
         if piece.low > low or (piece.low == low and has_low and not piece.has_low):
@@ -316,6 +321,7 @@ def same_set(first: Node, second: Node) -> bool | None:
             left, right = merged(pieces(first, at), at), merged(pieces(second, at), at)
         except (Undefined, ValueError):
             continue
+        # Disjoint and sorted: equal sets have equal pieces, place by place.
         if len(left) != len(right):
             return False
         for a, b in zip(left, right, strict=True):
@@ -324,6 +330,7 @@ def same_set(first: Node, second: Node) -> bool | None:
             if not (_same(a.low, b.low, at) and _same(a.high, b.high, at)):
                 return False
         judged = True
+        # Without names every point is the same.
         if not names_of(first) | names_of(second):
             break
     return judged

@@ -7,6 +7,7 @@ from rlvr.verifier.numerals import MULTIPLES, NUMBER_WORDS
 
 MAX_CHARS = 10_000  # an answer longer than this is not read
 
+# Signs of Unicode in the spelling of LaTeX, so that one grammar reads both.
 _SIGNS = {
     "−": "-", "–": "-", "—": "-", "﹣": "-", "－": "-", "×": r"\times ", "·": r"\cdot ",
     "⋅": r"\cdot ", "∙": r"\cdot ", "÷": "/", "∕": "/", "⁄": "/", "±": r"\pm ", "∓": r"\mp ",
@@ -41,12 +42,14 @@ _SIGNS.update(
 _SIGNS.update({"Γ": r"\Gamma ", "Δ": r"\Delta ", "Θ": r"\Theta ", "Λ": r"\Lambda "})
 _SIGNS.update({"Π": r"\Pi ", "Σ": r"\Sigma ", "Φ": r"\Phi ", "Ψ": r"\Psi ", "Ω": r"\Omega "})
 _TABLE = str.maketrans(_SIGNS)
+# Raised and lowered digits, in one order with their plain ones.
 _RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ"
 _LOWERED = "₀₁₂₃₄₅₆₇₈₉₊₋"
 _PLAIN = "0123456789+-ni"
 _KNOWN = {*_SIGNS, *_RAISED, *_LOWERED, *map(chr, range(0x2460, 0x2474))}  # and circled numbers
 _SCRIPT = re.compile(f"[{_RAISED}]+|[{_LOWERED}]+")
 
+# Rs. 50, 50 EUR, \$50
 _CURRENCY = re.compile(
     r"\b(?:Rs\.?|USD|EUR|GBP|RMB)(?=\s*[0-9])|(?<=[0-9])\s*(?:USD|EUR|RMB)\b|\\\$|\\text(?:dollar|euro)s?\b|\\pounds\b|\\euro\b"
 )
@@ -60,8 +63,10 @@ _BASE_WORDS = re.compile(
 )
 
 
+# 14th, 14^{th}, 14^{\text{th}}
 _ORDINAL = re.compile(
-    r"(?<=[0-9])\s?\^?\s?\{?\s?\\(?:text|mathrm|textrm|rm)\s?\{\s?(?:st|nd|rd|th)\s?\}\s?\}?"
+    r"(?<=[0-9])(?:\s?\^?\s?\{?\s?\\(?:text|mathrm|textrm|rm)\s?\{\s?(?:st|nd|rd|th)\s?\}\s?\}?"
+    r"|\s?\^\s?\{?\s?(?:st|nd|rd|th)\s?\}?(?![a-z]))"
 )
 # A system of equations after a brace that nothing closes.
 _OPEN_SYSTEM = re.compile(
@@ -69,6 +74,7 @@ _OPEN_SYSTEM = re.compile(
 )
 # A set of which the braces were left out: x | x > 1.
 _BARE_BUILDER = re.compile(r"^\s*([a-z])\s*(?:\\mid|\|)\s*([^|{}]*(?:\\[lg]e|[<>]|\\in)[^|]*)$")
+# "negative 3" and "minus 3"; "a negative number" keeps its word.
 _MINUS_WORD = re.compile(
     r"(?:\\text\{\s?(?:negative|minus)\s?\}|\b(?:negative|minus))\s?(?=[0-9.$\\])"
 )
@@ -90,52 +96,87 @@ _REWRITES = [
     (re.compile(r"\x08(?=eta|inom|egin|ar|oxed)"), r"\\b"),
     (re.compile(r"\t(?=ext|imes|heta|an\b|au\b|frac)"), r"\\t"),
     (re.compile(r"\n(?=eq\b|u\b|e\b|otin\b)"), r"\\n"),
+    # 90^{\textcirc}, 90 \degree
     (re.compile(r"\^?\s*\{?\s*\\(?:textcirc|textdegree|degrees?)(?![a-zA-Z])\s*\}?"), r"^\\circ "),
+    # \color{red} says nothing of the answer.
     (re.compile(r"\\(?:textcolor|colorbox|color)\s*\{[^{}]*\}"), " "),
+    # \underline{5} is 5.
     (re.compile(r"\\(?:underline|mathstrut|fbox|underbrace)(?=\s*\{)"), " "),
+    # Signs of an argument around the answer.
     (re.compile(r"\\(?:therefore|because|checkmark|blacksquare|square|qed)(?![a-zA-Z])"), " "),
+    # \implies x = 5
     (re.compile(r"^\s*(?:\\(?:implies|(?:Long)?[Rr]ightarrow|to)(?![a-zA-Z])|=>)"), " "),
-    (_ORDINAL, ""),
-    (re.compile(r"(?<=[0-9])(?:st|nd|rd|th)\b"), ""),
+    # A place in an order is no number of things: 14th is not 14 kg.
+    (_ORDINAL, " ordinal "),
+    (re.compile(r"(?<=[0-9])(?:st|nd|rd|th)\b"), " ordinal "),
+    # What goes on without end is not what was written of it.
+    (re.compile(r"(\.[0-9]+|,)\s*\.{3,}\s*$"), r"\1\\dots "),
+    (re.compile(r"^\s*([0-9]+)\s+to\s+([0-9]+)\s*$"), r"\1:\2"),
+    # negative 5
     (_MINUS_WORD, "-"),
+    # 3 (\text{mod } 7)
     (re.compile(r"\\(?:text|mathrm|operatorname)\s*\{\s*\(?\s*mod\s*\}"), " mod "),
+    # 12~345
     (re.compile(r"(?<=[0-9])~(?=[0-9]{3}(?![0-9]))"), ","),
+    # 1010_{two}, and 1010 in base 2
     (_BASE_INDEX, lambda match: f"_{{{_base(match)}}}"),
     (_BASE_WORDS, lambda match: f"{match.group(1)}_{{{_base(match, 2)}}}"),
+    # 90^\n\circ: a broken line in a dataset.
     (re.compile(r"\^\s*\n\s*(?:olimits)?\s*\{?\\circ\}?"), r"^\\circ "),
+    # _B_: italics of Markdown.
     (re.compile(r"(?<![0-9a-zA-Z}^])_([a-zA-Z])_(?![0-9a-zA-Z{])"), r"\1"),
+    # 7:30 p.m., and the same in \text{}
     (re.compile(r"(?<=[0-9]) ?([aApP])\.? ?[mM]\b\.?"), r" \\text{\1m}"),
     (re.compile(r"\\text\{\s*([aApP])\.? ?[mM]\.?\s*\}"), r" \\text{\1m}"),
+    # Final answer: 5
     (re.compile(r"^(?:\\text\{)?\s*(?:[Ff]inal )?[Aa]nswer\s*:\s*\}?"), ""),
+    # \angle ABC = 60^\circ: the letters name the angle by themselves.
     (re.compile(r"\\(?:angle|triangle|measuredangle)(?![a-zA-Z])"), " "),
+    # 3 (mod 7)
     (re.compile(r"\(\s*\\?b?mod\s*([^()]*)\)"), r"\\pmod{\1}"),
+    # 3 x 10^8
     (re.compile(r"(?<=[0-9])\s*[xX]\s*(?=10\s*(?:\^|\*\*))"), r"\\times "),
+    # 12{,}345, 12,\!345
     (re.compile(r"(?<=[0-9])(?:\{,\}|,\\!)(?=[0-9])"), ","),
     (_DOLLARS, r"\1 \\text{dollars} "),
     # Degrees of which the sign was lost: "90^".
     (re.compile(r"(?<=[0-9])\s?\^\s*$"), r"^\\circ "),
+    # A degree sign that JSON left escaped.
     (re.compile(r"\\u00[Bb]0"), r"^\\circ "),
+    # \mathbf{R} for \mathbb{R}
     (re.compile(r"\\mathbf\s*\{\s*([RZNQC])\s*\}(?=\s*[\^_*}]|\s*$)"), r"\\mathbb{\1}"),
     (_OPEN_SYSTEM, " "),
     (_BARE_BUILDER, r"\{\1 | \2\}"),
+    # HTML: x<sup>2</sup>, x<sub>1</sub>
     (re.compile(r"<sup>(.{0,99}?)</sup>"), r"^{\1}"),
     (re.compile(r"<sub>(.{0,99}?)</sub>"), r"_{\1}"),
+    # \\[2pt] ends a row of a matrix.
     (re.compile(r"\\\\\[[0-9.]+(?:pt|em|ex|mm)\]"), r"\\\\ "),
+    # The currency without its number word: money needs no unit.
     (_CURRENCY, " "),
+    # \( 5 \), $5$
     (re.compile(r"(?<!\\)\\[()\[\]]|\$\$?"), " "),
     (re.compile(r"\{,\}|,\\!\s*|\\,\s*,\s*\\,"), ","),
+    # \left( ... \right)
     (re.compile(r"\\(?:left|right|[bB]igg?[lrm]?|middle)(?![a-zA-Z])\s*\.?"), ""),
+    # Styles of type.
     (re.compile(r"\\(?:displaystyle|textstyle|limits|nolimits|bf|rm|it|sf|hfill|nobreak)\b"), " "),
+    # \dfrac, \tbinom: the size only.
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
     (re.compile(r"\\[dt]binom(?![a-zA-Z])"), r"\\binom"),
+    # 12\,345, 12 345, 1 234 567: spaces between thousands.
     (re.compile(r"(?<=[0-9])\\[, ;:](?=[0-9]{3}(?![0-9]))"), ","),
     (re.compile(r"(?<![0-9.])([0-9]{1,3}) (?=[0-9]{3}(?![0-9]))"), r"\1,"),
     (re.compile(r"(?<=,[0-9]{3}) (?=[0-9]{3}(?![0-9]))"), ","),
+    # Thin and wide spaces.
     (re.compile(r"(?<!\\)\\!"), ""),
     (re.compile(r"(?<!\\)\\[,;: >]|\\q?quad|~|\\hspace\*?\{[^{}]*\}|\\mathstrut"), " "),
+    # What is set and not seen.
     (re.compile(r"\\(?:phantom|label|tag|hline|noindent|boldsymbol(?=\\))(?:\{[^{}]*\})?"), " "),
 ]  # fmt: skip
+# JSON that was escaped twice: \\frac.
 _DOUBLED = re.compile(r"\\\\(?=[a-zA-Z{}])")
+# Commands that only set the type of what they hold.
 _WRAPPERS = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|mbox|mathrm|mathbf|mathit|mathsf|operatorname"
     r"|boldsymbol|bm|hbox|mathcal|emph|underline)\*?\s*\{([^{}]*)\}"
@@ -248,8 +289,8 @@ _VERB = re.compile(r"(?:is|are|was|were|has|have|equals?|there|therefore|thus|be
 
 def is_sentence(text: str) -> bool:
     """Return whether a cleaned ``text`` says something: at least two words, one of them a verb."""
-    found = re.findall(r"[^\W\d_]{2,}", re.sub(r"\\[a-zA-Z]+", " ", unwrapped(text)))
-    return len(found) >= 2 and any(_VERB.fullmatch(word) for word in found)
+    said = re.findall(r"[^\W\d_]{2,}", re.sub(r"\\[a-zA-Z]+", " ", unwrapped(text)))
+    return len(said) >= 2 and any(_VERB.fullmatch(word) for word in said)
 
 
 _CHOICE = re.compile(

@@ -90,15 +90,16 @@ class Unit(NamedTuple):
 
 
 def _dimensions(text: str) -> Counter[str]:
-    found: Counter[str] = Counter()
+    exponents: Counter[str] = Counter()
     for part in text.split():
         name, _, exponent = part.partition("^")
-        found[name] = int(exponent or 1)
-    return found
+        exponents[name] = int(exponent or 1)
+    return exponents
 
 
 def _table() -> tuple[dict[str, tuple[Fraction, Counter[str]]], ...]:
     symbols, names = {}, {}
+    # Symbols take prefixes as letters (km), names as words (kilometer).
     for line in _SI.strip().splitlines():
         left, _, right = line.partition(" = ")
         size, dimensions = right.split(" ", 1)
@@ -161,6 +162,7 @@ def unit(text: str) -> Unit | None:
         number, word, slash, _ = match.groups()
         # What exponent the unit before, or the unit to come, has.
         power = int(number) if number else _POWERS.get((word or "").casefold(), 0)
+        # Everything after the slash divides: J/kg K is J/(kg K).
         if slash:
             sign, last = -1, None
         elif power and (number or word.casefold().endswith("d")):

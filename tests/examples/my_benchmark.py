@@ -30,8 +30,8 @@ def last_number(
 ) -> list[Verdict]:
     """Judge the last number of each completion.
 
-    The option ``correct`` makes this reward a verifier: it returns verdicts, whose numbers its
-    options ``correct`` and ``wrong`` give, and ``rlvr data --validate`` asks it whether each gold
+    The option ``correct`` makes this reward a verifier: it returns verdicts (the options
+    ``correct`` and ``wrong`` are their numbers). ``rlvr data --validate`` asks it whether each gold
     answer, written as a completion, is right.
     """
     return [verdict(*pair) for pair in zip(completions, answer, strict=True)]
