@@ -44,7 +44,7 @@ def model(request, tmp_path) -> Path:
     "verb", [["rotate", "MODEL", "OUT", "--layers", "1"], ["mask", "build", "MODEL", "--out", "OUT",
              "--builder", "low_magnitude", "density=0.5"]], ids=["rotate", "mask"],
 )  # fmt: skip
-def test_a_verb_works_or_says_why_not_in_one_line(verb, model, tmp_path, capsys):
+def test_a_verb_works_or_says_why_not_in_one_line(verb: list[str], model, tmp_path, capsys):
     out = tmp_path / "out.safetensors"
     names = {"MODEL": str(model), "OUT": str(out)}
     code = main([names.get(word, word) for word in verb])
