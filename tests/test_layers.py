@@ -26,7 +26,7 @@ LAYERS = [
     {"engines", "decoding", "costs"},
     {"masks", "run_dir", "verifier"},
     {"delta", "provenance", "logs", "isolation"},
-    {"algorithms", "config", "registry", "runtime", "targets", "linalg", "intervals"}
+    {"algorithms", "config", "registry", "runtime", "targets", "linalg", "lapack", "intervals"}
     | {
         "recipe_file",
         "checkpoints",
