@@ -234,7 +234,10 @@ def test_a_server_takes_pushes_and_seeds(recipe, tmp_path):
 
 
 def test_a_server_that_does_not_answer_is_named_within_half_a_minute(recipe):
+    path = recipe(trainer={"vllm_mode": "server", "vllm_server_port": 9})
     begun = time.monotonic()
-    code, _, errors = train(recipe(trainer={"vllm_mode": "server", "vllm_server_port": 9}))
+    succeed(path, "--check")  # the imports, which take longer on a busy machine
+    imports = time.monotonic() - begun
+    code, _, errors = train(path)
     assert code == 2 and "no vLLM server answers at http://0.0.0.0:9" in errors
-    assert "Traceback" not in errors and time.monotonic() - begun < 60  # imports included
+    assert "Traceback" not in errors and time.monotonic() - begun < 2.5 * imports + 30
