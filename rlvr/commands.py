@@ -23,10 +23,18 @@ up to the smallest dimension of all matrices, then the ranks between which the t
 
 
 def train(parser: ArgumentParser) -> None:
-    """Train the policy of one recipe; ``--check`` explains the run and writes nothing."""
+    """Train the policy of one recipe; ``--check`` explains the run and writes nothing.
+
+    With ``--gpus`` the check also prints what the run takes of each GPU under each engine, the
+    split of a step, the largest run that fits, and the cheapest change where it does not.
+    """
     parser.add_argument("recipe", help="YAML recipe")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     parser.add_argument("--check", action="store_true", help="check and explain, then exit")
+    parser.add_argument("--gpus", type=int, metavar="N", help="with --check: the plan for N GPUs")
+    parser.add_argument(
+        "--gpu-memory", type=float, default=80.0, metavar="GB", help="of each (default 80)"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
 
 
@@ -142,6 +150,8 @@ def geometry(parser: ArgumentParser) -> None:
     defaults = Settings()
     parser.add_argument("paths", nargs="*", metavar="BASE TUNED | RUN", help="what to compare")
     parser.add_argument("--runs", nargs="+", default=[], help="two or more: consistency of runs")
+    words = "results of this verb: one page that compares them, gallery.html"
+    parser.add_argument("--gallery", nargs="+", default=[], metavar="RESULT", help=words)
     parser.add_argument(
         "--out", type=Path, help="folder to write (default geometry, RUN/geometry of a run)"
     )
@@ -149,9 +159,18 @@ def geometry(parser: ArgumentParser) -> None:
     cut = "; at most the smaller side of a matrix"
     words = f"of the principal subspace and mask (default {defaults.rank}){cut}"
     parser.add_argument("--rank", type=int, default=defaults.rank, help=words)
-    words = f"of the principal angles (default {ANGLE_RANK}, with --fast the rank){cut}"
+    words = (
+        f"of the principal angles (default a quarter of the smaller side of each matrix, at most "
+        f"{ANGLE_RANK}, with --fast at most the rank){cut}"
+    )
     parser.add_argument("--angle-rank", type=int, help=words)
     _add_densities(parser, defaults)
+    parser.add_argument(
+        "--history",
+        metavar="HOW",
+        help="how the run of TUNED kept its weights: masters (float32), stochastic (rounding), "
+        "pure (in the file's dtype, or resumed from it), unknown (default: as the run recorded)",
+    )
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument(
         "--exact", action="store_true", help="the default: float64 SVD of every whole matrix"

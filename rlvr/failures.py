@@ -126,14 +126,19 @@ def _tell_launcher(message: str) -> bool:
     return True
 
 
+def is_lost_peer(error: Exception) -> bool:
+    """Tell whether a process failed only because another one of its group did."""
+    by_name = type(error).__name__.startswith("Dist")
+    by_text = isinstance(error, RuntimeError) and _LOST_PEER.search(str(error)) is not None
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and (by_name or by_text)
+
+
 def report_crash(error: Exception) -> int:
     """Tell the launcher of an error that nobody foresaw, and raise it again.
 
     A process that failed only because another one of its group did says so in a line instead.
     """
-    by_name = type(error).__name__.startswith("Dist")
-    by_text = isinstance(error, RuntimeError) and _LOST_PEER.search(str(error)) is not None
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and (by_name or by_text):
+    if is_lost_peer(error):
         return report(RunError("stopped, because another process did; its message says why"), 1)
     _tell_launcher("".join(traceback.format_exception(error)))
     raise error

@@ -94,6 +94,21 @@ def world_size() -> int:
 
 
 @contextmanager
+def as_processes(count: int | None) -> Iterator[None]:
+    """Let the checks in the body see a launch of ``count`` processes; ``None`` changes nothing."""
+    before = os.environ.get("WORLD_SIZE")
+    if count is not None:
+        os.environ["WORLD_SIZE"] = str(count)
+    try:
+        yield
+    finally:
+        if count is not None:
+            os.environ.pop("WORLD_SIZE")
+        if before is not None:
+            os.environ["WORLD_SIZE"] = before
+
+
+@contextmanager
 def without_launcher() -> Iterator[None]:
     """Hide from the body which engine accelerate's launcher asks for."""
     # accelerate reads these when TRL's configuration is made.
@@ -115,25 +130,57 @@ def launcher_setting(name: str) -> str:
     return os.environ.get(name, "no")
 
 
-def launched_zero_stage() -> int:
-    """Return the ZeRO stage that accelerate's launcher asks for; 0 without DeepSpeed.
+def launched_deepspeed() -> dict[str, Any]:
+    """Return DeepSpeed's settings as the launch file states them; empty without DeepSpeed.
 
     Raises:
         RecipeError: the launch file names a configuration of DeepSpeed's that cannot be read.
     """
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
-        return 0
+        return {}
     named = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
     if named == "none":
-        return int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))
+        stage = int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))
+        keys = ("gradient_accumulation_steps", "gradient_clipping")
+        stated = {key: os.environ.get(f"ACCELERATE_{key.upper()}", "auto") for key in keys}
+        return {"zero_optimization": {"stage": stage}, **stated}
     try:
         content = json.loads(Path(named).read_text(encoding="utf-8"))
-        return int(content.get("zero_optimization", {}).get("stage", 0))
+        int(content.get("zero_optimization", {}).get("stage", 0))
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise RecipeError(
             f"launch file: deepspeed_config_file {named} is no configuration of DeepSpeed's "
             f"({error}); name another or remove it"
         ) from error
+    return content
+
+
+def launched_zero_stage() -> int:
+    """Return the ZeRO stage that accelerate's launcher asks for; 0 without DeepSpeed."""
+    return int(launched_deepspeed().get("zero_optimization", {}).get("stage", 0))
+
+
+def require_devices() -> None:
+    """Refuse a launch of more processes than this machine has GPUs, or cores where it has none.
+
+    Called first: with many processes the other imports take longer than a user wants to wait.
+
+    Raises:
+        RecipeError: names both counts and the options of the launcher that make them fit.
+    """
+    import torch
+
+    processes, gpus = local_world_size(), torch.cuda.device_count()
+    # A launch of two processes is what every engine is tested with, on one core too.
+    room = gpus or max(2, cores())
+    if processes <= room:
+        return
+    there = f"{gpus} GPU{'s' * (gpus > 1)}" if gpus else f"no GPU and {cores()} CPU cores"
+    batch = f"trainer.gradient_accumulation_steps x {processes / room:g} keeps the batch"
+    fix = f"add --num_processes {room} ({batch})" if gpus else "use launch/ddp_cpu.yaml"
+    raise RecipeError(
+        f"launch file: starts {processes} processes on this machine, which has {there}; {fix}"
+    )
 
 
 def is_main() -> bool:

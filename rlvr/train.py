@@ -9,12 +9,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlvr import runtime
+from rlvr import peers, runtime
 from rlvr.config import load_recipe
 from rlvr.failures import DiskError, explained_writes
 from rlvr.launcher import resume_command
 from rlvr.locks import locked
-from rlvr.schema import RunError
+from rlvr.schema import RecipeError, RunError
 from rlvr.training.names import check_names
 
 if TYPE_CHECKING:
@@ -25,15 +25,23 @@ def run(options: argparse.Namespace) -> int:
     """Train one recipe and return the exit code."""
     recipe = load_recipe(options.recipe, options.overrides)
     check_names(recipe)
+    _check_options(options)
+    if not options.check:
+        runtime.require_devices()
     run_dir = Path(str(recipe.run.dir))
-    with runtime.importing():  # torch and TRL: only once the recipe reads well
+    with runtime.importing(), runtime.as_processes(options.gpus):
+        # torch and TRL: only once the recipe reads well
         runtime.prepare_environment(run_dir)
+        from rlvr.training.costs import cost_lines
         from rlvr.training.describe import describe
         from rlvr.training.machine import require_machine
         from rlvr.training.plan import check_recipe
 
         plan = check_recipe(recipe)
-    runtime.say(describe(plan))
+        costs = []
+        if options.gpus is not None:
+            costs = cost_lines(plan, options.gpus, options.gpu_memory)
+        runtime.say("\n".join([describe(plan), *costs]))
     if options.check:
         return 0
     require_machine(recipe)
@@ -41,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     again = resume_command(options.recipe, options.overrides)
     try:
         with explained_writes(run_dir):
-            finished = _train(plan, run_dir, resume=options.resume)
+            finished = _train(plan, run_dir, again, resume=options.resume)
     except DiskError as error:
         raise RunError(
             f"{error}, then go on with `{again}`: every finished checkpoint is kept. "
@@ -53,7 +61,16 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _train(plan: "Plan", run_dir: Path, *, resume: bool) -> bool:
+def _check_options(options: argparse.Namespace) -> None:
+    if options.gpus is None:
+        return
+    if not options.check:
+        raise RecipeError("--gpus: is what --check plans for; add --check or leave it out")
+    if options.gpus < 1 or options.gpu_memory <= 0:
+        raise RecipeError("--gpus, --gpu-memory: must be at least 1 GPU and more than 0 GB")
+
+
+def _train(plan: "Plan", run_dir: Path, again: str, *, resume: bool) -> bool:
     """Train and evaluate in ``run_dir``, which the main process holds; false where interrupted."""
     from rlvr.run_dir import check_run, open_run, require_writable
     from rlvr.training.inputs import join_processes
@@ -67,10 +84,20 @@ def _train(plan: "Plan", run_dir: Path, *, resume: bool) -> bool:
         # Only the main process locks; it lives as long as the run.
         runtime.from_main(lambda: held.enter_context(locked(run_dir)))
         checkpoint = runtime.from_main(lambda: open_run(plan.recipe, resume=resume))
-        finished = train(plan, args, run_dir, checkpoint)
+        with peers.watched(lambda: _where_to_go_on(run_dir, again)):
+            finished = train(plan, args, run_dir, checkpoint)
         if finished and runtime.is_main():
             finish(plan, run_dir)
     return finished
+
+
+def _where_to_go_on(run_dir: Path, again: str) -> str:
+    from rlvr.checkpoints.runs import checkpoints
+
+    newest = checkpoints(run_dir)[-1:]
+    if not newest:
+        return "no checkpoint was complete yet: start again"
+    return f"the newest checkpoint is {newest[0]}. Go on with `{again}`"
 
 
 def main(arguments: list[str] | None = None) -> int:

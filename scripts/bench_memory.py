@@ -1,17 +1,17 @@
-"""Measure what masks cost: the build of a 1.5B shape, and training memory against LoRA.
+"""Measure what masks cost in memory: the build of a 1.5B shape, and training against the plan.
 
-    python scripts/bench_memory.py mask      # seconds and peak resident memory of `rlvr mask build`
-    python scripts/bench_memory.py states    # weights + gradients + optimizer state of a 0.3B shape
+    python scripts/bench_memory.py mask     # seconds and peak resident memory of `rlvr mask build`
+    python scripts/bench_memory.py states   # a step of a few tokens: masks of 5 % against LoRA r=32
+    python scripts/bench_memory.py peaks    # steps of real lengths against what --check predicts
 
-Weights are random and bfloat16. The mask is the safe one of rank 64 at default settings, of every
-linear layer of Qwen2.5-1.5B's blocks. The states are those of a 5 % mask with freed gradients and
-of PEFT's LoRA of rank 32 under ``torch.optim.AdamW``, each in a process of its own: the peak
-resident memory over three steps of a few tokens, less what was resident before the model was made.
-Both processes give freed blocks of 128 KiB and more back at once; what glibc would keep instead
-depends on the order of the allocations and varies by a tenth from run to run.
+Weights are random and of the true shapes, vocabulary included. Each arm runs in a process of its
+own: the peak resident memory over a few steps of TRL's loss, less what was resident before the
+model was made. The processes give freed blocks of 128 KiB and more back at once; what glibc would
+keep instead depends on the order of the allocations and varies by a tenth from run to run.
 """
 
 import argparse
+import dataclasses
 import gc
 import json
 import os
@@ -20,29 +20,43 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from transformers import AutoModelForCausalLM, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
+from transformers.initialization import no_init_weights
+from trl.trainer.utils import add_fused_lm_head
 
-from rlvr.masks import build_mask, parse_spec
+from rlvr.base_weights import BaseWeights
+from rlvr.costs.memory import Setting, one_process
+from rlvr.costs.shapes import PUBLISHED, adapter, dense, masked
+from rlvr.masks import Mask
 from rlvr.optim import MaskedAdamW
 from rlvr.targets import linear_weights
 
-SHAPES = {
-    "1.5B": Qwen2Config(
-        hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12,
-        num_key_value_heads=2, vocab_size=256, tie_word_embeddings=True,
-    ),
-    "0.3B": Qwen2Config(
-        hidden_size=1024, intermediate_size=2816, num_hidden_layers=24, num_attention_heads=16,
-        num_key_value_heads=16, vocab_size=1024, tie_word_embeddings=True,
-    ),
-}  # fmt: skip
-DENSITY, LORA_RANK, STEPS, TOKENS = 0.05, 32, 3, 8
+MASK_SHAPE = Qwen2Config(
+    hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12,
+    num_key_value_heads=2, vocab_size=256, tie_word_embeddings=True,
+)  # fmt: skip
+KINDS = {
+    "Qwen2": Qwen2Config,
+    "Qwen3": Qwen3Config,
+    "Llama": LlamaConfig,
+    "Gemma": Gemma3TextConfig,
+}
+ARMS = ("dense", "mask", "freed", "stochastic", "lora")
+DENSITY, LORA_RANK = 0.05, 32
 MASK = "--builder safe rank=64 principal_density=0.5 low_density=0.5".split()
 
 
@@ -69,7 +83,7 @@ def write_checkpoint(folder: Path, config: Qwen2Config) -> None:
 
 def measure_mask(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir=options.dir) as folder:
-        write_checkpoint(Path(folder), SHAPES["1.5B"])
+        write_checkpoint(Path(folder), MASK_SHAPE)
         command = [sys.executable, "-m", "rlvr.cli", "mask", "build", folder, *MASK]
         start = time.perf_counter()
         subprocess.run([*command, "--out", f"{folder}/mask.safetensors"], check=True)
@@ -85,78 +99,196 @@ def resident(field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def make_policy() -> nn.Module:
-    torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(SHAPES["0.3B"], dtype=torch.bfloat16)
+@dataclass(frozen=True)
+class Case:
+    """One measurement: an arm of a published shape, on ``rows`` sequences of ``length`` tokens."""
+
+    shape: str
+    arm: str
+    dtype: str = "bfloat16"
+    rows: int = 1
+    length: int = 8
+    checkpointing: bool = True
+    autocast: bool = False
+    steps: int = 2
+
+    def setting(self) -> Setting:
+        """Return what the plan computes this case's memory from."""
+        shape = PUBLISHED[self.shape]
+        if self.arm == "lora":
+            trained = adapter(shape, LORA_RANK)
+        else:
+            trained = dense(shape) if self.arm == "dense" else masked(shape, DENSITY)
+        return Setting(
+            shape,
+            trained,
+            width=2 if self.dtype == "bfloat16" else 4,
+            rows=self.rows,
+            length=self.length,
+            completion=self.length,
+            bf16=self.autocast or self.dtype == "bfloat16",
+            checkpointing=self.checkpointing,
+            masters=self.arm != "stochastic",
+            free_gradients=self.arm in ("freed", "stochastic"),
+            on_gpu=False,
+        )
 
 
-def masked() -> tuple[nn.Module, MaskedAdamW]:
-    policy = make_policy()
+def make_policy(case: Case) -> PreTrainedModel:
+    shape = PUBLISHED[case.shape]
+    config = next(kind for name, kind in KINDS.items() if case.shape.startswith(name))(
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        vocab_size=shape.vocab,
+        tie_word_embeddings=shape.tied,
+    )
+    with no_init_weights():  # which take longer than the steps
+        policy = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, case.dtype))
+    policy.tie_weights()
+    noise = 0.02 * torch.randn(1 << 20, generator=torch.Generator().manual_seed(0))
+    for parameter in policy.parameters():
+        for part in parameter.data.view(-1).split(noise.numel()):
+            part.copy_(noise[: part.numel()])
+    assert sum(p.numel() for p in policy.parameters()) == shape.parameters
+    add_fused_lm_head(policy, outputs=("log_probs", "entropy"))
+    return policy
+
+
+def arm_of(case: Case, policy: PreTrainedModel) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Return what is trained, and its optimizer."""
+    if case.arm == "lora":
+        import peft
+
+        config = peft.LoraConfig(r=LORA_RANK, target_modules="all-linear", task_type="CAUSAL_LM")
+        adapted: Any = peft.get_peft_model(policy, config)
+        trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+        return adapted, torch.optim.AdamW(trained, lr=1e-4)
     parameters, targets = dict(policy.named_parameters()), linear_weights(policy)
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in targets)
-    spec = parse_spec({"builder": "random", "density": DENSITY})
-    mask = build_mask(spec, ((name, parameters[name].detach()) for name in targets))
-    trained = [(name, parameters[name]) for name in targets]
-    return policy, MaskedAdamW(trained, mask, lr=1e-4, free_gradients=True)
+    chosen = [(name, parameters[name]) for name in targets]
+    if case.arm == "dense":
+        return policy, torch.optim.AdamW([p for _, p in chosen], lr=1e-4)
+    # Each entry by chance: exact counts would take longer than the steps, and as much memory.
+    mask = Mask.from_bools({name: torch.rand(weight.shape) < DENSITY for name, weight in chosen})
+    update = "stochastic" if case.arm == "stochastic" else "master"
+    free = case.arm in ("freed", "stochastic")
+    return policy, MaskedAdamW(chosen, mask, lr=1e-4, bf16_update=update, free_gradients=free)
 
 
-def lora() -> tuple[nn.Module, torch.optim.Optimizer]:
-    import peft
-
-    config = peft.LoraConfig(r=LORA_RANK, target_modules="all-linear", task_type="CAUSAL_LM")
-    policy: Any = peft.get_peft_model(make_policy(), config)  # pyright: ignore[reportArgumentType]
-    trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-    return policy, torch.optim.AdamW(trained, lr=1e-4)
-
-
-def measure_one(name: str) -> None:
-    """Take the steps in this process and print the peak in bytes."""
-    if name == "lora":
-        import peft  # noqa: F401  (its modules are no part of the model)
+def forget_peak() -> None:
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def warm_up(case: Case) -> None:
+    """Take a small step, so that the libraries' own pages and buffers are there before."""
+    layer = nn.Linear(1024, 1024, dtype=getattr(torch, case.dtype))
+    rows = torch.randn(256, 1024, dtype=layer.weight.dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=case.autocast):
+        heads = layer(rows).view(1, 4, 256, 256)
+        attended = nn.functional.scaled_dot_product_attention(heads, heads, heads)
+        nn.functional.silu(attended).float().exp().log_softmax(-1).mean().backward()
+    torch.optim.AdamW(layer.parameters()).step()
+
+
+def measure_one(case: Case) -> None:
+    """Take the steps in this process and print the peak in bytes, base values included."""
+    if case.arm == "lora":
+        import peft  # noqa: F401  (its modules are no part of the model)
+    warm_up(case)
+    gc.collect()
     before = resident("VmRSS")
-    policy, optimizer = {"masked": masked, "lora": lora}[name]()
-    tokens = torch.randint(SHAPES["0.3B"].vocab_size, (1, TOKENS))
-    for _ in range(STEPS):
-        policy(input_ids=tokens, labels=tokens).loss.backward()
-        if isinstance(optimizer, MaskedAdamW):
-            optimizer.clip_grad_norm_(policy.parameters(), 1.0)
-        else:
-            nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+    policy = make_policy(case)
+    if case.checkpointing:
+        policy.gradient_checkpointing_enable({"use_reentrant": False})
+        policy.enable_input_require_grads()
+    policy.train()
+    trained, optimizer = arm_of(case, policy)
+    base = BaseWeights(trained, getattr(optimizer, "mask", None))
+    forget_peak()
+    tokens = torch.randint(PUBLISHED[case.shape].vocab, (case.rows, case.length))
+    attended = torch.ones_like(tokens)
+    attended[:, 0] = 0  # as in a padded batch: sdpa gets a mask
+    for _ in range(case.steps):
+        with torch.autocast("cpu", torch.bfloat16, enabled=case.autocast):
+            output = trained(
+                input_ids=tokens, attention_mask=attended, labels=tokens, fused_lm_head=True
+            )
+        output.log_probs.mean().neg().backward()
+        del output
+        clip = getattr(optimizer, "clip_grad_norm_", nn.utils.clip_grad_norm_)
+        clip(trained.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-    print(resident("VmHWM") - before)
+    peak = resident("VmHWM") - before
+    assert base.count_moved() > 0
+    print(peak)
+
+
+def measured(case: Case) -> int:
+    """Return the bytes that ``measure_one`` prints in a process of its own."""
+    command = [sys.executable, __file__, "one", json.dumps(dataclasses.asdict(case))]
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(128 << 10), "OMP_NUM_THREADS": "2"}
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return int(result.stdout.split()[-1])
+
+
+def compare(case: Case) -> float:
+    """Print a case beside what the plan says, and return what was measured."""
+    peak, predicted = measured(case), one_process(case.setting()).peak
+    kind = "autocast" if case.autocast else case.dtype
+    kept = "checkpointing" if case.checkpointing else "everything kept"
+    print(
+        f"{case.shape:<14} {case.arm:<11} {kind:<9} {case.rows} x {case.length:<5} {kept:<16} "
+        f"{peak / 2**20:7,.0f} MiB, predicted {predicted / 2**20:7,.0f} ({predicted / peak:.3f})",
+        flush=True,
+    )
+    return peak
 
 
 def measure_states(options: argparse.Namespace) -> None:
-    peaks = {}
-    for name in ("masked", "lora"):
-        command = [sys.executable, __file__, "one", name]
-        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(128 << 10)}
-        result = subprocess.run(
-            command, check=True, capture_output=True, text=True, env=environment
-        )
-        peaks[name] = int(result.stdout.split()[-1])
-        print(f"{name:<8} {peaks[name] / 2**20:7.0f} MiB")
-    ratio = peaks["masked"] / peaks["lora"]
-    print(f"mask of {DENSITY:.0%}, freed gradients / LoRA r={LORA_RANK}: {ratio:.3f}")
+    for shape in options.shapes or ("Qwen2.5-0.5B", "Qwen2.5-1.5B"):
+        # The states are made while the gradients are there: the first step holds the most.
+        peaks = {arm: compare(Case(shape, arm, steps=1)) for arm in ("freed", "stochastic", "lora")}
+        for arm in ("freed", "stochastic"):
+            ratio = peaks[arm] / peaks["lora"]
+            print(f"{shape}: mask of {DENSITY:.0%}, {arm} / LoRA r={LORA_RANK}: {ratio:.3f}")
+
+
+def measure_peaks(options: argparse.Namespace) -> None:
+    for shape in options.shapes or ("Gemma-3-270M", "Qwen2.5-0.5B", "Qwen3-0.6B"):
+        # float32: most CPUs are slow in bfloat16.
+        for case in (
+            Case(shape, "mask", "float32", length=256, checkpointing=False),
+            Case(shape, "freed", "float32", rows=2, length=256),
+            Case(shape, "dense", "float32", length=64),
+            Case(shape, "lora", "float32", length=256, checkpointing=False),
+            Case(shape, "lora", length=64, checkpointing=False),
+            Case(shape, "mask", "float32", length=128, autocast=True),
+        ):
+            compare(case)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", choices=["mask", "states", "one"])
-    parser.add_argument("name", nargs="?", choices=["masked", "lora"], help=argparse.SUPPRESS)
+    parser.add_argument("what", choices=["mask", "states", "peaks", "one"])
+    parser.add_argument("case", nargs="?", help=argparse.SUPPRESS)
+    parser.add_argument("--shapes", nargs="+", choices=PUBLISHED, help="default: those of the docs")
     parser.add_argument("--dir", default=None, help="where 2.6 GB are written for `mask`")
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if options.what == "one":
-        measure_one(options.name)
-    else:
-        {"mask": measure_mask, "states": measure_states}[options.what](options)
+        measure_one(Case(**json.loads(options.case)))
+        return
+    verbs = {"mask": measure_mask, "states": measure_states, "peaks": measure_peaks}
+    verbs[options.what](options)
 
 
 if __name__ == "__main__":

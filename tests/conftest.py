@@ -13,8 +13,12 @@ from pathlib import Path
 os.environ["HF_HUB_CACHE"] = tempfile.mkdtemp(prefix="hub")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-import pytest
 import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, which rlvr.policy does
+
+import pytest
 import yaml
 from safetensors.torch import save_file
 from torch import Tensor
@@ -24,9 +28,6 @@ from rlvr import registry
 from rlvr.registry import import_plugins
 from rlvr.schema import RecipeError
 from rlvr.train import main as train_main
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, by whatever does so first
 
 ROOT = Path(__file__).parent.parent
 POLICY = ROOT / "recipes" / "pocket" / "policy"

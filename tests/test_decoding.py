@@ -186,16 +186,19 @@ def trainer_of(write_recipe, tmp_path, **changes: Any) -> Any:
 def test_a_run_measures_its_sampler_and_two_seeds_share_no_completion(write_recipe, tmp_path):
     streams = []
     for seed in (0, 1):
-        trainer = trainer_of(
-            write_recipe, tmp_path, trainer={"max_steps": 2, "seed": seed, "data_seed": 0}
-        )
+        # In file order: a seed that shuffled the prompts would change every completion by itself.
+        settings = {"max_steps": 2, "seed": seed, "shuffle_dataset": False, "temperature": 2.0}
+        trainer = trainer_of(write_recipe, tmp_path, trainer=settings)
         trainer.train()
         gaps = [row for row in trainer.state.log_history if "sampler_gap" in row]
         assert gaps and all(row["sampler_gap"] < 1e-5 for row in gaps)
         assert all(row["sampler_gap"] <= row["sampler_gap_max"] < 1e-4 for row in gaps)
-        streams.append(list(trainer._logs["completion"]))
+        streams.append(list(zip(trainer._logs["prompt"], trainer._logs["completion"], strict=True)))
         (tmp_path / "recipe").rename(tmp_path / f"seed-{seed}")
-    assert not any(one == other for one, other in zip(*streams, strict=True))
+    pairs = list(zip(*streams, strict=True))
+    assert all(one[0] == other[0] for one, other in pairs)
+    # Hot, so that few come twice by chance.
+    assert sum(one == other for one, other in pairs) < len(pairs) / 4
 
 
 def test_a_sampler_that_holds_the_weights_of_an_earlier_step_stops_the_run(

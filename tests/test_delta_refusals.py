@@ -209,8 +209,8 @@ def test_a_result_that_is_not_the_tuned_checkpoint_never_gets_its_name(pair, tmp
 
 def test_a_newer_format_and_a_file_outside_of_out_are_refused(pair, tmp_path):
     base, tuned, delta = pair
-    with pytest.raises(RecipeError, match="format 2; upgrade"):
-        apply(base, rewritten(delta, tmp_path / "newer", version=2), tmp_path / "out")
+    with pytest.raises(RecipeError, match="format 3; upgrade"):
+        apply(base, rewritten(delta, tmp_path / "newer", version=3), tmp_path / "out")
     (tuned / "note.txt").write_text("note")
     pack(base, tuned, tmp_path / "noted")
     rows = [["../note.txt", None, 4]]

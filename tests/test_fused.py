@@ -135,16 +135,51 @@ def test_the_state_takes_no_more_memory_than_promised(density, bf16):
     assert grown <= 1.05 * ((12 if bf16 else 8) * mask.density() + 1 / 8)
 
 
-def test_the_probe_tells_a_kernel_that_agrees_from_one_that_does_not(fused, monkeypatch):
+MODES = {
+    "float32": (torch.float32, False, False, False),
+    "float32, freed": (torch.float32, True, False, False),
+    "bf16 masters": (torch.bfloat16, False, True, False),
+    "bf16 masters, freed": (torch.bfloat16, True, True, False),
+    "stochastic": (torch.bfloat16, False, False, True),
+    "stochastic, freed": (torch.bfloat16, True, False, True),
+}
+
+
+@pytest.fixture(params=MODES.values(), ids=MODES)
+def mode(fused, request):
+    dtype, compact, master, stochastic = request.param
+    yield fused.Mode(dtype, torch.float32 if compact else dtype, compact, master, stochastic)
+    fused.kernel_agrees.cache_clear()
+
+
+def test_the_probe_tells_a_kernel_that_agrees_from_one_that_does_not(fused, monkeypatch, mode):
     device = torch.device(DEVICE)
-    assert fused.kernel_agrees(device)
+    assert fused.kernel_agrees(device, mode)
     fused.kernel_agrees.cache_clear()
     monkeypatch.setattr(fused, "TILE", 1024)  # of the grid, not of the starts
     monkeypatch.setattr(
         Entries, "tile_starts", lambda self, tile: torch.zeros(9, dtype=torch.int32)
     )
-    assert not fused.kernel_agrees(device)
+    assert not fused.kernel_agrees(device, mode)
+
+
+def test_the_probe_sees_a_kernel_that_is_wrong_in_one_mode_only(fused, monkeypatch):
+    """Rounding that drops bits is right for float32, and no bf16 mode may use it."""
+    update = fused.fused_update
+
+    def truncating(parameter, *arguments, seed=None, **options):
+        update(parameter, *arguments, seed=None, **options)
+        if parameter.dtype == torch.bfloat16:
+            moved = parameter.view(torch.int16)
+            moved.sub_(1)  # a neighbour towards 0
+
+    monkeypatch.setattr(fused, "fused_update", truncating)
+    answers = {}
+    for name, (dtype, compact, master, stochastic) in MODES.items():
+        mode = fused.Mode(dtype, torch.float32 if compact else dtype, compact, master, stochastic)
+        answers[name] = fused.kernel_agrees(torch.device(DEVICE), mode)
     fused.kernel_agrees.cache_clear()
+    assert answers == {name: name.startswith("float32") for name in MODES}
 
 
 SIGNATURE = {

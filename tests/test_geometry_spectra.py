@@ -11,7 +11,7 @@ from rounding import unit
 from torch import Tensor
 
 from rlvr.geometry import overlap, sparsity, spectra
-from rlvr.geometry.lapack import leading_eigenvectors
+from rlvr.lapack import leading_eigenvectors
 
 
 def orthonormal(rows: int, columns: int, seed: int = 0) -> Tensor:

@@ -23,10 +23,10 @@ LAYERS = [
         "rotation",
         "studies",
     },
-    {"engines", "decoding"},
+    {"engines", "decoding", "costs"},
     {"masks", "run_dir", "verifier"},
     {"delta", "provenance", "logs", "isolation"},
-    {"algorithms", "config", "registry", "runtime", "targets", "linalg", "intervals"}
+    {"algorithms", "config", "registry", "runtime", "targets", "linalg", "lapack", "intervals"}
     | {
         "recipe_file",
         "checkpoints",
@@ -35,6 +35,7 @@ LAYERS = [
         "generation",
         "launcher",
         "locks",
+        "peers",
         "precision",
         "schema",
         "verdict",

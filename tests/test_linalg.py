@@ -6,6 +6,7 @@ from rounding import assert_within, unit
 
 from rlvr import linalg
 from rlvr.linalg import low_rank, top_singular
+from rlvr.masks.builders import largest
 
 
 @pytest.fixture
@@ -63,6 +64,32 @@ def test_the_mask_of_the_randomised_reconstruction_is_nearly_the_exact_one(sketc
         magnitude = low_rank(weight, 16, svd=svd, generator=seeded()).abs().view(-1)
         tops.append(set(magnitude.topk(magnitude.numel() // 2).indices.tolist()))
     assert len(tops[0] & tops[1]) / len(tops[0] | tops[1]) > 0.95  # two random ones: 0.33
+
+
+@pytest.mark.parametrize("power", [0.1, 0.3, 0.6])
+@pytest.mark.parametrize("shape", [(640, 576), (576, 800)])
+def test_the_default_mask_is_the_exact_one_on_the_flat_spectra_of_trained_matrices(shape, power):
+    weight = matrix(*shape, power=power)
+    count = weight.numel() // 2
+    rebuilt = [low_rank(w, 64, svd=s) for w, s in ((weight.double(), "exact"), (weight, "gram"))]
+    exact, default = (largest(part.abs(), count) for part in rebuilt)
+    assert float((exact & default).sum() / (exact | default).sum()) >= 0.999
+
+
+@pytest.mark.parametrize("shape", [(96, 64), (64, 96), (8, 8), (1, 5)])
+def test_gram_triplets_rebuild_and_are_orthonormal(shape):
+    weight = matrix(*shape, power=1.0)
+    rank = min(shape[0], shape[1], 5)
+    left, values, right = top_singular(weight, rank, svd="gram")
+    bound = 2 * sum(shape) * unit() * float(values[0])
+    assert_within(values, torch.linalg.svdvals(weight)[:rank], bound)
+    assert_within(weight @ right, left * values, bound)
+    for vectors in (left, right):
+        assert_within(vectors.T @ vectors, torch.eye(rank), 2 * len(vectors) * unit())
+
+
+def test_a_zero_matrix_has_a_zero_reconstruction():
+    assert not low_rank(torch.zeros(7, 4), 2, svd="gram").any()
 
 
 def test_a_wide_sketch_falls_back_to_the_exact_decomposition(sketched):

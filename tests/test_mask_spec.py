@@ -26,7 +26,7 @@ WRONG = {
     "missing option": ({"builder": "principal", "rank": 2}, "mask", "'density'"),
     "text for a number": ({**SAFE, "rank": "8"}, "mask.rank", "'8'"),
     "bool for a density": ({**SAFE, "low_density": True}, "mask.low_density", "True"),
-    "unknown svd": ({**SAFE, "svd": "fast"}, "mask.svd", "'randomized' or 'exact'"),
+    "unknown svd": ({**SAFE, "svd": "fast"}, "mask.svd", "'gram' or 'exact' or 'randomized'"),
     "nested, wrong type": (
         {"builder": "random", "like": {**SAFE, "rank": "8"}},
         "mask.like.rank",
@@ -98,5 +98,5 @@ def test_a_spec_survives_the_resolved_recipe(value):
 def test_nested_masks_are_specs_and_defaults_are_filled_in():
     spec = parse_spec({"builder": "random", "like": {**SAFE, "low_density": 1}})
     like = spec.options["like"]
-    assert isinstance(like, MaskSpec) and like.options["svd"] == "randomized"
+    assert isinstance(like, MaskSpec) and like.options["svd"] == "gram"
     assert like.options["low_density"] == 1.0 and spec.options["seed"] == 0

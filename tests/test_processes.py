@@ -120,6 +120,87 @@ def test_of_several_processes_that_fail_the_reason_is_what_a_user_reads_last(
     assert "accelerate" in result.stderr.split("go on with")[-1]
 
 
+def workers(launcher: int) -> dict[int, int]:
+    """Return the process ids of a launcher's ranks, by rank."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            variables = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        ranks = [item for item in variables if item.startswith(b"RANK=")]
+        if parent == launcher and ranks:
+            found[int(ranks[0].removeprefix(b"RANK="))] = int(folder.name)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGSTOP], ids=["exchange", "wait"])
+def test_the_others_name_a_rank_that_was_killed(write_recipe, tmp_path, rank, way):
+    """Killed in a step; or first stopped, so that the other one waits for it, as under NCCL."""
+    trainer = {"max_steps": 500, "save_steps": 1, "per_device_train_batch_size": 8}
+    path = write_recipe(mask=SAFE, rewards=VARIED, trainer=trainer)
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
+    launch += ["--config_file", str(ROOT / "launch" / "ddp_cpu.yaml"), "-m", "rlvr.train"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen([*launch, str(path)], env=ENVIRONMENT, **streams)
+    try:
+        wait_for_steps(process, tmp_path / "recipe", 2)
+        pid = workers(process.pid)[rank]
+        if way == signal.SIGSTOP:
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(3)
+        os.kill(pid, signal.SIGKILL)
+        killed = time.monotonic()
+        output, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert time.monotonic() - killed < 60
+    assert process.returncode == 1
+    step = saved_step(tmp_path / "recipe")
+    assert f"because rank {rank} ended in the middle of a step" in output, output[-3000:]
+    assert f"step-{step:06d}" in output and "--resume" in output
+    done = subprocess.run(
+        [*launch, str(path), "--resume", f"trainer.max_steps={step + 1}"],
+        env=ENVIRONMENT,
+        **streams,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert saved_step(tmp_path / "recipe") == step + 1
+
+
+WAITING = """
+import sys, time
+from rlvr import peers
+peers._ranks_here = lambda: {0: int(sys.argv[1]), 1: int(sys.argv[2])}
+peers.PERIOD_S = peers.GRACE_S = 0.2
+with peers.watched(lambda: "go on"):
+    time.sleep(20 if sys.argv[3] == "waits" else 1)
+print("finished")
+"""
+
+
+@pytest.mark.parametrize("does", ["waits", "ends"])
+def test_a_process_that_waits_for_a_dead_one_is_ended(does):
+    """Nothing raises where an exchange waits for ever; a body that ends by itself is left alone."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    others = {"waits": dead.pid, "ends": os.getpid()}
+    words = [sys.executable, "-c", WAITING, str(os.getpid()), str(others[does]), does]
+    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    if does == "ends":
+        assert (done.returncode, done.stdout) == (0, "finished\n"), done.stderr
+    else:
+        assert done.returncode == 1 and "finished" not in done.stdout
+        assert (
+            done.stderr == "error: stopped, because rank 1 ended in the middle of a step; go on\n"
+        )
+
+
 def test_kill_9_loses_nothing_that_was_saved(write_recipe, tmp_path):
     trainer = {"max_steps": 5, "save_steps": 2}
     assert train_main([str(write_recipe("whole", mask=SAFE, rewards=VARIED, trainer=trainer))]) == 0

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlvr.checkpoints.delta_codec import Bits, Coded, decode
+from rlvr.checkpoints.delta_codec import Bits, Coded, turn
 from rlvr.checkpoints.delta_file import Delta, read_delta
 from rlvr.checkpoints.folders import base_of_run, model_folder
 from rlvr.checkpoints.layout import (
@@ -110,7 +110,5 @@ def turn_chunk(bits: Bits, update: Coded | None, base_dtype: str | None, *, to_t
     if base_dtype is not None and to_tuned:
         bits = widen(bits, base_dtype)
     if update is not None:
-        positions, values = decode(update, bits.size, bits.itemsize)
-        # Positions are distinct, so fancy indexing XORs each entry once.
-        bits[positions] ^= values
+        bits = turn(bits, update, to_tuned=to_tuned)
     return narrow(bits, base_dtype) if base_dtype is not None and not to_tuned else bits

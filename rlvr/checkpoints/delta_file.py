@@ -1,13 +1,14 @@
 """The delta file: a safetensors file of coded chunks that knows when a byte of it is wrong.
 
-Tensor ``xor.NAME`` holds, chunk after chunk, the coded positions and XORs of the changed entries of
-weight ``NAME``; ``files`` holds the other files that differ. The metadata holds
+Tensor ``xor.NAME`` holds, chunk after chunk, the coded changes of weight ``NAME``
+(``rlvr.checkpoints.delta_codec``; version 1 stored positions and XORs); ``files`` holds the other
+files that differ. The metadata holds
 
 * ``sha256``: of the whole file, with this value itself read as 64 zeros;
 * ``rlvr_delta``: JSON with the format's ``version``, the fingerprints of ``base`` and ``tuned``,
   the entries per ``chunk``, ``tensors`` (name to dtype, shape and chunks, each null or [coding,
-  changed entries, bytes of positions, bytes of XORs]), ``dtypes`` (name to those of base and tuned
-  where they differ, the base's being the narrower), ``files`` and ``provenance``.
+  changed entries, bytes of positions, bytes of values]), ``dtypes`` (name to those of base and
+  tuned where they differ, the base's being the narrower), ``files`` and ``provenance``.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from rlvr.checkpoints.delta_codec import Coded
 from rlvr.checkpoints.folders import DELTA_START
 from rlvr.schema import RecipeError
 
-VERSION = 1
+VERSION = 2
 FILES = "files"
 _ZEROS = b"0" * 64
 _AT = 8 + len(DELTA_START)  # where the checksum stands in the file

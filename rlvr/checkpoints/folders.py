@@ -68,6 +68,25 @@ def model_folder(path: str, revision: str | None = None, *, download: bool = Tru
     return folder
 
 
+def cached_folder(path: str) -> Path | None:
+    """Return the folder of a policy that is on this machine, a hub id's from its cache.
+
+    ``None`` if it is not here; nothing is downloaded.
+    """
+    if not path or is_local(path):
+        folder = Path(path).expanduser()
+        return folder if path and (folder / "config.json").is_file() else None
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        file = try_to_load_from_cache(path, "config.json")
+    except HFValidationError:
+        return None
+    # Where the hub was asked once and has no such file, it is an object and no path.
+    return Path(file).parent if isinstance(file, str) else None
+
+
 def model_file(path: str, name: str, revision: str | None = None) -> Path | None:
     """Return one file of a policy, fetched from the hub where need be; ``None`` if it has none."""
     if is_local(path):

@@ -25,7 +25,7 @@ TORCH_WORDS = {
     "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "BOOL": "bool",
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8",
 }  # fmt: skip
-CHUNK = 1 << 20  # entries; bounds memory to a few times 8 MiB, a delta records its own
+CHUNK = 1 << 19  # entries; bounds memory to a few times 8 MiB, a delta records its own
 
 
 @dataclass(frozen=True)

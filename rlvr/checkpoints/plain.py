@@ -6,6 +6,8 @@ FSDP writes them.
 """
 
 import pickle
+import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,22 +26,37 @@ from rlvr.checkpoints.folders import (
     read_index,
     weight_files,
 )
+from rlvr.checkpoints.foreign import gguf, refuse_foreign, refuse_other_frameworks
 from rlvr.checkpoints.layout import TORCH_WORDS
 from rlvr.schema import RecipeError
 
 _TORCH_ERRORS = (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError)
+_LOOSE = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_STATE = ("optim", "lr_scheduler", "dataloader", "train_state", "scheduler", "rng", "extra_state")
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _WRAPPED = ("module", "model", "state_dict", "model_state_dict")
 
 
 @dataclass(frozen=True)
 class Stored:
-    """One tensor of a checkpoint; ``load`` reads it, ``dtype`` is torch's word, such as float32."""
+    """One tensor of a checkpoint; ``load`` reads it, ``dtype`` is torch's word, such as float32.
+
+    ``stored_bits``: of a number in the file, where ``load`` widens it to ``dtype``. ``load_part``
+    reads one index of the first axis only, where the format allows that.
+    """
 
     shape: tuple[int, ...]
     dtype: str
     load: Callable[[], Tensor]
     where: str
+    stored_bits: int | None = None
+    load_part: Callable[[int], Tensor] | None = None
+
+    @property
+    def bits(self) -> int:
+        """The bits of one stored number."""
+        digits = re.search(r"\d+", self.dtype)
+        return self.stored_bits or (int(digits[0]) if digits else 8)
 
 
 Checkpoint = dict[str, Stored]
@@ -53,10 +70,11 @@ def open_plain(path: Path) -> Checkpoint:
     """
     if path.is_file():
         return _open_file(path)
+    refuse_foreign(path)
     if files := weight_files(path):
         return _open_whole(path, files)
     # In a folder with Trainer's state, other torch files are the run's own, such as random states.
-    loose = () if (path / "trainer_state.json").is_file() else ("*.bin", "*.pt", "*.pth")
+    loose = () if (path / "trainer_state.json").is_file() else _LOOSE
     for pattern in ("*.safetensors", "pytorch_model*.bin", *loose):
         files = [f for f in sorted(path.glob(pattern)) if not _is_training_state(f.name)]
         if files:
@@ -64,6 +82,7 @@ def open_plain(path: Path) -> Checkpoint:
     for folder in (path, *sorted(path.glob("pytorch_model_fsdp_*"))):
         if (folder / ".metadata").is_file():
             return _open_distributed(folder)
+    refuse_other_frameworks(path)
     raise unreadable(path)
 
 
@@ -80,8 +99,8 @@ def unreadable(path: Path) -> RecipeError:
         return RecipeError(f"{path}: {advice}")
     if (path / "zero_to_fp32.py").is_file() or list(path.glob("global_step*")):
         return RecipeError(
-            f"{path}: holds DeepSpeed's sharded state; consolidate it first with\n  python "
-            f"{path}/zero_to_fp32.py {path} OUT --safe_serialization"
+            f"{path}: holds DeepSpeed's sharded state; consolidate it first with `python "
+            f"{path}/zero_to_fp32.py {path} OUT --safe_serialization`"
         )
     return RecipeError(
         f"{path}: holds no weights (model.safetensors, pytorch_model.bin, shards of either with "
@@ -91,11 +110,23 @@ def unreadable(path: Path) -> RecipeError:
 
 def damaged(file: Path, error: Exception) -> RecipeError:
     """Return the error for a file that cannot be read, with what can be told from its bytes."""
-    size = file.stat().st_size if file.is_file() else 0
-    if size and _starts_with(file, _LFS_POINTER):
+    if not file.is_file():
+        what = (
+            "a folder, no file"
+            if file.is_dir()
+            else "a link to a file that is not here (or was removed)"
+        )
+        return RecipeError(f"{file}: is {what}; copy the checkpoint again")
+    size = file.stat().st_size
+    if _starts_with(file, _LFS_POINTER):
         return RecipeError(
             f"{file}: is a Git LFS pointer ({size} bytes) in place of the weights; run `git lfs "
             "pull` in that folder, or download the file"
+        )
+    if isinstance(error, pickle.UnpicklingError):
+        return RecipeError(
+            f"{file}: is a pickle with more in it than tensors, and reading it could run code; "
+            "load it where you trust it, and save its state dict with safetensors.torch.save_file"
         )
     what = "is empty (0 bytes)" if not size else "is cut short, damaged or another format"
     reason = str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__
@@ -108,6 +139,8 @@ def _starts_with(file: Path, start: bytes) -> bool:
 
 
 def _open_file(file: Path) -> Checkpoint:
+    if file.suffix == ".gguf":
+        raise gguf(file)
     return _open_safetensors(file) if file.suffix == ".safetensors" else _open_torch(file)
 
 
@@ -120,7 +153,8 @@ def _open_safetensors(file: Path) -> Checkpoint:
                 word = str(part.get_dtype())
                 dtype = TORCH_WORDS.get(word, word.lower())
                 load = _safetensors_loader(file, name)
-                tensors[name] = Stored(tuple(part.get_shape()), dtype, load, file.name)
+                shape, one = tuple(part.get_shape()), _part_loader(file, name)
+                tensors[name] = Stored(shape, dtype, load, file.name, load_part=one)
     except (SafetensorError, OSError) as error:
         raise damaged(file, error) from error
     return tensors
@@ -138,6 +172,17 @@ def _safetensors_loader(file: Path, name: str) -> Callable[[], Tensor]:
     return load
 
 
+def _part_loader(file: Path, name: str) -> Callable[[int], Tensor]:
+    def load(index: int) -> Tensor:
+        try:
+            with safe_open(file, framework="pt") as reader:
+                return reader.get_slice(name)[index].clone()
+        except (SafetensorError, OSError) as error:
+            raise damaged(file, error) from error
+
+    return load
+
+
 def _read_torch(file: Path) -> dict[str, Any]:
     return _state_dict(file, file.stat().st_mtime_ns)
 
@@ -146,11 +191,16 @@ def _read_torch(file: Path) -> dict[str, Any]:
 def _state_dict(file: Path, changed: int) -> dict[str, Any]:
     try:
         # mmap reads only the tensors that are asked for; torch's format before 1.6 cannot.
-        content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        with warnings.catch_warnings():
+            # Of a plain pickle's protocol; such a file is refused in our words.
+            warnings.simplefilter("ignore", UserWarning)
+            content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
     except RuntimeError as error:
         if "mmap can only be used" not in str(error):
             raise
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     # Training scripts nest the weights: {"model": {"state_dict": ...}}.
     while isinstance(content, dict) and not any(isinstance(v, Tensor) for v in content.values()):
         inner = next((key for key in _WRAPPED if isinstance(content.get(key), dict)), None)
@@ -178,7 +228,9 @@ def _open_torch(file: Path) -> Checkpoint:
 def _torch_loader(file: Path, name: str) -> Callable[[], Tensor]:
     def load() -> Tensor:
         try:
-            return _read_torch(file)[name].detach().clone()
+            tensor = _read_torch(file)[name].detach()
+            # In rows, as safetensors: results would differ in their last bits.
+            return tensor.clone(memory_format=torch.contiguous_format)
         except _TORCH_ERRORS as error:
             raise damaged(file, error) from error
 
@@ -237,7 +289,9 @@ def _open_distributed(folder: Path) -> Checkpoint:
         raise damaged(folder / ".metadata", error) from error
     tensors = {}
     for name, info in metadata.state_dict_metadata.items():
-        if isinstance(info, TensorStorageMetadata):
+        # Trainers store their optimizer in the same folder.
+        is_state = any(part.startswith(_STATE) for part in name.split(".")[:2])
+        if isinstance(info, TensorStorageMetadata) and not is_state:
             shape, dtype = tuple(info.size), info.properties.dtype
             word = str(dtype).removeprefix("torch.")
             tensors[name] = Stored(shape, word, loader(name, shape, dtype), folder.name)

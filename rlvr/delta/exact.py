@@ -1,4 +1,4 @@
-"""Pack: what a tuned checkpoint changed in its base, as the XOR of their bits."""
+"""Pack: what a tuned checkpoint changed in its base, as steps of the number format."""
 
 import hashlib
 import tempfile
@@ -152,7 +152,7 @@ def _pack_tensor(
             digests[0].update(old.data)
             digests[1].update(new.data)
             before = widen(old, base.dtype) if is_widened(base, tuned) else old
-            rows.append(_write_chunk(encode(before ^ new), payload))
+            rows.append(_write_chunk(encode(before, new), payload))
     return rows, (digests[0].hexdigest(), digests[1].hexdigest())
 
 

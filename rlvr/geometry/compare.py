@@ -15,8 +15,10 @@ from tqdm import tqdm
 
 from rlvr import runtime
 from rlvr.checkpoints.plain import Stored
+from rlvr.geometry.findings import pooled, verdicts_of
 from rlvr.geometry.matrix import MASKS, Measured, Settings, measure
 from rlvr.geometry.names import Pair, place_of
+from rlvr.geometry.storage import NULLS
 from rlvr.schema import RecipeError
 
 _BUDGET = 1.8 * 2**30  # bytes that all workers together may hold
@@ -98,12 +100,17 @@ def measure_pairs(
 
     def work(pair: Pair) -> Measured:
         base, tuned = read_pair(pair, paths)
-        measured = measure(pair.name, base, tuned, settings, device)
+        quantised = any(side.bits < 16 for side in (pair.base, pair.tuned))
+        measured = measure(pair.name, base, tuned, settings, device, quantised=quantised)
         place = place_of(pair.name, pair.base.shape) | {"dtype": pair.tuned.dtype}
         return Measured(place | measured.row, measured.vectors)
 
     largest = max(pair.entries for pair in pairs)
-    return stream(pairs, work, workers_for(largest, device), "matrix")
+    measured = stream(pairs, work, workers_for(largest, device), "matrix")
+    found = verdicts_of([item.row for item in measured])
+    for item, word in zip(measured, found, strict=True):
+        item.row["verdict"] = word
+    return measured
 
 
 def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -115,32 +122,45 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     kinds: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         kinds.setdefault(row["kind"], []).append(row)
-    return {
-        "all": _totals(rows),
-        "by_kind": {kind: _totals(part) for kind, part in kinds.items()},
-    }
+    total, by_kind = _totals(rows), {kind: _totals(part) for kind, part in kinds.items()}
+    for row, word in zip(by_kind.values(), verdicts_of(list(by_kind.values())), strict=True):
+        row["verdict"] = word
+    return {"all": total | {"verdict": verdicts_of([total])[0]}, "by_kind": by_kind}
 
 
 def _totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     entries = [row["rows"] * row["cols"] for row in rows]
     moved = [n * (1 - row["sparsity_bf16"]) for n, row in zip(entries, rows, strict=True)]
-    null = [n * (1 - row["sparsity_null"]) for n, row in zip(entries, rows, strict=True)]
     energy = [row["update_norm"] ** 2 for row in rows]
-    even = [1.0] * len(rows)
     totals: dict[str, Any] = {"matrices": len(rows), "entries": sum(entries)}
     for key in ("sparsity_bf16", "sparsity_exact", "sparsity_atol", "below_half_ulp"):
         totals[key] = _mean(rows, key, entries)
     for key in ("nss", "max_angle_left_deg", "max_angle_right_deg"):
-        totals[f"mean_{key}"] = _mean(rows, key, even)
-        totals[f"max_{key}"] = max(row[key] for row in rows)
+        # A subspace of most directions hardly can turn: its angles are not mixed with others'.
+        kept = [row for row in rows if key == "nss" or 2 * row["angle_rank"] <= _side(row)]
+        totals[f"mean_{key}"] = _mean(kept, key, [1.0] * len(kept))
+        totals[f"max_{key}"] = max((r[key] for r in kept if not math.isnan(r[key])), default=None)
+    totals["angles_of"] = sum(2 * row["angle_rank"] <= _side(row) for row in rows)
     for key in ("energy_off_principal", "energy_off_principal_random"):
         totals[key] = _mean(rows, key, energy)
     for mask in MASKS:
-        totals[f"overlap_{mask}"] = _mean(rows, f"overlap_{mask}", moved)
-        totals[f"overlap_{mask}_random"] = _mean(rows, f"density_{mask}", moved)
-        totals[f"overlap_{mask}_null"] = _mean(rows, f"overlap_{mask}_null", null)
+        key = f"overlap_{mask}"
+        totals[key] = _mean(rows, key, moved)
+        totals[f"{key}_random"] = _mean(rows, f"density_{mask}", moved)
         totals[f"density_{mask}"] = _mean(rows, f"density_{mask}", entries)
-    return totals
+        # Weighted as the overlap itself, so that like is compared with like.
+        for null in ("", *(f"_{name}" for name in NULLS)):
+            totals[f"{key}_null{null}"] = _mean(rows, f"{key}_null{null}", moved)
+    totals["same_bits"] = all(row["same_bits"] for row in rows)
+    totals["moved"] = sum(moved) / sum(entries)
+    totals["relative"] = sum(n for n, r in zip(moved, rows, strict=True) if r["relative"]) > (
+        sum(moved) / 2
+    )
+    return totals | pooled(rows, moved)
+
+
+def _side(row: Mapping[str, Any]) -> int:
+    return min(row["rows"], row["cols"])
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], key: str, weights: Sequence[float]) -> float | None:

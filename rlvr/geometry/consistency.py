@@ -1,6 +1,7 @@
 """Several runs from one base: do they move the same weights? And one run over its steps."""
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 from rlvr.geometry import overlap as ov
 from rlvr.geometry import sparsity
 from rlvr.geometry.compare import read_pair, stream, workers_for
+from rlvr.geometry.evidence import GROUPS, LEAST_GROUPS, interval
 from rlvr.geometry.matrix import Measured
 from rlvr.geometry.names import Pair, place_of
 from rlvr.geometry.table import PLACE
@@ -23,9 +25,14 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "jaccard_random": ("", "mean over the same pairs of p q / (p + q - p q): independent masks"),
     "jaccard_rounding": (
         "",
-        "mean over the same pairs of sum_b n_b p_b q_b / sum_b n_b (p_b + q_b - p_b q_b) over the "
-        "bf16 binades b of W0: runs that agree on nothing but the size of the weights",
+        "mean over the same pairs of sum_c n_c p_c q_c / sum_c n_c (p_c + q_c - p_c q_c) over "
+        "classes c of W0 that bf16 treats alike (an eighth of a binade; where W0 is stored more "
+        "finely than bf16, a binade and the distance to the next rounding point): runs that agree "
+        "on nothing but what rounding shows",
     ),
+    "jaccard_error": ("", "standard error of jaccard - jaccard_rounding, by rows and columns"),
+    "jaccard_from": ("", "lower end of the 95 % interval of jaccard"),
+    "jaccard_to": ("", "upper end"),
     "moved_in_all": ("share", "share of entries with consensus C = (1/R) sum_r M_r = 1"),
     "moved_in_all_random": ("share", "product of p_r: independent masks"),
     "moved_in_none": ("share", "share of entries with C = 0"),
@@ -50,6 +57,7 @@ STEP_COLUMNS: dict[str, tuple[str, str]] = {
 def agree(base: Tensor, masks: Sequence[Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the columns of one matrix from the bf16 update masks of its runs, and profiles."""
     jaccard, chance = ov.pairwise_jaccard(masks)
+    rounding, error = ov.pairwise_jaccard_rounding(base, masks)
     shares = [ov.density(mask) for mask in masks]
     ratio = ov.consensus(masks)
     rows, columns = ratio.shape
@@ -59,12 +67,16 @@ def agree(base: Tensor, masks: Sequence[Tensor]) -> tuple[dict[str, Any], dict[s
         "moved_mean": sum(shares) / len(shares),
         "jaccard": jaccard,
         "jaccard_random": chance,
-        "jaccard_rounding": ov.pairwise_jaccard_rounding(base, masks),
+        "jaccard_rounding": rounding,
+        "jaccard_error": error,
         "moved_in_all": ov.density(ratio == 1),
         "moved_in_all_random": math.prod(shares),
         "moved_in_none": ov.density(ratio == 0),
         "moved_in_none_random": math.prod(1 - share for share in shares),
     }
+    freedom = min(GROUPS, rows, columns) - 1
+    freedom = freedom if freedom + 1 >= LEAST_GROUPS else 0
+    numbers["jaccard_from"], numbers["jaccard_to"] = interval(jaccard, error, freedom)
     # Variance of the consensus of one entry, were the runs independent.
     variance = sum(share * (1 - share) for share in shares) / len(shares) ** 2
     for axis, length in (("row", columns), ("col", rows)):
@@ -124,4 +136,19 @@ def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     for key in list(COLUMNS)[6:]:  # after the five columns of the place, and the number of runs
         values = [row[key] for row in rows if not math.isnan(row[key])]
         means[key] = sum(values) / len(values) if values else None
+    if means["jaccard"] is not None:
+        error = _error_of_mean(rows)
+        means["jaccard_error"] = error
+        ends = interval(means["jaccard"], error, GROUPS - 1)
+        means["jaccard_from"], means["jaccard_to"] = ends
     return means
+
+
+def _error_of_mean(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Return the error of the mean excess: from the matrices' own, or from how they differ."""
+    kept = [row for row in rows if not math.isnan(row["jaccard_error"])]
+    within = math.sqrt(sum(row["jaccard_error"] ** 2 for row in kept)) / max(1, len(kept))
+    if len(kept) < LEAST_GROUPS:
+        return within
+    excess = [row["jaccard"] - row["jaccard_rounding"] for row in kept]
+    return max(within, statistics.stdev(excess) / math.sqrt(len(kept)))

@@ -9,7 +9,10 @@ from torch import Tensor
 
 from rlvr.geometry import overlap as ov
 from rlvr.geometry import sparsity, spectra
+from rlvr.geometry.evidence import Counts, count, excess
+from rlvr.geometry.nulls import overlaps_by_null, top_binade
 from rlvr.geometry.settings import Settings
+from rlvr.geometry.storage import NULLS, Storage, grid_of
 from rlvr.masks.builders import count_of, exact_density, generator_for, largest, smallest
 
 MASKS = ("principal", "low", "principal_not_low")
@@ -25,7 +28,13 @@ class Measured:
 
 
 def measure(
-    name: str, base: Tensor, tuned: Tensor, settings: Settings, device: torch.device
+    name: str,
+    base: Tensor,
+    tuned: Tensor,
+    settings: Settings,
+    device: torch.device,
+    *,
+    quantised: bool = False,
 ) -> Measured:
     """Measure one pair of matrices; the formulas are in ``rlvr.geometry.table.COLUMNS``.
 
@@ -34,17 +43,19 @@ def measure(
         base, tuned: m x n, as stored.
         settings: ranks and densities.
         device: of all computation but the exact decompositions, which run on the CPU.
+        quantised: one of them was stored in fewer bits than bf16.
     """
     base, tuned = base.to(device), tuned.to(device)
     moved = sparsity.update_mask_bf16(base, tuned)
     row = {
         "sparsity_bf16": sparsity.share_unchanged(moved),
         "sparsity_exact": sparsity.sparsity_exact(base, tuned),
+        "same_bits": sparsity.same_bits(base, tuned),
         "sparsity_atol": sparsity.sparsity_atol(base, tuned),
         "below_half_ulp": sparsity.below_half_ulp(base, tuned),
     }
     # A small matrix has fewer directions than the flags ask for; the row says what was used.
-    rank, angle_rank = (min(k, *base.shape) for k in (settings.rank, settings.angle_rank))
+    rank, angle_rank = min(settings.rank, *base.shape), settings.angle_rank_of(base.shape)
     row |= {"rank": rank, "angle_rank": angle_rank}
     row["energy_off_principal_random"] = 1 - rank**2 / base.numel()
     row_profile, col_profile = sparsity.update_profiles(moved)
@@ -62,21 +73,19 @@ def measure(
     row |= _update_size(update, base.to(dtype), settings.exact)
     left, right = before.left[:, :rank].to(dtype), before.right[:, :rank].to(dtype)
     row["energy_off_principal"] = spectra.energy_off_principal(update, left, right)
-    row |= _overlaps(masks, moved)
+    storage = Storage(grid_of(base), grid_of(tuned), settings.history or "unknown", quantised)
+    counts = count(base, (masks["principal"], masks["low"]), moved, top_binade(base))
+    row |= _overlaps(masks, counts) | _nulls(base, tuned, storage, counts)
     # An unchanged matrix has no drift at all; a second decomposition would show its own rounding.
     after = before
     if row["sparsity_exact"] < 1:
         after = spectra.decompose(tuned, angle_rank, method)
     angles = _rotation(before, after, angle_rank)
     row |= _drift(before, after, rank, angle_rank, angles)
-    # Weights stored in bf16 have lost part of the update: it cannot be shuffled and rounded again.
-    is_rounded = bool((tuned == tuned.to(torch.bfloat16)).all())
     shuffled = None
-    if settings.exact or not is_rounded:
+    if settings.exact:  # with --fast the null spectrum is left out
         shuffled = ov.random_update(update, generator_for(name, _NULL_SEED)).add_(base)
-    row |= _null_overlaps(base, tuned, None if is_rounded else shuffled, masks)
-    seen = shuffled if settings.exact else None  # with --fast the null spectrum is left out
-    null, null_values = _null_spectrum(update, seen, before, angle_rank)
+    null, null_values = _null_spectrum(update, shuffled, before, angle_rank)
     row |= null
     vectors = {"before": before.values, "after": after.values, **angles, **profiles}
     if null_values is not None:
@@ -109,9 +118,33 @@ def _masks(
     return {"principal": principal, "low": low, "principal_not_low": principal & ~low}
 
 
-def _overlaps(masks: dict[str, Tensor], moved: Tensor) -> dict[str, float]:
-    overlaps = {f"overlap_{key}": ov.overlap(mask, moved) for key, mask in masks.items()}
-    return overlaps | {f"density_{key}": ov.density(mask) for key, mask in masks.items()}
+def _overlaps(masks: dict[str, Tensor], counts: Counts) -> dict[str, Any]:
+    """Return each overlap with its interval, and its excess over entries of the same size."""
+    row: dict[str, Any] = {"groups": min(len(counts.rows), len(counts.columns))}
+    for key, mask in masks.items():
+        found = excess(counts, key)
+        row[f"overlap_{key}"] = found.overlap
+        row[f"overlap_{key}_from"], row[f"overlap_{key}_to"] = found.interval
+        row[f"overlap_{key}_error"] = found.error
+        row[f"density_{key}"] = ov.density(mask)
+        if key != "low":  # small weights are a size class: nothing is left to compare them with
+            row[f"overlap_{key}_excess"] = found.excess
+            row[f"overlap_{key}_excess_error"] = found.excess_error
+    return row
+
+
+def _nulls(base: Tensor, tuned: Tensor, storage: Storage, counts: Counts) -> dict[str, Any]:
+    """Return where an update that does not know the weights would have moved entries."""
+    overlaps, relative = overlaps_by_null(base, tuned, storage, counts.total)
+    row: dict[str, Any] = {"storage": storage.words, "relative": relative}
+    for mask in MASKS:
+        known = {null: overlaps[null][mask] for null in NULLS if null in overlaps}
+        for null in NULLS:
+            row[f"overlap_{mask}_null_{null}"] = known.get(null, math.nan)
+        # The likeliest way of storing; the verdict needs all of them.
+        row[f"overlap_{mask}_null"] = next(iter(known.values()), math.nan)
+    likeliest = next(iter(overlaps))
+    return row | {"sparsity_null": overlaps[likeliest]["sparsity"]}
 
 
 def _update_size(update: Tensor, weight: Tensor, exact: bool) -> dict[str, Any]:
@@ -143,35 +176,18 @@ def _drift(
     rank: int,
     angle_rank: int,
     angles: dict[str, Tensor],
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     # Each decomposition turns its own subspace a little; the two errors may add up.
     error = before.angle_error(angle_rank) + after.angle_error(angle_rank)
     same = after is before
     return {
         "nss": spectra.spectral_shift(before.values, after.values),
         "nss_error": 0.0 if same else spectra.spectral_shift_error(before, after),
-        "max_angle_left_deg": float(angles["angles_left"][-1]),
-        "max_angle_right_deg": float(angles["angles_right"][-1]),
+        **_largest_angles(before, angles, ""),
         "max_angle_error_deg": 0.0 if same else min(90.0, math.degrees(error)),
         "top_energy_base": spectra.top_energy(before.values, rank),
         "top_energy_tuned": spectra.top_energy(after.values, rank),
     }
-
-
-def _null_overlaps(
-    base: Tensor, tuned: Tensor, shuffled: Tensor | None, masks: dict[str, Tensor]
-) -> dict[str, float]:
-    """Return where an update that does not know the weights would have moved entries.
-
-    ``shuffled`` is the base plus the shuffled update; ``None`` where W+ is stored in bf16.
-    """
-    if shuffled is None:
-        chance = ov.expected_moves(base, tuned)
-        nulls = {f"overlap_{key}_null": ov.expected_overlap(m, chance) for key, m in masks.items()}
-        return nulls | {"sparsity_null": 1 - float(chance.mean())}
-    moved = sparsity.update_mask_bf16(base, shuffled)
-    nulls = {f"overlap_{key}_null": ov.overlap(mask, moved) for key, mask in masks.items()}
-    return nulls | {"sparsity_null": sparsity.share_unchanged(moved)}
 
 
 def _null_spectrum(
@@ -186,5 +202,16 @@ def _null_spectrum(
     after = spectra.decompose(shuffled, angle_rank)
     angles = _rotation(before, after, angle_rank)
     shift = spectra.spectral_shift(before.values, after.values)
-    sides = (float(angles[f"angles_{side}"][-1]) for side in ("left", "right"))
-    return dict(zip(keys, (shift, *sides), strict=True)), after.values
+    return {"nss_null": shift, **_largest_angles(before, angles, "_null")}, after.values
+
+
+def _largest_angles(
+    before: spectra.Spectrum, angles: dict[str, Tensor], end: str
+) -> dict[str, float | None]:
+    """Return the largest angle of each side; NaN where the subspace is the whole space."""
+    largest = {}
+    for side in ("left", "right"):
+        found = angles[f"angles_{side}"]
+        whole = len(getattr(before, side)) == len(found)
+        largest[f"max_angle_{side}{end}_deg"] = math.nan if whole else float(found[-1])
+    return largest

@@ -1,10 +1,13 @@
 """Which tensor of one checkpoint is which of the other, and which of them are target matrices."""
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from rlvr.checkpoints.names import canonical
 from rlvr.checkpoints.plain import Checkpoint, Stored
@@ -16,6 +19,8 @@ _FLOATS = ("float", "bfloat")
 _BLOCK = re.compile(r"\.(\d+)\.")
 _EMBEDDING = re.compile(r"(embed|wte|wpe|position)")
 _HEAD = "lm_head.weight"
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight")
+_SHOWN = 6  # kinds of tensors that are named on screen
 
 
 @dataclass(frozen=True)
@@ -102,29 +107,79 @@ def pair_up(
     """
     for path, checkpoint in zip(paths, (base, tuned), strict=True):
         _refuse_unmerged(path, checkpoint)
+        if not any(map(is_matrix, checkpoint.values())):
+            raise RecipeError(
+                f"{path}: holds no matrix of numbers with a fraction ({len(checkpoint)} tensors)"
+            )
     names = by_canonical(tuned, paths[1])
     pairs = []
     for name in targets_of(base, patterns):
         other = counterpart(name, names)
         if other is None:
             raise _missing(name, base, names, paths, patterns)
+        if (canonical(name) == _HEAD) != (canonical(other) == _HEAD):
+            _require_tied(base, name, paths[0])
+            _require_tied(tuned, name, paths[1])
         first, second = base[name], tuned[other]
+        _require_floats(other, second, paths[1])
         if first.shape != second.shape:
             raise RecipeError(
                 f"{name!r} has the shape {list(first.shape)} in {paths[0]} and "
                 f"{list(second.shape)} in {paths[1]}; they are not of one model"
             )
         pairs.append(Pair(name, first, second))
-    own = {canonical(name) for name in base}
-    also = {name for pattern in patterns for name in _selected(tuned, pattern)}
-    extra = [name for name in sorted(also, key=natural) if canonical(name) not in own]
-    extra = [name for name in extra if canonical(name) != _HEAD]
+    own = by_canonical(base, paths[0])
+    selected = {name for pattern in patterns for name in _selected(tuned, pattern)}
+    also = {canonical(name): name for name in selected}
+    for name in also.keys() & own.keys():
+        _require_floats(name, base[own[name]], paths[0])
+    extra = [also[key] for key in sorted(also, key=natural) if key not in own and key != _HEAD]
     if extra:
         raise RecipeError(
             f"{paths[0]}: lacks {extra[0]!r}, which {paths[1]} has ({len(extra)} such matrices); "
             "are they swapped, or of other architectures?"
         )
     return pairs
+
+
+def _require_floats(name: str, stored: Stored, path: Path) -> None:
+    """Refuse a matrix of integers or complex numbers, which has no geometry here."""
+    if not stored.dtype.startswith(_FLOATS):
+        raise RecipeError(
+            f"{path}: {name!r} is no matrix of numbers with a fraction ({stored.dtype}); leave it "
+            "out by --targets, or name the checkpoint that was trained"
+        )
+
+
+def left_out_of(base: Checkpoint, pairs: Sequence[Pair]) -> dict[str, int]:
+    """Return how many tensors of the base are not measured, by kind, the most frequent first."""
+    measured = {pair.name for pair in pairs}
+    counts = Counter(kind_of(name) for name in base if name not in measured)
+    return dict(counts.most_common())
+
+
+def left_out_words(kinds: Mapping[str, int]) -> str:
+    """Return one line that counts and names what is not measured."""
+    if not kinds:
+        return "every tensor of BASE was measured"
+    shown = [f"{count} {kind}" for kind, count in list(kinds.items())[:_SHOWN]]
+    rest = len(kinds) - len(shown)
+    more = f" and {rest} other kinds" if rest > 0 else ""
+    return f"not measured: {', '.join(shown)}{more}; --targets chooses others"
+
+
+def _require_tied(base: Checkpoint, name: str, path: Path) -> None:
+    """Refuse to compare a head with an embedding, unless the base's are one matrix."""
+    own = by_canonical(base, path)
+    embedding = next((own[key] for key in own if key.endswith(_EMBEDDINGS)), None)
+    head = own.get(_HEAD)
+    if head is None or embedding is None:
+        return  # only one of the two is stored: they are tied
+    if not torch.equal(base[head].load(), base[embedding].load()):
+        raise RecipeError(
+            f"{path}: its head and its embedding differ, and the other checkpoint lacks one of "
+            f"them; {name!r} has nothing to be compared with, leave it out of --targets"
+        )
 
 
 def _missing(

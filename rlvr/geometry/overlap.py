@@ -1,29 +1,23 @@
-r"""Where an update landed: against masks of the base weights, chance, and other runs.
+r"""Where an update landed: in which masks of the base weights, and in which of other runs.
 
 The masks are those that training uses (``rlvr.masks.builders``): counts and ties are defined there.
-A bf16 number near zero has closer neighbours, so *any* update moves small weights first. The random
-baseline (the density of the mask) does not know that; two nulls do.
-
-- ``random_update`` has the same singular values and the same entries, in random places. It needs
-  the update itself.
-- ``expected_moves`` is for checkpoints stored in bf16. They hold only what rounding has left of the
-  update, and to round that again would let large weights move even less.
+Chance is the density of a mask. It does not know that *any* update moves small weights first, since
+a bf16 number near zero has closer neighbours; ``rlvr.geometry.nulls`` does.
 """
 
 import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Float32, Float64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from rlvr.geometry.sparsity import HALF_ULP, binade_bf16
+from rlvr.geometry.evidence import clustered_error
+from rlvr.geometry.nulls import BINADES, EIGHTHS, size_class, top_binade
+from rlvr.geometry.sparsity import half_ulp_bf16
+from rlvr.geometry.storage import grid_of
 
-_FINER = 5  # binades: a change is then known to 1/32 of the ULP that it is compared with
-_LEAST = 256  # entries that a share is estimated from
-_LEVELS = 2 * (256 + HALF_ULP - 127)  # sizes of change: thresholds, and the intervals between them
-_FLOAT_FRACTION = 23  # bits of a float32
-_CHUNK = 1 << 18  # entries that stay in a core's cache
+_OFFSETS, _PER_OCTAVE = 48, 4  # classes of the distance to the next rounding point
 
 
 def overlap(mask: Bool[Tensor, "*shape"], moved: Bool[Tensor, "*shape"]) -> float:
@@ -62,61 +56,6 @@ def random_update(update: Float[Tensor, "m n"], generator: torch.Generator) -> F
     return shuffled
 
 
-def expected_moves(
-    base: Float[Tensor, "m n"], tuned: Float[Tensor, "m n"]
-) -> Float32[Tensor, "m n"]:
-    r"""Return the chance of each entry to move, had the update not known the weights; float32.
-
-    In a bf16 checkpoint an entry moves where the update exceeds half its ULP :math:`h`. How often
-    does it? The changes of small weights are stored more finely. If the size of the update does not
-    depend on the size of the weight, they tell:
-
-    .. math:: p(b) = P(|\Delta_j| > h_b \mid j \text{ in binade } b - 5 \text{ or finer})
-
-    for all entries of binade :math:`b`. A change of exactly :math:`h_b` counts half: rounding made
-    it from smaller and from larger ones. Where fewer than 256 entries are so fine, p is the share
-    of the binade's own entries that moved. Both tensors are cast to bf16 first.
-    """
-    # Counted in chunks that stay in the cache; only the 256 x _LEVELS table is kept.
-    parts = [x.flatten().split(_CHUNK) for x in (base, tuned)]
-    cells = torch.zeros(256, _LEVELS, dtype=torch.int64, device=base.device)
-    for pair in zip(*parts, strict=True):
-        cells += _changes(*pair)
-    counts = cells.double().cpu()
-    finer = counts.cumsum(0)  # row b: the changes of binade b and all finer ones
-    # The fallback: the share of a binade's own entries that moved (level 0 did not).
-    chance = 1 - counts[:, 0] / counts.sum(1).clamp(min=1)
-    for b in range(_FINER + 1, 256):
-        known = finer[b - _FINER]
-        total = known.sum()
-        if total >= _LEAST:
-            # Level 2 b is a change of exactly h_b; later levels are larger (see ``_changes``).
-            above = known[2 * b + 1 :].sum() + known[2 * b : 2 * b + 1].sum() / 2
-            chance[b] = above / total
-    chance = chance.float().to(base.device)
-    return torch.cat([chance[binade_bf16(part)] for part in parts[0]]).view_as(base)
-
-
-def _changes(base: Tensor, tuned: Tensor) -> Tensor:
-    """Count the entries of each binade (rows) and size of change (columns)."""
-    change = tuned.to(torch.bfloat16).float() - base.to(torch.bfloat16).float()
-    bits = change.abs_().view(torch.int32)
-    # Level 2 b: |change| is the threshold 2^(b - HALF_ULP) of binade b. Level 2 b + 1: it lies
-    # between the thresholds of b and b + 1. Level 0: the entry did not move. Exponent and fraction
-    # are read off the float32 bits.
-    level = (bits >> _FLOAT_FRACTION).add_(HALF_ULP - 127).mul_(2)
-    level += (bits & ((1 << _FLOAT_FRACTION) - 1)) > 0  # a fraction: above the power of two
-    level *= bits > 0
-    cells = torch.bincount(level.add_(binade_bf16(base) * _LEVELS), minlength=256 * _LEVELS)
-    return cells.view(256, _LEVELS)
-
-
-def expected_overlap(mask: Bool[Tensor, "m n"], chance: Float[Tensor, "m n"]) -> float:
-    """Return the expected overlap of entries that move with ``chance``; NaN where none can."""
-    total = float(chance.sum())
-    return float((chance * mask).sum()) / total if total else math.nan
-
-
 def jaccard(first: Bool[Tensor, "*shape"], second: Bool[Tensor, "*shape"]) -> float:
     """Return |A and B| / |A or B| of two bool tensors; NaN where both are empty."""
     union = _count(first | second)
@@ -148,33 +87,68 @@ def pairwise_jaccard(masks: Sequence[Tensor]) -> tuple[float, float]:
     return mean, chance
 
 
-def chance_by_size(
-    base: Float[Tensor, "m n"], moved: Bool[Tensor, "m n"]
-) -> Float32[Tensor, "m n"]:
-    """Return the share of moved entries among those in the bf16 binade of each entry, float32."""
-    binade = binade_bf16(base)
-    counts = torch.bincount(binade.flatten(), minlength=256)
-    share = torch.bincount(binade[moved], minlength=256) / counts.clamp(min=1)
-    return share[binade]
+def rounding_class(base: Float[Tensor, "m n"]) -> Int64[Tensor, "m n"]:
+    """Return classes of entries that bf16 treats alike: by size, and by their place in the cell.
+
+    The values of a base that is stored more finely than bf16 lie at some distance from the points
+    where rounding changes. Near such a point the smallest update moves an entry, in every run.
+    """
+    top = top_binade(base)
+    classes = size_class(base, top)
+    if grid_of(base) == "bfloat16":
+        return classes
+    half = half_ulp_bf16(base)
+    offset = (base.double() - base.to(torch.bfloat16).double()).abs_()
+    distance = (1 - offset / half).clamp_(min=2.0 ** (-_OFFSETS / _PER_OCTAVE))
+    # Logarithmic: a move of 1 % of a cell moves only entries within 1 % of its edge.
+    place = (-_PER_OCTAVE * distance.log2_()).long().clamp_(0, _OFFSETS - 1)
+    # float16 numbers halfway between two of bf16 go to the even one.
+    odd = base.to(torch.bfloat16).contiguous().view(torch.int16) & 1
+    return (classes // EIGHTHS * _OFFSETS + place) * 2 + odd
+
+
+def chance_by_class(
+    classes: Int64[Tensor, "m n"], moved: Bool[Tensor, "m n"]
+) -> Float64[Tensor, "m n"]:
+    """Return the share of moved entries among those in the class of each entry, float64."""
+    size = BINADES * max(2 * _OFFSETS, EIGHTHS)
+    counts = torch.bincount(classes.flatten(), minlength=size)
+    share = torch.bincount(classes[moved], minlength=size).double() / counts.clamp(min=1)
+    return share[classes]
 
 
 def jaccard_expected(first: Float[Tensor, "m n"], second: Float[Tensor, "m n"]) -> float:
     r"""Return :math:`\sum p q / \sum (p + q - p q)` of the chances of entries to move in two runs.
 
-    With ``chance_by_size`` of each run this is the Jaccard index of runs that agree on nothing but
-    the size of the weights. Small weights have close neighbours in bf16, so independent runs both
-    move them more often.
+    With ``chance_by_class`` of each run this is the Jaccard index of runs that agree on nothing but
+    what bf16 makes of the weights. Small weights have close neighbours in bf16, so independent runs
+    both move them more often.
     """
     both = first * second
     union = float((first + second - both).sum())
     return float(both.sum()) / union if union else math.nan
 
 
-def pairwise_jaccard_rounding(base: Tensor, masks: Sequence[Tensor]) -> float:
-    """Return the mean ``jaccard_expected`` by size over the pairs of ``pairwise_jaccard``."""
-    chances = [chance_by_size(base, mask) for mask in masks]
-    expected = [jaccard_expected(chances[i], chances[j]) for i, j in _pairs(masks)]
-    return sum(expected) / len(expected) if expected else math.nan
+def pairwise_jaccard_rounding(base: Tensor, masks: Sequence[Tensor]) -> tuple[float, float]:
+    r"""Return the mean ``jaccard_expected`` by class over pairs, and the error of the excess.
+
+    The excess of one pair is, to first order, :math:`S / (S - I)^2 \sum (x - p)(y - q)` with
+    I = |A and B| and S = |A| + |B|; its error is clustered by rows and columns. NaN where no run
+    moved anything.
+    """
+    pairs = _pairs(masks)
+    if not pairs:
+        return math.nan, math.nan
+    classes = rounding_class(base)
+    chances = [chance_by_class(classes, mask) for mask in masks]
+    expected = [jaccard_expected(chances[i], chances[j]) for i, j in pairs]
+    rest = [mask.double() - chance for mask, chance in zip(masks, chances, strict=True)]
+    part = torch.zeros_like(rest[0])
+    for i, j in pairs:
+        both, total = _count(masks[i] & masks[j]), _count(masks[i]) + _count(masks[j])
+        if total > both:
+            part.addcmul_(rest[i], rest[j], value=total / (total - both) ** 2 / len(pairs))
+    return sum(expected) / len(expected), clustered_error(part)
 
 
 def _pairs(masks: Sequence[Tensor]) -> list[tuple[int, int]]:

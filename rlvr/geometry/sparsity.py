@@ -66,6 +66,14 @@ def sparsity_exact(base: Tensor, tuned: Tensor) -> float:
     return share_unchanged(base.detach() != tuned.detach())
 
 
+def same_bits(base: Tensor, tuned: Tensor) -> bool:
+    """Whether both hold the same bits in the same dtype; +0 and -0 do not."""
+    first, second = base.detach().contiguous(), tuned.detach().contiguous()
+    return first.dtype == second.dtype and torch.equal(
+        first.view(torch.uint8), second.view(torch.uint8)
+    )
+
+
 def sparsity_atol(base: Tensor, tuned: Tensor, atol: float = ATOL) -> float:
     r"""Return the share of entries with :math:`|w' - w| \le` ``atol``, differences in float64.
 

@@ -14,14 +14,12 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from rlvr.geometry.lapack import leading_eigenvectors
+from rlvr.linalg import gram, top_of_symmetric
 
 Method = Literal["exact", "gram"]
 
 _UNIT = 2.0**-53  # of float64
 _SINGLE_UNIT = 2.0**-24  # of float32
-_GRAM_BLOCKS = 8  # of columns: only blocks on and above the diagonal are multiplied
-_GRAM_ROWS = 1024  # converted to float64 at a time
 _GRAM_FLOOR = 1e-5  # share of the largest singular value below which a Gram matrix is too inexact
 
 
@@ -110,19 +108,6 @@ def singular_values(weight: Float[Tensor, "m n"]) -> Float64[Tensor, " k"]:
     return torch.linalg.svdvals(tall)
 
 
-def gram(weight: Float[Tensor, "m n"]) -> Float64[Tensor, "n n"]:
-    r"""Return :math:`W^\top W` in float64; each pair of column blocks is multiplied once."""
-    columns = weight.shape[1]
-    width = -(-columns // _GRAM_BLOCKS)
-    product = weight.new_zeros(columns, columns, dtype=torch.float64)
-    for rows in weight.split(_GRAM_ROWS):
-        wide = rows.double()
-        for start in range(0, columns, width):
-            block = slice(start, start + width)
-            product[block, start:].addmm_(wide[:, block].T, wide[:, start:])
-    return product.triu() + product.triu(1).T  # blocks on the diagonal hold both triangles
-
-
 def _eigen(product: Tensor, keep: int) -> tuple[Tensor, Tensor]:
     """Return all eigenvalues, descending, and the eigenvectors of the first ``keep``."""
     size = len(product)
@@ -132,7 +117,7 @@ def _eigen(product: Tensor, keep: int) -> tuple[Tensor, Tensor]:
     # Torch cannot compute only a few eigenvectors. All values by torch and the first vectors by
     # LAPACK together take 0.65 of the time of all vectors.
     squares = torch.linalg.eigvalsh(product).flip(0)
-    return squares, torch.from_numpy(leading_eigenvectors(product.numpy(), keep)).flip(1)
+    return squares, top_of_symmetric(product, keep)
 
 
 def _from_gram(weight: Tensor, keep: int) -> Spectrum | None:

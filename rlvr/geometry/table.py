@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvr.files import write_bytes, write_json
+from rlvr.geometry.storage import NULL_WORDS
 
 W = "W0: base weights, W+: tuned weights, dW = W+ - W0 of the stored values, moved: bf16 mask"
 PLACE: dict[str, tuple[str, str]] = {
@@ -17,11 +18,37 @@ PLACE: dict[str, tuple[str, str]] = {
     "rows": ("entries", "outputs of the linear layer"),
     "cols": ("entries", "inputs of the linear layer"),
 }
+
+
+def _null_columns() -> dict[str, tuple[str, str]]:
+    """Return the columns of every overlap: its interval, its nulls, its excess."""
+    columns: dict[str, tuple[str, str]] = {}
+    for mask in ("principal", "low", "principal_not_low"):
+        key = f"overlap_{mask}"
+        columns |= {
+            f"{key}_from": ("share", f"lower end of the 95 % interval of {key}"),
+            f"{key}_to": ("share", "upper end"),
+            f"{key}_error": ("share", "its standard error, clustered by rows and by columns"),
+            f"{key}_null": (
+                "share",
+                f"{key} of an update that does not know the weights, under the likeliest way of "
+                "storing them: the first of the three below that is plausible",
+            ),
+        }
+        for null, words in NULL_WORDS.items():
+            columns[f"{key}_null_{null}"] = ("share", f"the same if {words}; empty: implausible")
+        if mask != "low":
+            columns[f"{key}_excess"] = ("share", f"{key} - {key}_null_size")
+            columns[f"{key}_excess_error"] = ("share", "its standard error")
+    return columns
+
+
 COLUMNS: dict[str, tuple[str, str]] = {
     **PLACE,
     "dtype": ("", "storage dtype of the tuned matrix (of the base, where an adapter is merged)"),
     "sparsity_bf16": ("share", "1 - |moved| / n, moved = bf16(W0) != bf16(W+), +0 = -0"),
     "sparsity_exact": ("share", "share of entries equal as stored, in the wider dtype"),
+    "same_bits": ("", "True: both store the same bits in the same dtype"),
     "nss": ("", "||sigma(W+) - sigma(W0)||_2 / ||sigma(W0)||_2 over all singular values"),
     "max_angle_left_deg": ("degrees", "largest principal angle of the left top-angle_rank spaces"),
     "max_angle_right_deg": ("degrees", "the same of the right spaces"),
@@ -32,20 +59,25 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "density_principal": ("share", "|M| / n: what overlap_principal is for random places"),
     "density_low": ("share", "the same for overlap_low"),
     "density_principal_not_low": ("share", "the same for overlap_principal_not_low"),
-    "overlap_principal_null": (
-        "share",
-        "overlap_principal of an update that does not know the weights: of bf16(W0 + dW'), dW' = "
-        "dW with rows, columns and signs shuffled (same singular values, random places, one seeded "
-        "draw); where W+ is stored in bf16, expected from the changes of 32 times finer entries, "
-        "because what rounding has left of dW cannot be rounded once more",
+    **_null_columns(),
+    "verdict": (
+        "",
+        "avoids or seeks the weights that are principal and not small; empty without a finding. "
+        "Needs: the interval outside chance and all nulls, the excess at least half a point and "
+        "not 0 at the 5 % level, corrected for the number of matrices (Holm), an update that is "
+        "not relative, and under 99 % of the entries moved",
     ),
-    "overlap_low_null": ("share", "the same of overlap_low"),
-    "overlap_principal_not_low_null": ("share", "the same of overlap_principal_not_low"),
+    "relative": ("", "True: the moved share follows the size of the weights, so no null fits"),
+    "groups": ("", "groups of neighbouring rows and columns that the errors are clustered in"),
+    "storage": ("", "how both sides were stored, on which the nulls depend"),
     "energy_off_principal_random": ("share", "1 - k^2 / (rows cols): random directions"),
-    "nss_null": ("", "nss of W0 + dW'; empty with --fast"),
+    "nss_null": (
+        "",
+        "nss of W0 + dW', dW' = dW with rows, columns and signs shuffled; empty with --fast",
+    ),
     "max_angle_left_null_deg": ("degrees", "max_angle_left_deg of W0 + dW'; empty with --fast"),
     "max_angle_right_null_deg": ("degrees", "max_angle_right_deg of it; empty with --fast"),
-    "sparsity_null": ("share", "sparsity_bf16 of that update"),
+    "sparsity_null": ("share", "sparsity_bf16 that the likeliest null expects"),
     "sparsity_atol": ("share", "share of entries with |dW| <= 1e-5 (arXiv 2505.11711)"),
     "below_half_ulp": ("share", "share of entries with |dW| < half a bf16 ULP of W0, 0 included"),
     "update_norm": ("weights", "||dW||_F"),
@@ -64,7 +96,11 @@ COLUMNS: dict[str, tuple[str, str]] = {
     ),
     "col_spread": ("", "the same over columns, sqrt(p (1-p) / rows)"),
     "rank": ("", "k of the principal subspace and mask: the flag, at most min(rows, cols)"),
-    "angle_rank": ("", "k of the angles: the flag, at most min(rows, cols)"),
+    "angle_rank": (
+        "",
+        "k of the angles: the flag, or a quarter of min(rows, cols), at most 512 (with --fast at "
+        "most rank); an angle of the whole space is empty",
+    ),
     "nss_error": ("", "bound on the rounding error of nss"),
     "max_angle_error_deg": (
         "degrees",

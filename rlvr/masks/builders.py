@@ -83,7 +83,7 @@ def principal_magnitude(weight: Matrix, name: str, rank: int, svd: Svd) -> Matri
 
 @mask_builder
 def principal(
-    weight: Matrix, name: str, *, rank: int, density: float, svd: Svd = "randomized"
+    weight: Matrix, name: str, *, rank: int, density: float, svd: Svd = "gram"
 ) -> Entries:
     r"""Principal weights: :math:`M_\mathrm{princ}^{(k)} = \mathrm{Top}_\alpha(|W_0^{(k)}|)`."""
     magnitude = principal_magnitude(weight, name, rank, svd)
@@ -92,7 +92,7 @@ def principal(
 
 @mask_builder
 def off_principal(
-    weight: Matrix, name: str, *, rank: int, density: float, svd: Svd = "randomized"
+    weight: Matrix, name: str, *, rank: int, density: float, svd: Svd = "gram"
 ) -> Entries:
     r"""Off-principal weights: :math:`\mathrm{Bottom}_\alpha(|W_0^{(k)}|)`.
 
@@ -118,7 +118,7 @@ def safe(
     rank: int,
     principal_density: float,
     low_density: float,
-    svd: Svd = "randomized",
+    svd: Svd = "gram",
 ) -> Entries:
     r"""The paper's safe mask :math:`M_\mathrm{low} \cup M_\mathrm{princ}^c`.
 

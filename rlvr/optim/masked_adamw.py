@@ -175,10 +175,10 @@ class MaskedAdamW(torch.optim.Optimizer):
         state["step"] += 1  # before its use: bias corrections count steps from 1
         step, master = int(state["step"].item()), state.get("master")
         seed = self._seed(parameter, group, step)
-        if _has_kernel(entries, held.device):
+        compact, rounds = self._free_gradients, seed is not None
+        if _has_kernel(entries, held, gradient, compact=compact, rounds=rounds):
             from rlvr.optim.fused import fused_update
 
-            compact = self._free_gradients
             fused_update(held, gradient, entries, state, group, is_compact=compact, seed=seed)
             return
         rounding = self._rounding(parameter, seed)
@@ -280,16 +280,21 @@ class MaskedAdamW(torch.optim.Optimizer):
             )
 
 
-def _has_kernel(entries: Entries, device: torch.device) -> bool:
-    """Return whether the fused kernel updates these entries: on CUDA, where it has agreed.
+def _has_kernel(
+    entries: Entries, parameter: Tensor, gradient: Tensor, *, compact: bool, rounds: bool
+) -> bool:
+    """Return whether the fused kernel takes this update: on CUDA, where it agrees in its mode.
 
     Entries that all may move need no positions and take torch's own operations.
     """
+    device = parameter.device
     if device.type != "cuda" or entries.is_full or find_spec("triton") is None:
         return False
-    from rlvr.optim.fused import MAX_ENTRIES, kernel_agrees
+    from rlvr.optim.fused import MAX_ENTRIES, Mode, kernel_agrees
 
-    return entries.numel <= MAX_ENTRIES and kernel_agrees(device)
+    has_master = parameter.dtype == torch.bfloat16 and not rounds
+    mode = Mode(parameter.dtype, gradient.dtype, compact, has_master, rounds)
+    return entries.numel <= MAX_ENTRIES and kernel_agrees(device, mode)
 
 
 def _has_master(parameter: Tensor, group: dict[str, Any]) -> bool:

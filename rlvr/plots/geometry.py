@@ -1,6 +1,7 @@
 """The figures of a geometry report: spectra, angles, overlaps, sparsities and stripes."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill, shorten
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from rlvr.geometry.storage import NULLS
 from rlvr.plots.theme import Draw, Theme, color_of, ordered_kinds, smooth, tidy
 
 Row = Mapping[str, Any]
@@ -112,7 +114,7 @@ def _places(own: Sequence[Row], rows: Sequence[Row]) -> list[int]:
 
 
 def _log_if_wide(axes: Axes, values: Sequence[float]) -> None:
-    positive = [value for value in values if value > 1e-9]
+    positive = [value for value in values if value > 1e-9]  # NaN is not
     # From 30 times on, the small ones would lie on a linear axis's bottom.
     if positive and max(positive) > 30 * min(positive):
         axes.set_yscale("log")
@@ -145,7 +147,7 @@ def overlap_figure(by_kind: Mapping[str, Row], total: Row) -> tuple[Draw, tuple]
             Line2D([], [], color=theme.ink, marker="|", linestyle="", markersize=14),
             Line2D([], [], color=color_of(1, theme), marker="D", linestyle="", fillstyle="none"),
         ]
-        labels = ["this update", "random places", "only rounding"]
+        labels = ["this update, 95 % interval", "random places", "knows no weights, by storage"]
         figure.legend(marks, labels, loc="outside lower center", ncols=3, frameon=False)
 
     return draw, (9.6, 1.9 + 0.32 * len(lines))
@@ -160,7 +162,6 @@ def _widen(axes: Axes, least: float) -> None:
 
 def _draw_overlap(axes: Axes, place: int, row: Row, mask: str, theme: Theme) -> None:
     share, chance = row[f"overlap_{mask}"], row[f"overlap_{mask}_random"]
-    null = row[f"overlap_{mask}_null"]
     if share is None:
         inside = axes.get_yaxis_transform()
         axes.text(0.5, place, "nothing moved", color=theme.muted, ha="center", va="center",
@@ -168,9 +169,13 @@ def _draw_overlap(axes: Axes, place: int, row: Row, mask: str, theme: Theme) -> 
         return
     axes.plot([chance, share], [place, place], color=color_of(0, theme), linewidth=2, alpha=0.4)
     axes.plot(chance, place, "|", color=theme.ink, markersize=16, markeredgewidth=2)
-    axes.plot(share, place, "o", color=color_of(0, theme), markersize=8)
-    if null is not None:
-        axes.plot(null, place, "D", color=color_of(1, theme), fillstyle="none", markersize=7)
+    ends = [row[f"overlap_{mask}_{end}"] for end in ("from", "to")]
+    if None not in ends:
+        axes.plot(ends, [place, place], color=color_of(0, theme), linewidth=5, alpha=0.7)
+    axes.plot(share, place, "o", color=color_of(0, theme), markersize=7)
+    for null in NULLS:
+        if (value := row[f"overlap_{mask}_null_{null}"]) is not None:
+            axes.plot(value, place, "D", color=color_of(1, theme), fillstyle="none", markersize=6)
 
 
 def sparsity_figure(rows: Sequence[Row]) -> tuple[Draw, tuple]:
@@ -215,6 +220,23 @@ def _write_cells(axes: Axes, shares: np.ndarray) -> None:
                       color="#ffffff" if dark else "#1f2328")  # fmt: skip
 
 
+def card_figure(about: str, numbers: Sequence[tuple[str, str]]) -> tuple[Draw, tuple]:
+    """Return a picture of a few numbers, each with what it is, to be posted by itself."""
+
+    def draw(figure: Figure, theme: Theme) -> None:
+        axes = figure.subplots()
+        axes.set_axis_off()
+        axes.set_xlim(0, 2)
+        axes.set_ylim(0, 2.5)
+        axes.text(0.04, 2.3, shorten(about, 70), fontsize=13, color=theme.muted, va="center")
+        for place, (number, what) in enumerate(numbers):
+            x, y = 0.04 + place % 2, 1.75 - place // 2
+            axes.text(x, y, number, fontsize=30, color=color_of(0, theme), weight="bold")
+            axes.text(x, y - 0.12, fill(what, 40), fontsize=12, va="top", linespacing=1.4)
+
+    return draw, (8.4, 4.4)
+
+
 def agreement_figure(by_kind: Mapping[str, Row], total: Row) -> tuple[Draw, tuple]:
     """Return the Jaccard index of runs by kind of matrix, next to that of independent runs."""
     lines = [("all", total), *((kind, by_kind[kind]) for kind in ordered_kinds(list(by_kind)))]
@@ -231,7 +253,9 @@ def agreement_figure(by_kind: Mapping[str, Row], total: Row) -> tuple[Draw, tupl
             axes.plot(chance, place, "|", color=theme.ink, markersize=16, markeredgewidth=2)
             axes.plot(row["jaccard_rounding"], place, "D", color=color_of(1, theme),
                       fillstyle="none", markersize=7)  # fmt: skip
-            axes.plot(share, place, "o", color=color_of(0, theme), markersize=8)
+            ends = [row["jaccard_from"], row["jaccard_to"]]
+            axes.plot(ends, [place, place], color=color_of(0, theme), linewidth=5, alpha=0.7)
+            axes.plot(share, place, "o", color=color_of(0, theme), markersize=7)
         axes.set_yticks(range(len(lines)), [name for name, _ in lines])
         axes.set_ylim(len(lines) - 0.5, -0.6)
         axes.margins(x=0.12)
@@ -242,7 +266,7 @@ def agreement_figure(by_kind: Mapping[str, Row], total: Row) -> tuple[Draw, tupl
             Line2D([], [], color=theme.ink, marker="|", linestyle="", markersize=14),
             Line2D([], [], color=color_of(1, theme), marker="D", linestyle="", fillstyle="none"),
         ]
-        names = ["these runs", "independent runs", "the size of the weights in common"]
+        names = ["these runs", "independent runs", "only rounding in common"]
         figure.legend(marks, names, loc="outside lower center", ncols=3, frameon=False)
 
     return draw, (9.6, 1.6 + 0.32 * len(lines))

@@ -9,7 +9,8 @@ from rlvr.geometry.table import EMPTY
 from rlvr.plots import geometry as draw
 from rlvr.plots.theme import THEMES, ordered_kinds, png
 from rlvr.reports import pages
-from rlvr.reports.geometry import exemplars, percent, short_name
+from rlvr.reports.geometry import exemplars, short_name
+from rlvr.reports.geometry_words import percent
 
 _POINT = 0.01  # a difference of Jaccard indices that is worth a sentence
 READING = {
@@ -53,18 +54,19 @@ def verdict(total: Mapping[str, Any]) -> str:
     rounding = total["jaccard_rounding"]
     if jaccard is None:
         return "None of the runs moved a weight visibly in bf16, so there is nothing to agree on."
-    # Against chance first, then against rounding: the second null is the higher one.
-    if jaccard < chance - _POINT:
+    low, high = total["jaccard_from"], total["jaccard_to"]
+    if high < min(chance, rounding):
         lead = "The runs avoid each other's weights"
-    elif jaccard < chance + _POINT:
-        lead = "The runs move the same weights about as often as by chance"
-    elif jaccard < rounding + _POINT:
+    elif low > max(chance, rounding) and jaccard - rounding >= _POINT:
+        lead = "The runs move the same weights more often than chance and rounding explain"
+    elif low > chance:
         lead = "The runs move the same weights no more often than rounding to bf16 explains"
     else:
-        lead = "The runs move the same weights more often than chance and rounding explain"
+        lead = "The runs move the same weights about as often as by chance"
     return (
-        f"{lead}: a Jaccard index of {jaccard:.3f} where independent runs would have {chance:.3f}, "
-        f"and {rounding:.3f} with only the size of each weight in common. "
+        f"{lead}: a Jaccard index of {jaccard:.3f} [{low:.3f}, {high:.3f}] where "
+        f"independent runs would have {chance:.3f}, and {rounding:.3f} with only rounding in "
+        f"common. "
         f"{percent(total['moved_in_all'])} of the weights moved in every run (independent: "
         f"{percent(total['moved_in_all_random'])}), {percent(total['moved_in_none'])} in none "
         f"(independent: {percent(total['moved_in_none_random'])})."

@@ -3,25 +3,37 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rlvr.geometry.findings import MASK, null_range
 from rlvr.geometry.matrix import Measured
+from rlvr.geometry.settings import ANGLE_RANK
 from rlvr.geometry.table import COLUMNS, EMPTY, W
 from rlvr.plots import geometry as draw
 from rlvr.plots.theme import THEMES, Draw, ordered_kinds, png
 from rlvr.reports import pages
+from rlvr.reports.geometry_words import (
+    PRINCIPAL,
+    Summary,
+    alternatives,
+    headline_numbers,
+    largest_angle,
+    opening,
+    percent,
+    short,
+    verdict,
+)
 
-Summary = Mapping[str, Any]
 EXEMPLARS = ("q_proj", "o_proj", "down_proj")
-_POINT = 0.01  # a difference of overlaps that is worth a sentence: one percentage point
 
 READING: dict[str, dict[str, str]] = {
     "overlap": {
         "What you see": "The share of the moved entries that lies in a mask of the base weights. "
-        "Dot: this update. Bar: random places (the size of the mask). Diamond: what an update that "
-        "does not know the weights shows after rounding to bf16.",
-        "What to look for": "A dot left of bar and diamond: the update avoids these weights. Right "
-        "of both: it seeks them.",
-        "Random": "Dot on the diamond. The diamond may differ from the bar: bf16 rounds small "
-        "updates of large weights away, so any update seems to prefer small weights.",
+        "Dot with its 95 % interval: this update. Bar: random places (the size of the mask). "
+        "Diamonds: what an update that does not know the weights shows, one for each plausible way "
+        "in which the run stored them.",
+        "What to look for": "A dot with its interval left of the bar and of all diamonds: the "
+        "update avoids these weights. Right of all: it seeks them.",
+        "Random": "Dot among the diamonds. They may differ from the bar: bf16 rounds small updates "
+        "of large weights away, so any update seems to prefer small weights.",
     },
     "sparsity": {
         "What you see": "The share of entries of each matrix that are the same bf16 number before "
@@ -37,7 +49,7 @@ READING: dict[str, dict[str, str]] = {
         "What to look for": "Below a degree or so the matrix still reads and writes the same main "
         "directions. Tens of degrees: some of them were replaced.",
         "Random": "The dotted line: an update with the same singular values in random places. "
-        "Solid below dotted means that training kept the main directions on purpose.",
+        "Solid below dotted: the update turns them less than its size by itself would.",
     },
     "spectra": {
         "What you see": "Above, the singular values of a few matrices before and after, one on the "
@@ -53,6 +65,13 @@ READING: dict[str, dict[str, str]] = {
         "Random": "Dots inside the grey band, without a trend.",
     },
 }
+# Beside the page, by what they are.
+FILES = {
+    "card.png": "the four numbers as a picture",
+    "matrices.csv": "all matrices as CSV",
+    "matrices.columns.json": "units and formulas",
+    "summary.json": "summary as JSON",
+}
 TITLES = {
     "overlap": "Which weights moved?",
     "sparsity": "Where in the network?",
@@ -60,14 +79,6 @@ TITLES = {
     "spectra": "Did the strengths change?",
     "stripes": "Is there a pattern inside a matrix?",
 }
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    return "-" if value is None else f"{100 * value:.{digits}f} %"
-
-
-def short(value: float | None, form: str, unit: str = "") -> str:
-    return "-" if value is None else f"{value:{form}}{unit}"
 
 
 def figures(measured: Sequence[Measured], summary: Summary) -> dict[str, dict[str, bytes]]:
@@ -85,10 +96,16 @@ def figures(measured: Sequence[Measured], summary: Summary) -> dict[str, dict[st
     plans["spectra"] = draw.spectra_figure(names, vectors)
     shape = (chosen[0].row["rows"], chosen[0].row["cols"])
     plans["stripes"] = draw.stripes_figure(names[0], shape, vectors[0])
+    about = f"{_end_of(summary['base'])} → {_end_of(summary['tuned'])}"
+    plans["card"] = draw.card_figure(about, headline_numbers(summary))
     return {
         name: {theme: png(how, size, colors) for theme, colors in THEMES.items()}
         for name, (how, size) in plans.items()
     }
+
+
+def _end_of(path: str) -> str:
+    return "/".join(path.rstrip("/").split("/")[-2:])
 
 
 def exemplars(measured: Sequence[Measured]) -> list[Measured]:
@@ -110,15 +127,30 @@ def short_name(row: Mapping[str, Any]) -> str:
 
 def build(measured: Sequence[Measured], summary: Summary, images: dict, extra: str = "") -> str:
     """Return the HTML of the report; ``extra`` comes after the first numbers."""
-    total = summary["all"]
-    parts = [pages.paragraph(verdict(total), "lead"), _headline(summary), extra]
+    alt = alternatives([item.row for item in measured], summary)
+    parts = [
+        pages.paragraph(opening(summary), "lead"),
+        pages.badges(summary["storage"]),
+        pages.paragraph(verdict(summary), "lead"),
+        pages.paragraph(PRINCIPAL),
+        _headline(summary),
+        pages.links(FILES),
+        _repeat(summary),
+        extra,
+    ]
     for name, reading in READING.items():
         parts.append(pages.heading(TITLES[name]))
-        parts.append(pages.figure(images[name], TITLES[name], reading))
+        parts.append(pages.figure(images[name], alt[name], reading))
     parts += [pages.heading("Numbers"), _by_kind(summary), _matrices(measured)]
     parts.append(_definitions(summary))
     subtitle = f"{summary['base']}  →  {summary['tuned']}"
     return pages.page("Where the update went", subtitle, parts)
+
+
+def _repeat(summary: Summary) -> str:
+    made = f"Measured on {summary['date']} with rlvr {summary['rlvr']}. The command repeats it."
+    lines = [verdict(summary), summary["command"], f"rlvr {summary['rlvr']}, {summary['date']}"]
+    return pages.repeat(summary["command"], made, "\n".join(lines))
 
 
 def steps_part(steps: Sequence[Mapping[str, Any]]) -> str:
@@ -140,70 +172,33 @@ def steps_part(steps: Sequence[Mapping[str, Any]]) -> str:
     return pages.heading("Over the run") + pages.paragraph(words) + pages.table(titles, rows)
 
 
-def verdict(total: Mapping[str, Any]) -> str:
-    """Return the finding in a few plain sentences."""
-    if total["sparsity_exact"] == 1:
-        return (
-            "The two checkpoints are identical: not one entry of the target matrices differs, so "
-            "there is no update to describe."
-        )
-    words = [f"{percent(total['sparsity_bf16'])} of the weights did not change as bf16 numbers."]
-    # Principal and not small: the entries that the paper's safe mask freezes.
-    overlap, null = total["overlap_principal_not_low"], total["overlap_principal_not_low_null"]
-    chance = total["overlap_principal_not_low_random"]
-    if overlap is None:
-        words.append("No change is large enough for bf16, so no weight visibly moved.")
-        return " ".join(words)
-    place = "the weights that are principal and not small"
-    if null is None or abs(overlap - null) < _POINT:
-        rounding = null is not None and abs(null - chance) >= _POINT
-        why = "rounding explains" if rounding else "chance would have it"
-        words.append(
-            f"It touches {place} about as often as {why} ({percent(overlap)} of the moved entries; "
-            f"random places {percent(chance)}"
-            + (f"; only rounding {percent(null)})." if null is not None else ").")
-        )
-    else:
-        what = "avoids" if overlap < null else "seeks"
-        words.append(
-            f"It {what} {place}: {percent(overlap)} of the moved entries lie there, where only "
-            f"rounding would have {percent(null)} and random places {percent(chance)}."
-        )
-    angle = max(total["max_max_angle_left_deg"], total["max_max_angle_right_deg"])
-    # The published updates: RL stays below half a degree, fine-tuning turns by ten and more.
-    calm = "barely turned" if angle < 1 else "turned a little" if angle < 10 else "turned far"
-    words.append(f"The main directions {calm}: at most {angle:.2g}° in any matrix.")
-    return " ".join(words)
-
-
 def _headline(summary: Summary) -> str:
     total = summary["all"]
-    angle = max(total["max_max_angle_left_deg"], total["max_max_angle_right_deg"])
+    low, high = null_range(total, MASK)
     dtypes = ", ".join(summary["dtypes"])
+    whole = summary["settings"]["targets"] == ["linear"]
+    ranks = summary["angle_ranks"]
+    at = f"k = {ranks[0]}" if len(ranks) == 1 else f"k = {ranks[0]} to {ranks[-1]} by its size"
+    # A published number is a comparison only under the settings that it was measured with.
+    same_angles = whole and summary["settings"]["exact"] and ranks == [ANGLE_RANK]
+    details = [
+        f" (files store {dtypes}); {percent(total['sparsity_exact'])} as stored",
+        "",
+        f" ({at})",
+        "",
+    ]
+    against = [
+        "Published, whole models: RL 36 to 92 %, supervised fine-tuning 1 to 19 %" * whole,
+        f"Random places {percent(total[f'{MASK}_random'])}; knowing no weights {percent(low)} to "
+        f"{percent(high)}, by how the files were stored",
+        "Published at this k: RL below 0.5°, supervised fine-tuning above 10°" * same_angles,
+        "Published: RL about 1e-5, supervised fine-tuning 1e-3 to 1e-1" * whole,
+    ]
+    numbers = headline_numbers(summary)
     return pages.cards(
         [
-            (
-                percent(total["sparsity_bf16"]),
-                f"of the entries unchanged in bf16 (files store {dtypes}); "
-                f"{percent(total['sparsity_exact'])} as stored",
-                "Published: RL 36 to 92 %, supervised fine-tuning 1 to 19 %",
-            ),
-            (
-                percent(total["overlap_principal"]),
-                "of the moved entries are principal weights",
-                f"Random places {percent(total['overlap_principal_random'])}, "
-                f"only rounding {percent(total['overlap_principal_null'])}",
-            ),
-            (
-                f"{angle:.2g}°",
-                "largest turn of the main directions of any matrix",
-                "Published: RL below 0.5°, supervised fine-tuning above 10°",
-            ),
-            (
-                short(total["mean_nss"], ".1e"),
-                "mean change of the singular values, relative to their norm",
-                "Published: RL about 1e-5, supervised fine-tuning 1e-3 to 1e-1",
-            ),
+            (number, what + detail, other)
+            for (number, what), detail, other in zip(numbers, details, against, strict=True)
         ]
     )
 
@@ -216,14 +211,17 @@ def _by_kind(summary: Summary) -> str:
               "mean shift", "largest angle"]  # fmt: skip
     rows = []
     for name, row in lines:
-        angle = max(row["max_max_angle_left_deg"], row["max_max_angle_right_deg"])
+        angle = largest_angle(row)
         shares = ["sparsity_bf16"]
         shares += [f"overlap_{mask}{end}" for mask in ("principal", "low") for end in _ENDS]
         shares += ["energy_off_principal", "energy_off_principal_random"]
         cells = [(name, None), (str(row["matrices"]), float(row["matrices"]))]
         # The text for the eye, the number for sorting.
         cells += [(percent(row[key]), row[key]) for key in shares]
-        cells += [(short(row["mean_nss"], ".1e"), row["mean_nss"]), (f"{angle:.2g}°", angle)]
+        cells += [
+            (short(row["mean_nss"], ".1e"), row["mean_nss"]),
+            (short(angle, ".2g", "°"), angle),
+        ]
         rows.append(cells)
     return pages.table(titles, rows)
 
@@ -260,7 +258,7 @@ def _matrices(measured: Sequence[Measured]) -> str:
                 cells.append((f"{value:.3g}", value))
         rows.append(cells)
     inside = pages.table(["matrix", *_MATRIX_COLUMNS.values()], rows)
-    return pages.details(f"All {len(rows)} matrices (click a title to sort)", inside)
+    return pages.details(f"All {len(rows)} matrices (press a title to sort)", inside)
 
 
 def _definitions(summary: Summary) -> str:

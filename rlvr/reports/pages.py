@@ -2,7 +2,7 @@
 
 import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 # Colours follow the reader's light or dark mode, as the figures do.
 _STYLE = """
@@ -34,21 +34,46 @@ table{border-collapse:collapse;font-size:14px;font-variant-numeric:tabular-nums;
 th,td{padding:5px 7px;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 th{color:var(--soft);font-weight:600;vertical-align:bottom;white-space:normal;line-height:1.3}
 th:first-child,td:first-child{text-align:left}
-table.sort th{cursor:pointer}table.sort th:hover{color:var(--accent)}
+th button{all:unset;cursor:pointer;display:block;width:100%}
+th button:hover,th button:focus-visible{color:var(--accent)}
+th[aria-sort=ascending] button::after{content:" \25B2"}
+th[aria-sort=descending] button::after{content:" \25BC"}
+a{color:var(--accent)}
+:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
+.badges{display:flex;flex-wrap:wrap;gap:8px;margin:14px 0;padding:0;list-style:none}
+.badges li{background:var(--card);border:1px solid var(--line);border-radius:999px;
+padding:3px 12px;font-size:14px}
+.repeat{background:var(--card);border-radius:12px;padding:12px 18px;margin:20px 0}
+.repeat code{overflow-wrap:anywhere}
+button.copy{font:inherit;font-size:14px;color:var(--accent);background:none;cursor:pointer;
+border:1px solid var(--accent);border-radius:8px;padding:2px 12px}
 details{margin-top:14px}summary{cursor:pointer;color:var(--accent)}
 table.text td,table.text th{text-align:left;white-space:normal;vertical-align:top}
 code{font:13.5px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
-@media print{details{display:block}}
+@media(max-width:640px){main{padding:24px 16px 60px}dl.read{grid-template-columns:1fr}
+dl.read dt{margin-top:6px}figure img{min-width:620px}}
+@page{margin:14mm}
+@media print{main{max-width:none;padding:0}button.copy{display:none}
+details::details-content{content-visibility:visible;display:block}
+h2,summary{break-after:avoid}figure,.card,dl.read,tr{break-inside:avoid}
+thead{display:table-header-group}.scroll{overflow:visible}figure img{min-width:0}
+table{font-size:7.5pt;width:100%}th,td{white-space:normal;padding:2px 3px;overflow-wrap:anywhere}
+p,dl.read{max-width:none}}
 """
-# A second click on a title reverses; the number in data-v wins over the shown text.
-_SORT = """
+# A second press on a title reverses; the number in data-v wins over the shown text.
+_SCRIPT = """
 document.querySelectorAll("table.sort").forEach(t=>{t.querySelectorAll("th").forEach((h,i)=>{
-h.addEventListener("click",()=>{const up=h.dataset.up=h.dataset.up==="1"?"0":"1";
+h.firstChild.addEventListener("click",()=>{const up=h.ariaSort!=="ascending";
+t.querySelectorAll("th").forEach(o=>o.removeAttribute("aria-sort"));
+h.setAttribute("aria-sort",up?"ascending":"descending");
 const key=r=>{const c=r.cells[i],v=parseFloat(c.dataset.v??c.textContent);
 return isNaN(v)?c.textContent:v};
 [...t.tBodies[0].rows].sort((a,b)=>{const x=key(a),y=key(b);
 const d=typeof x==="number"&&typeof y==="number"?x-y:String(x).localeCompare(String(y));
-return up==="1"?d:-d}).forEach(r=>t.tBodies[0].append(r))})})});
+return up?d:-d}).forEach(r=>t.tBodies[0].append(r))})})});
+document.querySelectorAll("button.copy").forEach(b=>b.addEventListener("click",async()=>{
+await navigator.clipboard.writeText(b.dataset.copy);b.textContent="copied"}));
+addEventListener("beforeprint",()=>document.querySelectorAll("details").forEach(d=>d.open=true));
 """
 
 
@@ -85,7 +110,8 @@ def figure(images: dict[str, bytes], alternative: str, reading: dict[str, str]) 
     )
     terms = "".join(f"<dt>{text(t)}</dt><dd>{text(words)}</dd>" for t, words in reading.items())
     return (
-        f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+        f'<figure class="scroll" tabindex="0" role="group" aria-label="{text(alternative)}">'
+        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
         f'<img alt="{text(alternative)}" src="{light}"></picture></figure>'
         f'<dl class="read">{terms}</dl>'
     )
@@ -94,13 +120,18 @@ def figure(images: dict[str, bytes], alternative: str, reading: dict[str, str]) 
 def table(
     titles: Sequence[str], rows: Sequence[Sequence[tuple[str, float | None]]], *, kind: str = "sort"
 ) -> str:
-    """Return a table of cells (text, number to sort by); a click on a title sorts."""
-    head = "".join(f"<th>{text(title)}</th>" for title in titles)
+    """Return a table of cells (text, number to sort by); to press a title sorts."""
+    shown = [text(title) for title in titles]
+    if kind == "sort":
+        # A button can be reached and pressed with the keyboard.
+        shown = [f'<button type="button">{title}</button>' for title in shown]
+    head = "".join(f'<th scope="col">{title}</th>' for title in shown)
     body = "".join(
         f"<tr>{''.join(_cell(words, value) for words, value in row)}</tr>" for row in rows
     )
     return (
-        f'<div class="scroll"><table class="{kind}"><thead><tr>{head}</tr></thead>'
+        f'<div class="scroll" tabindex="0" role="group" aria-label="table: {text(titles[0])}">'
+        f'<table class="{kind}"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
@@ -115,6 +146,26 @@ def details(summary: str, inside: str) -> str:
     return f"<details><summary>{text(summary)}</summary>{inside}</details>"
 
 
+def badges(words: Sequence[str]) -> str:
+    """Return short facts side by side."""
+    return f'<ul class="badges">{"".join(f"<li>{text(word)}</li>" for word in words)}</ul>'
+
+
+def links(files: Mapping[str, str]) -> str:
+    """Return links to files that stand in the folder of the page: words by name."""
+    parts = (f'<a href="{text(name)}">{text(words)}</a>' for name, words in files.items())
+    return f"<p>{' · '.join(parts)}</p>"
+
+
+def repeat(command: str, words: str, copied: str) -> str:
+    """Return the command that makes the page again, and a button that copies ``copied``."""
+    return (
+        f'<div class="repeat"><code>{text(command)}</code><p>{text(words)}</p>'
+        f'<button type="button" class="copy" data-copy="{text(copied)}">copy the finding</button>'
+        "</div>"
+    )
+
+
 def page(title: str, subtitle: str, parts: Sequence[str]) -> str:
     """Return the whole document."""
     return (
@@ -123,5 +174,5 @@ def page(title: str, subtitle: str, parts: Sequence[str]) -> str:
         f"<title>{text(title)}</title><style>{_STYLE}</style></head><body><main>"
         f'<h1>{text(title)}</h1><p class="sub">{text(subtitle)}</p>'
         + "\n".join(parts)
-        + f"</main><script>{_SORT}</script></body></html>\n"
+        + f"</main><script>{_SCRIPT}</script></body></html>\n"
     )

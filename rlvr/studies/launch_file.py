@@ -13,12 +13,16 @@ from rlvr.schema import RecipeError
 _SEEN = (
     "WORLD_SIZE",
     "ACCELERATE_MIXED_PRECISION",
+    "ACCELERATE_DYNAMO_BACKEND",
     "ACCELERATE_USE_FSDP",
     "FSDP_VERSION",
     "FSDP_STATE_DICT_TYPE",
+    "FSDP_ACTIVATION_CHECKPOINTING",
     "ACCELERATE_USE_DEEPSPEED",
     "ACCELERATE_DEEPSPEED_ZERO_STAGE",
     "ACCELERATE_DEEPSPEED_CONFIG_FILE",
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
+    "ACCELERATE_GRADIENT_CLIPPING",
 )
 
 
@@ -33,17 +37,25 @@ def launch_environment(file: Path | None) -> dict[str, str]:
         "WORLD_SIZE": str(_processes(launch, file)),
         "ACCELERATE_MIXED_PRECISION": str(launch.get("mixed_precision") or "no").lower(),
     }
+    if launch.get("distributed_type") != "DEEPSPEED":  # with DeepSpeed the launcher says nothing
+        compiler = launch.get("dynamo_backend") or "no"
+        environment["ACCELERATE_DYNAMO_BACKEND"] = str(compiler).upper()
     if launch.get("distributed_type") == "FSDP":
         settings = _settings(launch, "fsdp_config", file)
         environment["ACCELERATE_USE_FSDP"] = "true"
         # accelerate's own defaults, where the file says nothing.
         environment["FSDP_VERSION"] = str(settings.get("fsdp_version", 1))
         environment["FSDP_STATE_DICT_TYPE"] = str(settings.get("fsdp_state_dict_type", "no"))
+        twice = settings.get("fsdp_activation_checkpointing", False)
+        environment["FSDP_ACTIVATION_CHECKPOINTING"] = str(twice).lower()
     elif launch.get("distributed_type") == "DEEPSPEED":
         settings = _settings(launch, "deepspeed_config", file)
         environment["ACCELERATE_USE_DEEPSPEED"] = "true"
         if (stage := settings.get("zero_stage")) is not None:
             environment["ACCELERATE_DEEPSPEED_ZERO_STAGE"] = str(stage)
+        for key in ("gradient_accumulation_steps", "gradient_clipping"):
+            if (value := settings.get(key)) is not None:
+                environment[f"ACCELERATE_{key.upper()}"] = str(value)
         if (named := settings.get("deepspeed_config_file")) is not None:
             environment["ACCELERATE_DEEPSPEED_CONFIG_FILE"] = str(named)
     return environment

@@ -111,9 +111,10 @@ def row_of(run: Run) -> dict[str, Any] | None:
 
 def _geometry(total: Mapping[str, Any]) -> dict[str, float]:
     # Either side may have turned further; the larger one is reported.
+    angles = [total[f"max_max_angle_{side}_deg"] for side in ("left", "right")]
     numbers = {
         "nss": total["mean_nss"],
-        "angle": max(total["max_max_angle_left_deg"], total["max_max_angle_right_deg"]),
+        "angle": max((angle for angle in angles if angle is not None), default=math.nan),
         "off_principal": 100 * total["energy_off_principal"],
     }
     for key, mask in (("principal_excess", "principal"), ("low_excess", "low")):

@@ -8,6 +8,7 @@ from trl import GRPOConfig
 from rlvr import runtime
 from rlvr.adapters import check_adapter, check_section, parse_adapter, refuse_head
 from rlvr.config import EvalSection, OptimizerSection, Recipe
+from rlvr.costs.shapes import Shape, shape_of
 from rlvr.data import generation_prompt, parse_dataset, prompt_tokenizer, require_files
 from rlvr.masks import MaskSpec, check_files, check_spec, parse_spec
 from rlvr.policy import load_skeleton, local_tokenizer
@@ -27,6 +28,7 @@ class Plan:
 
     ``positions`` are those that the model's configuration claims; only RLVR has a ``batch``.
     ``experts`` are the weights of more than two dimensions, to which no target pattern applies.
+    ``shape`` is what costs depend on; none where the model's blocks are of another kind.
     """
 
     recipe: Recipe
@@ -39,6 +41,7 @@ class Plan:
     positions: int | None = None
     adapter_entries: int = 0
     experts: int = 0
+    shape: Shape | None = None
 
     @property
     def verifiers(self) -> list[RewardCall]:
@@ -123,6 +126,7 @@ def check_recipe(recipe: Recipe) -> Plan:
         positions,
         entries,
         sum(parameter.ndim > 2 for parameter in model.parameters()),
+        shape_of(model),
     )
 
 

@@ -14,6 +14,7 @@ from rlvr.config import Recipe
 from rlvr.schema import RecipeError, check_value, unknown_key
 from rlvr.training.batch_sizes import BatchSizes, resolve_sizes
 from rlvr.training.distribution import check_sampling
+from rlvr.training.launched import check_launched
 from rlvr.training.limits import check_limits
 from rlvr.training.reserved import GRPO_RESERVED, SFT_RESERVED
 
@@ -57,10 +58,7 @@ def check_trainer(recipe: Recipe) -> BatchSizes | None:
         )
     if recipe.mask is not None:
         _check_masked(recipe, values)
-    if runtime.launched_fsdp():
-        _check_fsdp(recipe)
-    if values["fp16"] and not torch.cuda.is_available():
-        raise RecipeError("trainer.fp16: needs a GPU, and there is none; use trainer.bf16")
+    check_launched(recipe, values)
     return batch
 
 
@@ -95,19 +93,10 @@ def _check_reporters(report_to: str | list[str] | None) -> None:
 
 
 def _check_precision(values: Mapping[str, Any]) -> None:
-    """Refuse a launch file of another precision than the recipe: only one of them would be true."""
     if values["fp16"] and values["bf16"]:
         raise RecipeError("trainer.fp16: bf16 is true too; set one of them to false")
-    # TRL computes in bf16 where a recipe does not say.
-    bf16 = not values["fp16"] if values["bf16"] is None else values["bf16"]
-    ours = "fp16" if values["fp16"] else "bf16" if bf16 else "no"
-    launched = runtime.launcher_setting("ACCELERATE_MIXED_PRECISION")
-    if launched not in ("no", ours):
-        raise RecipeError(
-            f"launch file: mixed_precision is {launched!r} and the recipe computes in "
-            f"{'fp32' if ours == 'no' else ours}; set mixed_precision to 'no' in the launch file, "
-            "which leaves it to trainer.bf16"
-        )
+    if values["fp16"] and not torch.cuda.is_available():
+        raise RecipeError("trainer.fp16: needs a GPU, and there is none; use trainer.bf16")
 
 
 def _check_masked(recipe: Recipe, values: Mapping[str, Any]) -> None:
@@ -120,40 +109,8 @@ def _check_masked(recipe: Recipe, values: Mapping[str, Any]) -> None:
         raise RecipeError(
             "trainer.optim_args: the optimizer of a masked run takes none; remove them"
         )
-    if runtime.launched_zero_stage():
-        _check_masked_zero(recipe, values)
     if recipe.optimizer.free_gradients and values["fp16"]:
         raise RecipeError(
             "optimizer.free_gradients: the loss scaler of trainer.fp16 would find no gradient to "
             "unscale; use trainer.bf16"
-        )
-
-
-def _check_masked_zero(recipe: Recipe, values: Mapping[str, Any]) -> None:
-    if values["weight_decay"]:
-        raise RecipeError(
-            f"trainer.weight_decay: {values['weight_decay']} moves frozen entries under DeepSpeed: "
-            "its optimizer knows no masks; set it to 0 or launch with DDP"
-        )
-    if recipe.model.dtype != "float32":
-        raise RecipeError(
-            f"model.dtype: DeepSpeed keeps the masters of {recipe.model.dtype} weights itself; set "
-            "it to float32, and trainer.bf16 to true"
-        )
-
-
-def _check_fsdp(recipe: Recipe) -> None:
-    """Refuse the settings of a launch file that train or save something else than the recipe."""
-    required = {"FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}
-    for name, value in required.items():
-        if runtime.launcher_setting(name) != value:
-            raise RecipeError(
-                f"launch file: {name.lower()} is {runtime.launcher_setting(name)!r} and must be "
-                f"{value}: only version 2 keeps the rows of a matrix together, and a checkpoint "
-                "holds whole weights; start from launch/fsdp2.yaml"
-            )
-    if recipe.model.dtype != "float32" and recipe.trainer.get("bf16") is not False:
-        raise RecipeError(
-            f"model.dtype: with trainer.bf16 accelerate widens {recipe.model.dtype} weights to "
-            "float32 under FSDP2; set model.dtype to float32, or trainer.bf16 to false"
         )

@@ -136,16 +136,13 @@ def run_calibrate(options: Namespace) -> int:
     most = min(min(shape) for shape in targets.values())
     # The safe mask exists for ranks up to the smallest side of any target.
     best = calibrate(weights, most, options.target, **densities)
-    spec = parse_spec({"builder": "safe", "rank": best.rank, **densities})
-    # One pass more: calibrate uses exact SVDs, and a recipe by default a randomized one.
-    by_default = build_mask(spec, weights()).density()
-    print(describe_calibration(best, len(targets), by_default))
+    print(describe_calibration(best, len(targets)))
     if options.out is not None:
-        write_calibration(options.out, best, {"model": options.model, **densities}, by_default)
+        write_calibration(options.out, best, {"model": options.model, **densities})
     return 0
 
 
-def describe_calibration(best: Calibration, matrices: int, by_default: float) -> str:
+def describe_calibration(best: Calibration, matrices: int) -> str:
     """Return the table of ranks and densities, and the rank that answers, as text."""
     lines = [f"{'rank':>6}{'density':>10}"]
     for rank, density in best.densities.items():
@@ -154,7 +151,6 @@ def describe_calibration(best: Calibration, matrices: int, by_default: float) ->
         f"rank {best.rank}: density {best.densities[best.rank]:.4%}, {100 * best.error:+.4f} "
         f"points from {best.target:.2%}, over {matrices} matrices, {best.entries:,} entries"
     )
-    lines.append(f"with the recipe's default, svd: randomized, it is {by_default:.4%}")
     if not best.reached:
         low, high = min(best.densities.values()), max(best.densities.values())
         lines.append(
@@ -168,9 +164,7 @@ def describe_calibration(best: Calibration, matrices: int, by_default: float) ->
     return "\n".join(lines)
 
 
-def write_calibration(
-    out: Path, best: Calibration, about: dict[str, Any], by_default: float
-) -> None:
+def write_calibration(out: Path, best: Calibration, about: dict[str, Any]) -> None:
     """Write the table as csv, or with all else as json."""
     if out.suffix == ".csv":
         text = io.StringIO(newline="")
@@ -179,5 +173,5 @@ def write_calibration(
         rows.writerows(best.densities.items())
         write_bytes(out, text.getvalue().encode())
         return
-    answer = {"rank": best.rank, "error": best.error, "density_randomized_svd": by_default}
+    answer = {"rank": best.rank, "error": best.error}
     write_json(out, {**about, **answer, **dataclasses.asdict(best)})

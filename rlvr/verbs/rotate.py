@@ -87,7 +87,7 @@ def intervene(
     if out.exists():
         raise RecipeError(f"{out}: exists; choose another name")
     section = _section(source)
-    model = load_policy(section)
+    model = _float64_policy(section)
     tokens = _tokens(model.config.vocab_size)
     before = _logits(model, tokens)
     changed = _change(model, layers, permuted, seed)
@@ -103,7 +103,7 @@ def intervene(
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         _write(model_folder(source), temporary, weights, dtype)
-        written = load_policy(_section(str(temporary.resolve())))
+        written = _float64_policy(_section(str(temporary.resolve())))
         gaps = {"float64": gap, "stored": _gap(before, _logits(written, tokens))}
         done = {"source": source, "rotated": layers, "permuted": permuted, "seed": seed}
         write_json(temporary / "rotation.json", {**done, "relative_logit_gap": gaps})
@@ -118,6 +118,13 @@ def _section(source: str) -> ModelSection:
     # Eager attention computes its softmax in float32.
     wide: Any = "float64"
     return ModelSection(source, dtype=wide, attn_implementation="sdpa")
+
+
+def _float64_policy(section: ModelSection) -> PreTrainedModel:
+    model = load_policy(section)
+    # The grouped product of stacked experts knows no float64; a loop over them does.
+    model.set_experts_implementation("eager")
+    return model
 
 
 def _tokens(vocabulary: int) -> Tensor:
@@ -135,6 +142,12 @@ def _logits(model: PreTrainedModel, tokens: Tensor) -> Tensor:
 def _norms_in_float64(model: Any) -> Iterator[None]:
     """Replace norms that compute in float32 whatever their input: their steps are 1e-7 wide."""
     norms = [module for module in model.modules() if type(module).__name__.endswith("RMSNorm")]
+    unknown = next((m for m in norms if not hasattr(m, "variance_epsilon")), None)
+    if unknown is not None:
+        raise RecipeError(
+            f"rotate: {type(unknown).__name__} is a norm of a kind that it does not know; it knows "
+            "those of Qwen, Llama and Mixtral"
+        )
     for module in norms:
         module.forward = partial(_norm, module.weight, module.variance_epsilon)
     try:

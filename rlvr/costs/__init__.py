@@ -1,0 +1,1 @@
+"""What a run costs in memory and time, from shapes: no weight is loaded and nothing is measured."""
