@@ -184,7 +184,9 @@ def sample(
             settings = _settings(temperature, top_p, max_new_tokens, ends, pad_id)
             heads = [rows[index] for index in order]
             completions = _generate(policy, heads, settings, batch_size, seeds)
-    texts = tokenizer.batch_decode([ids for ids, _ in completions], skip_special_tokens=True)
+    drawn_ids = [ids for ids, _ in completions]
+    # A tokenizer makes one empty text of an empty list.
+    texts = tokenizer.batch_decode(drawn_ids, skip_special_tokens=True) if drawn_ids else []
     results: list[list[Completion]] = [[] for _ in rows]
     for index, text, (ids, ended) in zip(order, texts, completions, strict=True):
         results[index].append(Completion(text, tuple(ids), not ended))
