@@ -235,7 +235,7 @@ def other_model(path: Path) -> None:
         (html_page, "damaged"),
         (bad_index, "no index of weights"),
         (lfs_pointer, "git lfs pull"),
-        (integers_only, "lacks"),
+        (integers_only, "no matrix of numbers with a fraction"),
         (other_model, "lacks"),
     ],
 )

@@ -12,7 +12,8 @@ from rlvr.geometry import sparsity, spectra
 from rlvr.geometry.evidence import Counts, count, excess
 from rlvr.geometry.nulls import overlaps_by_null, top_binade
 from rlvr.geometry.settings import Settings
-from rlvr.geometry.storage import NULLS, Storage, grid_of
+from rlvr.geometry.sparsity import grid_of
+from rlvr.geometry.storage import NULLS, Storage
 from rlvr.masks.builders import count_of, exact_density, generator_for, largest, smallest
 
 MASKS = ("principal", "low", "principal_not_low")

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from rlvr.geometry.evidence import clustered_error
 from rlvr.geometry.nulls import BINADES, EIGHTHS, size_class, top_binade
-from rlvr.geometry.sparsity import half_ulp_bf16
-from rlvr.geometry.storage import grid_of
+from rlvr.geometry.sparsity import grid_of, half_ulp_bf16
 
 _OFFSETS, _PER_OCTAVE = 48, 4  # classes of the distance to the next rounding point
 

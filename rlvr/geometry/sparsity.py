@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int32
 from torch import Tensor
 
+from rlvr.geometry.storage import Grid
+
 ATOL = 1e-5  # the absolute tolerance of arXiv 2505.11711
 _MAGNITUDE_BITS = 0x7FFF  # of a bf16: all but the sign
 _EXPONENT_BITS, _FRACTION_LENGTH = 0xFF, 7  # of a bf16
@@ -152,3 +154,12 @@ def _chunks(base: Tensor, tuned: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     for start in range(0, first.numel(), _CHUNK):
         weight = first[start : start + _CHUNK]
         yield weight, second[start : start + _CHUNK].double() - weight.double()
+
+
+def grid_of(values: Tensor) -> Grid:
+    """Return the coarsest format that holds every value: a float32 file may hold bf16 numbers."""
+    if values.dtype == torch.bfloat16 or bool((values == values.to(torch.bfloat16)).all()):
+        return "bfloat16"
+    if values.dtype == torch.float16 or bool((values == values.to(torch.float16)).all()):
+        return "float16"
+    return "float32"

@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-import torch
-from torch import Tensor
-
 from rlvr.schema import RecipeError
 
 Grid = Literal["bfloat16", "float16", "float32"]
@@ -75,15 +72,6 @@ class Storage:
         if self.tuned == "float32" and self.history != "pure":
             return f"{sides}: the whole update is in the file"
         return f"{sides}; {_KNOWN.get(self.history, 'how the run kept its weights is not known')}"
-
-
-def grid_of(values: Tensor) -> Grid:
-    """Return the coarsest format that holds every value: a float32 file may hold bf16 numbers."""
-    if values.dtype == torch.bfloat16 or bool((values == values.to(torch.bfloat16)).all()):
-        return "bfloat16"
-    if values.dtype == torch.float16 or bool((values == values.to(torch.float16)).all()):
-        return "float16"
-    return "float32"
 
 
 def parse_history(word: str | None) -> History | None:
