@@ -7,6 +7,7 @@ from rlvr.verifier.exact import Undefined, bounds, is_plain, plain_label
 from rlvr.verifier.point import Point, Value
 from rlvr.verifier.special import function_of, power_of, quotient
 from rlvr.verifier.tree import (
+    USUAL_FUNCTIONS,
     Apply,
     Based,
     Big,
@@ -166,9 +167,8 @@ def _(node: Call, at: Point) -> Value:
 
 def is_factor(node: Call) -> bool:
     """Return whether ``a(b)`` multiplies: names that are usual for functions do not."""
-    usual = ("f", "g", "h", "F", "G", "phi", "varphi", "psi")
     name = node.function
-    plain = isinstance(name, Name) and name.name not in usual
+    plain = isinstance(name, Name) and name.name not in USUAL_FUNCTIONS
     return plain and len(node.arguments) == 1 and isinstance(node.arguments[0], Name)
 
 
@@ -231,16 +231,17 @@ def holds(condition: Node, at: Point) -> bool:
             return any(holds(item, at) for item in items)
         case Sequence(_, items):
             return all(holds(item, at) for item in items)
-        case Relation(sides, operators) if set(operators) <= _COMPARED.keys():
+        case Relation(sides, operators) if set(operators) <= COMPARED.keys():
             numbers = [value(side, at) for side in sides]
             if any(at.context.im(number) != 0 for number in numbers):
                 raise Undefined("an order of complex numbers")
             signs = [_order(a, b, at) for a, b in zip(numbers, numbers[1:], strict=False)]
-            return all(s in _COMPARED[o] for s, o in zip(signs, operators, strict=True))
+            return all(s in COMPARED[o] for s, o in zip(signs, operators, strict=True))
     raise Undefined("a condition in words")
 
 
-_COMPARED = {"<": (-1,), "<=": (-1, 0), ">": (1,), ">=": (1, 0), "=": (0,), "!=": (-1, 1)}
+# The signs of left - right that make a relation true.
+COMPARED = {"<": (-1,), "<=": (-1, 0), ">": (1,), ">=": (1, 0), "=": (0,), "!=": (-1, 1)}
 
 
 def _order(first: Value, second: Value, at: Point) -> int:

@@ -88,7 +88,7 @@ class Parser(Scripts):
                     is_words = isinstance(relation, Quantity)
                     return Words(f"{said} {relation.unit}") if is_words else relation
             except Unreadable:
-                pass
+                pass  # no relation: all of it is words
             self.position = here
         self.position, depth, words = start, 0, []
         while self.peek().kind != "end":

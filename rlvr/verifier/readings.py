@@ -5,14 +5,14 @@ from fractions import Fraction
 from functools import lru_cache
 
 from rlvr.verifier.brackets import repeating
-from rlvr.verifier.exact import TooLarge, Undefined, exact
 from rlvr.verifier.lexer import Unknown, Unreadable
 from rlvr.verifier.numerals import ordinal, spelled
 from rlvr.verifier.parser import has_grouping, parse
 from rlvr.verifier.phrases import TURNING, phrase, tree_of
 from rlvr.verifier.quantities import is_quantity
+from rlvr.verifier.scalars import is_undefined
 from rlvr.verifier.text import MAX_CHARS, clean, is_disguised, is_prose, unwrapped
-from rlvr.verifier.tree import Neg, Node, Num, Quantity, Ratio, Sequence, Words
+from rlvr.verifier.tree import Neg, Node, Num, Quantity, Sequence, Words
 from rlvr.verifier.units import is_unit
 
 # 3,5: a decimal comma, or two items.
@@ -102,7 +102,7 @@ def gold_readings(gold: str) -> list[Node]:
         raise GoldUnreadable(str(error), unread=isinstance(error, Unknown)) from error
     if prose and said is None and len(target) > 3 and not all(_quantities(t) for t in trees):
         return []
-    if any(_impossible(tree) for tree in trees):
+    if any(map(is_undefined, trees)):
         raise GoldUnreadable("it has no value")
     return trees
 
@@ -120,18 +120,6 @@ def _quantities(tree: Node) -> bool:
                 continue
         return False
     return True
-
-
-def _impossible(tree: Node) -> bool:
-    if isinstance(tree, Ratio):
-        return False
-    try:
-        exact(tree)
-    except TooLarge:
-        return False
-    except Undefined:
-        return True
-    return False
 
 
 def rarer_readings(

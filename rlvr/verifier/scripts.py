@@ -6,6 +6,7 @@ from rlvr.verifier.functions import Functions, is_minus_one
 from rlvr.verifier.lexer import Unreadable
 from rlvr.verifier.numerals import NUMBER_WORDS
 from rlvr.verifier.tree import (
+    USUAL_FUNCTIONS,
     Apply,
     Based,
     Call,
@@ -21,7 +22,6 @@ from rlvr.verifier.tree import (
     Words,
 )
 
-USUAL_FUNCTIONS = ("f", "g", "h", "F", "G", "phi", "varphi", "psi")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from rlvr.verifier.exact import Undefined
 from rlvr.verifier.identity import agree
-from rlvr.verifier.numeric import value
+from rlvr.verifier.numeric import COMPARED, value
 from rlvr.verifier.point import Point, Value
 from rlvr.verifier.polynomial import signs
 from rlvr.verifier.sample import Sample
@@ -237,14 +237,11 @@ def _half_line(op: str, end: Value, at: Point) -> list[Piece]:
     raise Undefined(f"the relation {op}")
 
 
-_ALLOWED = {"<": (-1,), "<=": (-1, 0), ">": (1,), ">=": (1, 0), "=": (0,), "!=": (-1, 1)}
-
-
 def _polynomial(left: Node, op: str, right: Node, name: str, at: Point) -> list[Piece]:
     """Solve a relation of low degree: ``2x < 8``, ``|x - 2| < 3``, ``x^2 \\ge 9``."""
-    if op not in _ALLOWED:
+    if op not in COMPARED:
         raise Undefined(f"the relation {op}")
-    ctx, allowed = at.context, _ALLOWED[op]
+    ctx, allowed = at.context, COMPARED[op]
     # The line is cut at the roots; each cell belongs or not by its sign.
     ends, between = signs(left, right, name, at)
     points = [ctx.ninf, *ends, ctx.inf]

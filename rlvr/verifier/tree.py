@@ -17,6 +17,8 @@ class Node:
 
 
 Nodes = tuple[Node, ...]
+# Names that are functions before a bracket: f(x + 1) is a call, a(x + 1) a product.
+USUAL_FUNCTIONS = ("f", "g", "h", "F", "G", "phi", "varphi", "psi")
 
 
 @dataclass(frozen=True, slots=True)
