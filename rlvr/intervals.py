@@ -145,7 +145,7 @@ def normal_quantile(level: float) -> float:
     return NormalDist().inv_cdf((1 + _checked_level(level)) / 2)
 
 
-def student_quantile(freedom: int, level: float = 0.95) -> float:
+def student_quantile(freedom: float, level: float = 0.95) -> float:
     """Return the half width of a t-interval, in standard errors."""
     from scipy.special import stdtrit  # a third of a second, which --help need not wait for
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from rlvr.intervals import student_quantile
 from rlvr.run_dir import read_summary
 from rlvr.studies.statistics import LEVEL
 
@@ -35,7 +35,7 @@ def curve_of(runs: Sequence[Mapping[int, float]]) -> Curve | None:
     table = np.array([[run[step] for step in steps] for run in runs], dtype=float)
     mean, half = table.mean(axis=0), np.full(len(steps), np.nan)
     if len(runs) > 1:
-        quantile = stats.t.ppf((1 + LEVEL) / 2, len(runs) - 1)
+        quantile = student_quantile(len(runs) - 1, LEVEL)
         half = quantile * table.std(axis=0, ddof=1) / np.sqrt(len(runs))
     return Curve(np.array(steps), mean, mean - half, mean + half)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from rlvr.intervals import Estimate
+from rlvr.intervals import Estimate, student_quantile
 
 LEVEL = 0.95
 POWER = 0.8
@@ -59,7 +59,7 @@ def mean_over_seeds(values: Sequence[float], resolution: float = 0.0) -> Estimat
     if n < 2:
         return Estimate(center, math.nan, math.nan, n)
     spread = max(float(np.std(values, ddof=1)), resolution)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * spread / math.sqrt(n)
+    half = student_quantile(n - 1, LEVEL) * spread / math.sqrt(n)
     return Estimate(center, center - half, center + half, n)
 
 
@@ -90,7 +90,7 @@ def difference(
         center, paired = float(first.mean() - second.mean()), False
     else:
         return None
-    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
+    half = student_quantile(freedom, LEVEL) * error
     p = 0.0 if center else 1.0  # all differences are equal, so t is infinite or 0 / 0
     if error > 0:
         p = float(2 * stats.t.sf(abs(center) / error, freedom))
@@ -110,7 +110,7 @@ def seeds_to_see(effect: float, spread: float) -> int | None:
 
     def power(n: int) -> float:
         # The chance to pass the edge on the side of the effect; the other side is negligible.
-        edge = stats.t.ppf((1 + LEVEL) / 2, n - 1)
+        edge = student_quantile(n - 1, LEVEL)
         shift = math.sqrt(n) * abs(effect) / spread
         return float(stats.nct.sf(edge, n - 1, shift))
 
